@@ -1,0 +1,109 @@
+//! `config show` and `config set`: the cache's settings, and where each came from.
+
+use clap::{Args, FromArgMatches};
+
+use super::settings::Wanted;
+use super::{Context, Ended};
+use crate::exit_code::{Exit, Failure};
+use crate::output::settings::print;
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  cachectl config show                              which directory, and who said so
+  cachectl -C D config show --json | jq '.settings.max_bytes.value'";
+
+const SET_EXAMPLES: &str = "\
+Examples:
+  cachectl -C D config set max-size 2GiB
+  cachectl -C D config set max-entries=500k default-ttl=7d policy=fifo
+
+Settings: name, max-entries, max-size, min-free, min-free-inodes, default-ttl, policy, durability,
+  touch-interval; `cachectl init --help` explains each. They take effect in running processes too.";
+
+#[derive(clap::Subcommand)]
+pub enum Config {
+    Show(Show),
+    Set(Set),
+}
+
+/// Print each setting, its value and where that came from.
+///
+/// The directory comes from -C, CACHECTL_DIR or a settings file; all else from the marker inside the directory.
+#[derive(Args)]
+#[command(after_help = SHOW_EXAMPLES)]
+pub struct Show {}
+
+/// Change settings of a cache that is there, all or none of them.
+///
+/// Lowering a limit removes nothing at once: the next sets and the next prune do.
+#[derive(Args)]
+#[command(after_help = SET_EXAMPLES)]
+pub struct Set {
+    /// NAME VALUE, or any number of NAME=VALUE
+    #[arg(value_name = "NAME=VALUE", required = true)]
+    settings: Vec<String>,
+}
+
+impl Config {
+    pub fn run(self, context: &Context) -> Ended {
+        match self {
+            Config::Show(_) => show(context),
+            Config::Set(args) => args.run(context),
+        }
+    }
+}
+
+fn show(context: &Context) -> Ended {
+    let directory = context.directory()?;
+    // Which directory is meant is worth knowing most when nothing is there.
+    let settings = context.look().and_then(|cache| Ok(cache.settings()?));
+    print(&context.output, &directory, settings.as_ref().ok())?;
+    settings.map(|_| Exit::Done)
+}
+
+impl Set {
+    fn run(self, context: &Context) -> Ended {
+        let wanted = parse(&self.settings)?;
+        let directory = context.directory()?;
+        let cache = context.change()?;
+        let settings = cache.configure(&wanted.change(cache.dir())?)?;
+        if !context.output.quiet && (context.output.terminal || context.output.json) {
+            print(&context.output, &directory, Some(&settings))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Each setting becomes the option of `init` with the same name, so that both take and refuse the same.
+fn parse(given: &[String]) -> Result<Wanted, Failure> {
+    let pairs: Vec<(&str, &str)> = match given {
+        [name, value] if !name.contains('=') => vec![(name, value)],
+        _ => given
+            .iter()
+            .map(|pair| pair.split_once('='))
+            .collect::<Option<_>>()
+            .ok_or_else(|| Failure::usage("write config set NAME VALUE, or config set NAME=VALUE …"))?,
+    };
+    let command = Wanted::augment_args(clap::Command::new("config set")).no_binary_name(true).disable_help_flag(true);
+    for (name, _) in &pairs {
+        let option = name.replace('_', "-");
+        let known = |arg: &clap::Arg| {
+            arg.get_long_and_visible_aliases().is_some_and(|all| all.contains(&&*option))
+                || arg.get_all_aliases().is_some_and(|all| all.contains(&&*option))
+        };
+        if !command.get_arguments().any(known) {
+            let all: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_long()).collect();
+            return Err(Failure::usage(format!("there is no setting {name}; there are {}", all.join(", "))));
+        }
+    }
+    let options = pairs.iter().map(|(name, value)| format!("--{}={value}", name.replace('_', "-")));
+    let matches = command.try_get_matches_from(options).map_err(from_clap)?;
+    Wanted::from_arg_matches(&matches).map_err(from_clap)
+}
+
+/// clap's message without its "error: " and the usage line, which would be about options that don't exist here.
+fn from_clap(error: clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let message = text.split("\n\n").next().unwrap_or_default();
+    Failure::usage(message.trim_start_matches("error: ").trim().replace("'--", "'"))
+}

@@ -1,0 +1,68 @@
+//! `init`: a cache with settings of one's own.
+
+use clap::ValueEnum;
+use larder::{Access, Cache, ErrorKind};
+use serde::Serialize;
+
+use super::settings::Wanted;
+use super::{Context, Ended, absolute};
+use crate::exit_code::Exit;
+use crate::output::escaped;
+use crate::safety::not_opened;
+
+const EXAMPLES: &str = "\
+Examples:
+  cachectl -C /var/cache/app init
+  cachectl -C /var/cache/app init --max-size 4GiB --max-entries 500k --default-ttl 7d
+  cachectl -C /srv/shared init --name shared --access group --min-free 10%";
+
+/// Make a cache, or change the named settings of one that is there.
+///
+/// The directory may be missing or empty; one that holds other things is refused. The settings rest in the directory, so that every process and `cachectl prune` go by them.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Init {
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Who may use the directory: its owner alone, or the owner's group too; fixed once it's made
+    /// [default: private]
+    #[arg(long, value_name = "WHO", value_enum)]
+    access: Option<AccessArg>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum AccessArg {
+    Private,
+    Group,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    schema: &'static str,
+    dir: String,
+    name: String,
+    created: bool,
+}
+
+impl Init {
+    pub fn run(self, context: &Context) -> Ended {
+        let path = context.directory()?.path;
+        let before = Cache::file(&path).read_only(true).create(false).open();
+        let created = matches!(before, Err(error) if error.kind() == ErrorKind::NotFound);
+        let access = self.access.map(|access| match access {
+            AccessArg::Private => Access::Private,
+            AccessArg::Group => Access::Group,
+        });
+        let options = self.wanted.options(Cache::file(&path), access, &path)?;
+        let cache = options.open().map_err(|error| not_opened(error, &path))?;
+        let name = cache.settings()?.name;
+        let output = &context.output;
+        if output.json {
+            output.record(&Answer { schema: "larder.init/1", dir: absolute(cache.dir()), name, created })?;
+        } else if !output.quiet {
+            let (verb, dir) = (if created { "made" } else { "already there:" }, cache.dir().display());
+            output.line(format_args!("{verb} cache {} in {dir}", escaped(name.as_bytes())))?;
+        }
+        Ok(Exit::Done)
+    }
+}

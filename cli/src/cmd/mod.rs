@@ -1,0 +1,137 @@
+//! The commands, one file each, and what they share: which cache, opened how.
+
+pub mod clear;
+pub mod completion;
+pub mod config;
+pub mod exec;
+pub mod get;
+pub mod has;
+pub mod incr;
+pub mod init;
+pub mod ls;
+pub mod man;
+pub mod prune;
+pub mod rm;
+pub mod set;
+pub mod settings;
+pub mod show;
+pub mod stats;
+pub mod touch;
+pub mod ttl;
+pub mod verify;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use larder::{Cache, Options};
+
+use crate::args::Command;
+use crate::directory::{Directory, Surroundings};
+use crate::exit_code::{Exit, Failure};
+use crate::output::{Output, escaped};
+use crate::safety::not_opened;
+
+/// How a command ends.
+pub type Ended = Result<Exit, Failure>;
+
+pub fn run(context: &Context, command: Option<Command>) -> Ended {
+    let command = command.unwrap_or_else(|| Command::Stats(stats::Stats::default()));
+    if context.namespace.is_some() && !command.takes_namespace() {
+        return Err(Failure::usage("this command is about the whole cache, --ns has no meaning for it"));
+    }
+    match command {
+        Command::Init(args) => args.run(context),
+        Command::Stats(args) => args.run(context),
+        Command::Ls(args) => args.run(context),
+        Command::Show(args) => args.run(context),
+        Command::Has(args) => args.run(context),
+        Command::Ttl(args) => args.run(context),
+        Command::Get(args) => args.run(context),
+        Command::Set(args) => args.run(context),
+        Command::Rm(args) => args.run(context),
+        Command::Touch(args) => args.run(context),
+        Command::Incr(args) => args.run(context),
+        Command::Decr(args) => args.run(context),
+        Command::Exec(args) => args.run(context),
+        Command::Prune(args) => args.run(context),
+        Command::Clear(args) => args.run(context),
+        Command::Verify(args) => args.run(context),
+        Command::Config(args) => args.run(context),
+        Command::Completion(args) => args.run(context),
+        Command::Man(args) => args.run(context),
+    }
+}
+
+/// What every command starts from.
+pub struct Context {
+    /// The value of `-C`.
+    pub directory: Option<OsString>,
+    /// The value of `--ns`.
+    pub namespace: Option<String>,
+    pub output: Output,
+}
+
+impl Context {
+    pub fn directory(&self) -> Result<Directory, Failure> {
+        Surroundings::of_this_process().find(self.directory.as_deref())
+    }
+
+    /// For looking: nothing is written, nothing is counted, nothing is created.
+    pub fn look(&self) -> Result<Cache, Failure> {
+        let path = self.directory()?.path;
+        self.opened(Cache::file(&path).read_only(true).create(false), &path)
+    }
+
+    /// For changes to a cache that must be there.
+    pub fn change(&self) -> Result<Cache, Failure> {
+        let path = self.directory()?.path;
+        self.opened(Cache::file(&path).create(false), &path)
+    }
+
+    /// For storing: makes the cache if there is none.
+    pub fn make(&self) -> Result<Cache, Failure> {
+        let path = self.directory()?.path;
+        self.opened(Cache::file(&path), &path)
+    }
+
+    fn opened(&self, options: Options, path: &Path) -> Result<Cache, Failure> {
+        Ok(self.scoped(options.open().map_err(|error| not_opened(error, path))?))
+    }
+
+    /// The part of the cache that this run is about.
+    pub fn scoped(&self, cache: Cache) -> Cache {
+        match &self.namespace {
+            Some(name) => cache.namespace(name),
+            None => cache,
+        }
+    }
+}
+
+/// The absolute form, for JSON; the path as given where there is none.
+pub fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path)).to_string_lossy().into_owned()
+}
+
+/// The bytes of the file system that holds `path`, for limits in percent. `path` itself need not exist yet.
+pub fn file_system_size(path: &Path) -> Result<u64, Failure> {
+    let absolute = std::path::absolute(path).map_err(|error| Failure::failed(path.display(), error))?;
+    let existing = absolute.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    match rustix::fs::statvfs(existing) {
+        Ok(about) => Ok(about.f_blocks.saturating_mul(about.f_frsize)),
+        Err(error) => Err(Failure::failed(existing.display(), error)),
+    }
+}
+
+/// A remark that a key isn't there, and the exit code for it.
+pub fn absent(context: &Context, key: &OsStr) -> Exit {
+    if !context.output.quiet {
+        context.output.note(format_args!("{}: not in the cache", escaped(key.as_bytes())));
+    }
+    Exit::Absent
+}
+
+pub fn now() -> SystemTime {
+    SystemTime::now()
+}

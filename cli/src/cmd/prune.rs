@@ -1,0 +1,196 @@
+//! `prune`: what has expired, what is left over, what is beyond limits.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use larder::{Cache, ErrorKind, Prune as Rules, PruneReport};
+
+use super::{Context, Ended, file_system_size, now};
+use crate::exit_code::{Exit, Failure};
+use crate::maintenance::{IfLocked, prune};
+use crate::output::removals::{Answer, Each, Printer, summary, total};
+use crate::output::textfile::Metrics;
+use crate::safety::{holds_nothing, not_opened};
+use crate::signal::Interrupt;
+use crate::units::{Amount, Count, Span};
+
+const EXAMPLES: &str = "\
+Examples:
+  cachectl -C D prune                               expired, leftovers, beyond the own limits
+  cachectl -C D prune --idle 7d --max-size 2GiB -n  what would go, and why
+  cachectl -C D prune --older-than 30d --names -0 | xargs -0 -n1 echo
+  */10 * * * *  cachectl -C /var/cache/app prune --max-duration 1m     in a crontab
+
+Exit codes: 0 done or nothing to do, 3 --max-duration was over first, 4 --check found something,
+  75 locked with --if-locked fail, 130 and 143 ended by a signal after the entry at hand.";
+
+/// Remove what has expired, what killed writers left over, and what is beyond limits.
+///
+/// Without a rule: expired and cleared entries, leftovers, then the policy's worst until the cache's own limits hold.
+/// With rules: what they say, and leftovers. Off a terminal it prints nothing unless it removed something or failed,
+/// so that cron mails on news only. A directory without a cache is nothing to do.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Prune {
+    /// Remove entries whose time is over
+    #[arg(long)]
+    expired: bool,
+    /// Remove entries set longer ago than this duration
+    #[arg(long, value_name = "D")]
+    older_than: Option<Span>,
+    /// Remove entries not used for this duration
+    #[arg(long, value_name = "D")]
+    idle: Option<Span>,
+    /// Remove the policy's worst until at most this size is left; P% is a share of the file system
+    #[arg(long, value_name = "S|P%")]
+    max_size: Option<Amount>,
+    /// Remove the policy's worst until at most so many are left
+    #[arg(long, value_name = "N")]
+    max_entries: Option<Count>,
+    /// Remove the policy's worst until so much is free on the file system; P% is a share of it
+    #[arg(long, value_name = "S|P%")]
+    min_free: Option<Amount>,
+    /// Remove the policy's worst until so many inodes are free on the file system
+    #[arg(long, value_name = "N")]
+    min_free_inodes: Option<Count>,
+    /// Only say what would be removed, and why
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Like --dry-run, with exit code 4 when there is something to remove
+    #[arg(long)]
+    check: bool,
+    /// Print each removed entry with its reason (a dry run always does; with --json a line each)
+    #[arg(short, long)]
+    verbose: bool,
+    /// Print the removed keys and nothing else, one a line
+    #[arg(long, conflicts_with_all = ["json", "verbose"])]
+    names: bool,
+    /// End each name with a zero byte instead of a line's end, for xargs -0
+    #[arg(short = '0', long = "null", requires = "names")]
+    nul: bool,
+    /// Stop after this duration; the next run goes on (exit code 3) [default: none]
+    #[arg(long, value_name = "D")]
+    max_duration: Option<Span>,
+    #[command(flatten)]
+    if_locked: IfLocked,
+    /// Also write what was done, and the cache's figures, to this file for Prometheus's node exporter
+    #[arg(long, value_name = "FILE.prom", conflicts_with_all = ["dry_run", "check"])]
+    textfile: Option<PathBuf>,
+}
+
+impl Prune {
+    pub fn run(mut self, context: &Context) -> Ended {
+        self.dry_run |= self.check;
+        let started = Instant::now();
+        let path = context.directory()?.path;
+        let options = Cache::file(&path).create(false).read_only(self.dry_run);
+        let cache = match options.open() {
+            Ok(cache) => cache,
+            Err(error) if error.kind() == ErrorKind::NotFound && holds_nothing(&path) => {
+                return nothing_to_prune(context, &path);
+            }
+            Err(error) => return Err(not_opened(error, &path)),
+        };
+        let interrupt = Interrupt::catch()?;
+        let _lock = match self.dry_run {
+            true => None,
+            false => match self.if_locked.take(&cache, &context.output, &interrupt)? {
+                None => return Ok(Exit::Done),
+                lock => lock,
+            },
+        };
+        let printer = Printer::new(&context.output, self.each(context), self.dry_run);
+        let rules = self.rules(&cache)?;
+        let report = prune(&cache, rules, cache.stats()?.entries, &context.output, &printer, &interrupt)?;
+        if let Some(file) = &self.textfile {
+            let mut metrics = Metrics::new(&cache.settings()?.name);
+            metrics.stats(&cache.stats()?);
+            metrics.prune(&report, started.elapsed(), now());
+            metrics.write(file)?;
+        }
+        self.print(context, &report, &interrupt)?;
+        printer.finish()?;
+        Ok(match interrupt.exit() {
+            Some(exit) => exit,
+            None if self.check && total(&report).entries > 0 => Exit::Found,
+            None if !report.finished => Exit::Partly,
+            None => Exit::Done,
+        })
+    }
+
+    fn each(&self, context: &Context) -> Each {
+        if self.names {
+            Each::Name { nul: self.nul }
+        } else if self.verbose || (self.dry_run && !context.output.json && !context.output.quiet) {
+            Each::Row
+        } else {
+            Each::Nothing
+        }
+    }
+
+    fn rules(&self, cache: &Cache) -> Result<Rules<'static>, Failure> {
+        let mut rules = Rules::new().dry_run(self.dry_run);
+        if self.expired {
+            rules = rules.expired();
+        }
+        if let Some(Span(span)) = self.older_than {
+            rules = rules.older_than(span);
+        }
+        if let Some(Span(span)) = self.idle {
+            rules = rules.idle(span);
+        }
+        if let Some(size) = self.max_size {
+            rules = rules.max_bytes(bytes(size, cache)?);
+        }
+        if let Some(Count(n)) = self.max_entries {
+            rules = rules.max_entries(n);
+        }
+        if let Some(size) = self.min_free {
+            rules = rules.min_free_bytes(bytes(size, cache)?);
+        }
+        if let Some(Count(n)) = self.min_free_inodes {
+            rules = rules.min_free_inodes(n);
+        }
+        if let Some(Span(span)) = self.max_duration {
+            rules = rules.deadline(span);
+        }
+        Ok(rules)
+    }
+
+    fn print(&self, context: &Context, report: &PruneReport, interrupt: &Interrupt) -> Result<(), Failure> {
+        let output = &context.output;
+        if output.json {
+            output.record(&Answer::of(report))?;
+            return Ok(());
+        }
+        let news = output.terminal || self.dry_run || total(report).entries > 0 || interrupt.came();
+        if self.names || output.quiet || !news {
+            return Ok(());
+        }
+        let stopped = match report.finished {
+            true => "",
+            false if interrupt.came() => "; stopped by a signal",
+            false => "; stopped by --max-duration, the next run goes on",
+        };
+        output.line(format_args!("{}{stopped}", summary(report)))?;
+        Ok(())
+    }
+}
+
+/// A cache that was never made, as on a machine where the cron job came first.
+fn nothing_to_prune(context: &Context, path: &Path) -> Ended {
+    context.output.note(format_args!("{}: no cache here, nothing to prune", path.display()));
+    if context.output.json {
+        let mut report = PruneReport::default();
+        report.finished = true;
+        context.output.record(&Answer::of(&report))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn bytes(size: Amount, cache: &Cache) -> Result<u64, Failure> {
+    match size {
+        Amount::Bytes(bytes) => Ok(bytes),
+        share => Ok(share.of(file_system_size(cache.dir())?)),
+    }
+}

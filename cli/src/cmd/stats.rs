@@ -1,0 +1,153 @@
+//! `stats`: how full, how good.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use larder::{Cache, Limits, State, Stats as Figures};
+use serde::Serialize;
+
+use super::{Context, Ended, absolute};
+use crate::exit_code::{Exit, Failure};
+use crate::output::summary::Summary;
+use crate::output::textfile::{Metrics, evictions, misses};
+
+const EXAMPLES: &str = "\
+Examples:
+  cachectl -C D
+  cachectl -C D stats --json | jq .hits
+  cachectl -C D stats --check || echo over its limits
+  cachectl -C D stats --textfile /var/lib/node_exporter/app.prom";
+
+/// Show how full the cache is and how well it does (the default command).
+///
+/// From counters that all processes share: it takes no longer for a million entries than for one, and writes nothing.
+#[derive(clap::Args, Default)]
+#[command(after_help = EXAMPLES)]
+pub struct Stats {
+    /// Walk over all entries to count those that have expired and wait to be reclaimed
+    #[arg(long)]
+    scan: bool,
+    /// Exit code 4 when the cache is over one of its limits
+    #[arg(long)]
+    check: bool,
+    /// Also write the figures to this file for Prometheus's node exporter
+    #[arg(long, value_name = "FILE.prom")]
+    textfile: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    schema: &'static str,
+    name: &'a str,
+    dir: String,
+    entries: u64,
+    bytes: u64,
+    payload_bytes: u64,
+    limits: AllLimits,
+    over_limits: &'a [&'static str],
+    hits: u64,
+    misses: u64,
+    misses_by: BTreeMap<&'static str, u64>,
+    sets: u64,
+    deletes: u64,
+    evictions: u64,
+    evictions_by: BTreeMap<&'static str, u64>,
+    expired: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expired_now: Option<u64>,
+    corrupt_removed: u64,
+    generation: u64,
+    trash: bool,
+}
+
+/// 0 is no limit.
+#[derive(Serialize)]
+struct AllLimits {
+    max_entries: u64,
+    max_bytes: u64,
+    min_free_bytes: u64,
+    min_free_inodes: u64,
+}
+
+impl Stats {
+    pub fn run(self, context: &Context) -> Ended {
+        let cache = context.look()?;
+        let figures = cache.stats()?;
+        let expired_now = if self.scan { Some(expired_now(&cache)?) } else { None };
+        let over = over_limits(&cache, &figures)?;
+        let name = cache.settings()?.name;
+        if context.output.json {
+            context.output.record(&answer(&cache, &name, &figures, &over, expired_now))?;
+        } else if !context.output.quiet {
+            let summary = Summary { name: &name, dir: cache.dir(), figures: &figures, over: &over, expired_now };
+            summary.print(&context.output)?;
+        }
+        if let Some(file) = &self.textfile {
+            let mut metrics = Metrics::new(&name);
+            metrics.stats(&figures);
+            metrics.write(file)?;
+        }
+        Ok(if self.check && !over.is_empty() { Exit::Found } else { Exit::Done })
+    }
+}
+
+fn expired_now(cache: &Cache) -> Result<u64, Failure> {
+    let mut expired = 0;
+    for entry in cache.entries()?.include_expired(true) {
+        // One that can't be read may be anything.
+        expired += u64::from(entry.is_ok_and(|entry| entry.state == State::Expired));
+    }
+    Ok(expired)
+}
+
+/// The limits that are broken at this moment, by their names in `config show`.
+fn over_limits(cache: &Cache, figures: &Figures) -> Result<Vec<&'static str>, Failure> {
+    let Limits { max_entries, max_bytes, min_free_bytes, min_free_inodes, .. } = figures.limits;
+    let disk = rustix::fs::statvfs(cache.dir()).map_err(|error| Failure::failed(cache.dir().display(), error))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let over = |limit, value| limit != 0 && value > limit;
+    let all = [
+        ("max-entries", over(max_entries, figures.entries)),
+        ("max-size", over(max_bytes, figures.bytes)),
+        ("min-free", free < min_free_bytes),
+        // File systems without a fixed number of inodes report none at all.
+        ("min-free-inodes", disk.f_files != 0 && disk.f_favail < min_free_inodes),
+    ];
+    Ok(all.into_iter().filter(|(_, broken)| *broken).map(|(name, _)| name).collect())
+}
+
+fn answer<'a>(
+    cache: &Cache,
+    name: &'a str,
+    figures: &Figures,
+    over_limits: &'a [&'static str],
+    expired_now: Option<u64>,
+) -> Answer<'a> {
+    Answer {
+        schema: "larder.stats/1",
+        name,
+        dir: absolute(cache.dir()),
+        entries: figures.entries,
+        bytes: figures.bytes,
+        payload_bytes: figures.payload,
+        limits: AllLimits {
+            max_entries: figures.limits.max_entries,
+            max_bytes: figures.limits.max_bytes,
+            min_free_bytes: figures.limits.min_free_bytes,
+            min_free_inodes: figures.limits.min_free_inodes,
+        },
+        over_limits,
+        hits: figures.hits,
+        misses: figures.misses,
+        misses_by: misses(figures).into(),
+        sets: figures.sets,
+        deletes: figures.deletes,
+        evictions: figures.evictions,
+        evictions_by: evictions(figures).into(),
+        expired: figures.expired,
+        expired_now,
+        corrupt_removed: figures.corrupt_removed,
+        generation: figures.generation,
+        trash: figures.trash,
+    }
+}

@@ -1,0 +1,152 @@
+//! `verify`: is everything as it was written?
+
+use std::cell::RefCell;
+use std::io;
+
+use larder::{Cache, Finding, Verify as Check, VerifyReport};
+use serde::Serialize;
+
+use super::{Context, Ended};
+use crate::exit_code::{Exit, Failure};
+use crate::maintenance::IfLocked;
+use crate::output::json::field;
+use crate::output::progress::Progress;
+use crate::output::{Output, Style, entries, escaped};
+use crate::signal::Interrupt;
+use crate::units::{approx_size, grouped};
+
+const EXAMPLES: &str = "\
+Examples:
+  cachectl -C D verify                              looks only; exit code 4 if something is wrong
+  cachectl -C D verify --quick                      heads of entries, values unread
+  cachectl -C D verify --repair -n                  what --repair would do
+  cachectl -C D verify --json | jq -r 'select(.problem == \"foreign\") | .place'";
+
+/// Check every entry against its checksum, and the directory against its rules.
+///
+/// Without --repair it writes nothing. Files that are not the cache's are reported, never deleted. Exit code 4 when
+/// something was found that has not been repaired. --json prints a line for each finding, then one with the totals.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Verify {
+    /// Remove damaged entries and leftovers, mend modes and counts
+    #[arg(long)]
+    repair: bool,
+    /// Read the heads of entries only, not their values
+    #[arg(long)]
+    quick: bool,
+    /// With --repair: only say what it would do
+    #[arg(short = 'n', long, requires = "repair")]
+    dry_run: bool,
+    #[command(flatten)]
+    if_locked: IfLocked,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    schema: &'static str,
+    place: &'a str,
+    problem: String,
+    detail: &'a str,
+    repaired: bool,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    schema: &'static str,
+    dry_run: bool,
+    finished: bool,
+    entries: u64,
+    bytes: u64,
+    findings: u64,
+    repaired: u64,
+}
+
+impl Verify {
+    pub fn run(self, context: &Context) -> Ended {
+        let repair = self.repair && !self.dry_run;
+        let cache = if repair { context.change()? } else { context.look()? };
+        let interrupt = Interrupt::catch()?;
+        let _lock = match repair {
+            false => None,
+            true => match self.if_locked.take(&cache, &context.output, &interrupt)? {
+                None => return Ok(Exit::Done),
+                lock => lock,
+            },
+        };
+        let report = self.walk(context, &cache, repair, &interrupt)?;
+        self.print(context, &report)?;
+        Ok(match interrupt.exit() {
+            Some(exit) => exit,
+            None if report.findings > report.repaired => Exit::Found,
+            None => Exit::Done,
+        })
+    }
+
+    fn walk(
+        &self,
+        context: &Context,
+        cache: &Cache,
+        repair: bool,
+        interrupt: &Interrupt,
+    ) -> Result<VerifyReport, Failure> {
+        let progress = Progress::new(&context.output, "checking", cache.stats()?.entries);
+        let check = Check::new().repair(repair).quick(self.quick).on_examine(|examined| {
+            progress.at(examined);
+            !interrupt.came()
+        });
+        let trouble = RefCell::new(None);
+        let report = cache.verify(check, |finding| {
+            if trouble.borrow().is_none() {
+                *trouble.borrow_mut() = progress.aside(|| print(&context.output, finding)).err();
+            }
+        })?;
+        match trouble.into_inner() {
+            Some(error) => Err(error.into()),
+            None => Ok(report),
+        }
+    }
+
+    fn print(&self, context: &Context, report: &VerifyReport) -> Result<(), Failure> {
+        let output = &context.output;
+        if output.json {
+            output.record(&Answer {
+                schema: "larder.verify/1",
+                dry_run: self.dry_run,
+                finished: report.finished,
+                entries: report.entries,
+                bytes: report.bytes,
+                findings: report.findings,
+                repaired: report.repaired,
+            })?;
+        } else if !output.quiet {
+            let found = match report.findings {
+                0 => "nothing wrong".to_owned(),
+                n => format!("{} found, {} repaired", grouped(n), grouped(report.repaired)),
+            };
+            let stopped = if report.finished { "" } else { "; stopped by a signal" };
+            let dry = if self.dry_run { "; nothing was deleted" } else { "" };
+            let checked = format!("{} ({})", entries(report.entries), approx_size(report.bytes));
+            output.line(format_args!("{checked} checked: {found}{stopped}{dry}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn print(output: &Output, finding: &Finding) -> io::Result<()> {
+    let problem = field(finding.problem);
+    let place = if finding.place.is_empty() { "." } else { &finding.place };
+    if output.json {
+        return output.record(&Line {
+            schema: "larder.finding/1",
+            place,
+            problem,
+            detail: &finding.detail,
+            repaired: finding.repaired,
+        });
+    }
+    let (mark, style) = if finding.repaired { ("repaired", Style::Good) } else { ("found", Style::Warning) };
+    let (place, detail) = (escaped(place.as_bytes()), escaped(finding.detail.as_bytes()));
+    let problem = output.paint(style, format_args!("{mark:<8}  {:<12}", problem.replace('_', " ")));
+    output.line(format!("{problem}  {place}  {detail}").trim_end())
+}

@@ -1,0 +1,128 @@
+//! What the program says of itself.
+
+use std::fs;
+
+use crate::sandbox::{Run, Sandbox};
+
+const COMMANDS: [&str; 19] = [
+    "init",
+    "stats",
+    "ls",
+    "show",
+    "has",
+    "ttl",
+    "get",
+    "set",
+    "rm",
+    "touch",
+    "incr",
+    "decr",
+    "exec",
+    "prune",
+    "clear",
+    "verify",
+    "config",
+    "completion",
+    "man",
+];
+
+fn run(args: &[&str]) -> Run {
+    Run::of(Sandbox::empty().cachectl().args(args))
+}
+
+#[test]
+fn help_goes_to_standard_output_and_lists_everything() {
+    let help = run(&["--help"]).succeeds();
+    for command in COMMANDS {
+        assert!(help.text().contains(&format!("\n  {command} ")), "{command}");
+    }
+    for part in ["CACHECTL_DIR", "cachectl.toml", "@app", "Exit codes: 0 done", "75", "1h30m", "Examples:"] {
+        assert!(help.text().contains(part), "{part}");
+    }
+    run(&["--version"]).succeeds();
+}
+
+#[test]
+fn each_command_has_help_with_examples() {
+    for command in COMMANDS {
+        let help = run(&[command, "--help"]).succeeds();
+        let examples = help.text().contains("Examples:\n") || command == "config";
+        assert!(examples, "{command}");
+        assert!(help.text().lines().all(|line| line.chars().count() <= 100), "{command}");
+    }
+    assert!(run(&["config", "set", "--help"]).succeeds().text().contains("max-entries"));
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_2_on_standard_error() {
+    for args in [
+        &["nonsense"][..],
+        &["-C", "d", "get"],
+        &["-C", "d", "set", "key"],
+        &["-C", "d", "rm"],
+        &["-C", "d", "stats", "extra"],
+        &["-C", "d", "ls", "-0"],
+        &["-C", "d", "ls", "--names", "--json"],
+        &["-C", "d", "set", "k", "v", "--if-absent", "--if-present"],
+        &["-C", "d", "verify", "-n"],
+        &["--color", "sometimes"],
+        &["-C", "d", "incr", "k", "1", "--by", "1"],
+        &["-C", "d", "incr", "k", "--existing", "--ttl", "1m"],
+        &["completion", "tcsh"],
+        &["man", "nonsense"],
+    ] {
+        let run = run(args).ends_with(2);
+        assert!(run.stdout.is_empty() && !run.stderr.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn numbers_without_a_unit_are_refused_with_the_units_that_there_are() {
+    for (args, part) in [
+        (&["set", "k", "v", "--ttl", "30"][..], "90s"),
+        (&["set", "k", "v", "--ttl", "1M"], "15m"),
+        (&["touch", "k", "--ttl", "1.5h"], "1h30m"),
+        (&["prune", "--older-than", "7"], "7d"),
+        (&["prune", "--idle", "1y"], "4w"),
+        (&["prune", "--max-size", "500"], "500MiB"),
+        (&["prune", "--max-size", "1G"], "1GiB"),
+        (&["prune", "--max-size", "101%"], "100%"),
+        (&["prune", "--min-free", "10"], "10kB"),
+        (&["prune", "--max-entries", "1G"], "10k"),
+        (&["prune", "--max-entries", "1_000"], "1M"),
+        (&["prune", "--max-duration", "60"], "90s"),
+        (&["prune", "--if-locked", "wait"], "wait:30s"),
+        (&["prune", "--if-locked", "wait:30"], "90s"),
+        (&["init", "--max-size", "0B"], "none"),
+        (&["init", "--policy", "mru"], "lru"),
+        (&["config", "set", "max-size", "1G"], "1GiB"),
+        (&["config", "set", "max-sise=1GiB"], "max-size"),
+    ] {
+        let sandbox = Sandbox::empty();
+        let run = sandbox.run(args).ends_with(2);
+        assert!(run.stderr.contains(part), "{args:?}: {}", run.stderr);
+        assert!(!sandbox.app().exists(), "{args:?} made a directory");
+    }
+}
+
+#[test]
+fn completion_scripts() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = run(&["completion", shell]).succeeds();
+        assert!(script.text().contains("cachectl") && script.text().contains("older-than"), "{shell}");
+    }
+}
+
+#[test]
+fn manual_pages() {
+    let page = run(&["man"]).succeeds();
+    assert!(page.text().contains(".TH cachectl 1") && page.text().contains(".SH EXAMPLES"));
+    let page = run(&["man", "config", "set"]).succeeds();
+    assert!(page.text().contains(".TH cachectl-config-set 1"));
+
+    let sandbox = Sandbox::empty();
+    Run::of(sandbox.cachectl().args(["man", "-o", "pages/man1"])).succeeds();
+    let pages = fs::read_dir(sandbox.path("pages/man1")).unwrap().count();
+    assert_eq!(pages, 1 + COMMANDS.len() + 2, "cachectl, its commands, config show and config set");
+    assert!(sandbox.path("pages/man1/cachectl-prune.1").exists());
+}

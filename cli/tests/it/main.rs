@@ -1,0 +1,39 @@
+//! `cachectl` as scripts and people use it: the real program, in directories of its own.
+//!
+//! | module        | what it holds to                                                             |
+//! |---------------|------------------------------------------------------------------------------|
+//! | `help`        | help, completion scripts, manual pages, usage errors                         |
+//! | `keys`        | set, get, has, ttl, touch, rm, show: one key at a time, and their exit codes |
+//! | `values`      | where values come from and go to; bytes that are no text                     |
+//! | `namespaces`  | --ns and --tag                                                               |
+//! | `counters`    | incr and decr                                                                |
+//! | `exec`        | commands whose output is remembered                                          |
+//! | `exec_shared` | of many callers at once one runs the command                                 |
+//! | `listing`     | ls and stats, for eyes and for scripts                                       |
+//! | `config`      | init, config, and which directory a run is about                             |
+//! | `prune`       | rules, reports, locks, signals                                               |
+//! | `clear`       | what it removes, and all that it refuses                                     |
+//! | `verify`      | findings and repairs                                                         |
+//! | `harmless`    | looking writes nothing; a dry run deletes nothing                            |
+//! | `terminal`    | what differs when a person looks on                                          |
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "those calls are wrong inside a live cache; tests damage some on purpose"
+)]
+
+mod clear;
+mod config;
+mod counters;
+mod exec;
+mod exec_shared;
+mod harmless;
+mod help;
+mod keys;
+mod listing;
+mod namespaces;
+mod prune;
+mod sandbox;
+mod terminal;
+mod values;
+mod verify;

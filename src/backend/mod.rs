@@ -1,0 +1,158 @@
+//! What a store must do to stand behind [`Cache`](crate::Cache). Sealed: stores are Larder's own.
+//!
+//! Every store means the same by the same words; tests/it/conformance.rs runs one suite over all of them.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::entry::{Codec, Entry, Meta, SetOptions, Token, Ttl, Value};
+use crate::error::Result;
+use crate::key::Id;
+use crate::stats::Stats;
+
+/// When a value may be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Always,
+    /// Only where there is no live entry.
+    IfAbsent,
+    /// Only where there is a live entry.
+    IfPresent,
+    /// Only where the live entry is still in this state.
+    IfToken(Token),
+    /// Only where nothing else was done to the key since the lease was taken.
+    Leased(Lease),
+}
+
+/// Leave to store what is being computed for a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    /// The generation when the computation began: what was invalidated since must not be stored.
+    pub generation: u64,
+    /// Tells this lease from all others.
+    pub word: u64,
+}
+
+/// Who computes a value.
+pub(crate) enum Lead {
+    /// The caller does, until it drops this.
+    Mine(Leadership),
+    /// Somebody else is at it.
+    Taken,
+    /// The caller is at it already: it asked for a key while it computes the same key.
+    Nested,
+}
+
+/// The leadership over a key's computation, and the leave to store what comes of it.
+pub(crate) struct Leadership {
+    pub lease: Lease,
+    /// Gives the leadership up when it's dropped.
+    pub _hold: Box<dyn std::any::Any>,
+}
+
+/// A value on its way into a store. Dropped, it leaves nothing behind.
+pub(crate) trait Writing: io::Write + Send {
+    /// Stores it where the condition holds, and says whether it did.
+    fn commit(self: Box<Self>, condition: Condition) -> Result<bool>;
+}
+
+/// A value that stays as it was when it was opened.
+pub(crate) trait Reading: Send + Sync {
+    fn meta(&self) -> Meta;
+
+    /// Reads some bytes from an offset; none beyond the end.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+impl Reading for Value {
+    fn meta(&self) -> Meta {
+        Value::meta(self)
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let rest = usize::try_from(offset).ok().and_then(|at| self.get(at..)).unwrap_or_default();
+        let n = rest.len().min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+}
+
+/// What a typed reader expects a value to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Expect {
+    pub codec: Codec,
+    pub schema: u32,
+}
+
+/// Entries as a store lists them.
+pub(crate) type Listing = Box<dyn Iterator<Item = Result<Entry>> + Send>;
+
+/// A store.
+///
+/// Each change of one key MUST be atomic: no other call, of any thread or process, sees it half done, and of two calls
+/// that race, one is first. A store MUST NOT return a value that wasn't set for exactly this identity, or that has
+/// expired, or that was cleared or invalidated before the call began. It MUST NOT panic or wait without bound, whatever
+/// it finds on the disk or on the wire.
+pub(crate) trait Backend: Send + Sync {
+    /// The time that this store goes by, in milliseconds since 1970.
+    fn now(&self) -> Result<u64>;
+
+    /// What `Ttl::Default` stands for.
+    fn default_ttl(&self) -> Ttl;
+
+    /// A live value, or `None`. MUST count as a hit or as a miss with its reason. Trouble with a single entry MUST be a
+    /// miss, not an error. A value of another codec or schema than expected MUST be a miss.
+    fn get(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>>;
+
+    /// The value that a `get` would return, or one that has expired but may still be served as stale. MUST count nothing.
+    fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>>;
+
+    /// Tries to become the one who computes a value for a key. A leader that dies MUST be replaceable at once.
+    fn lead(&self, id: Id<'_>) -> Result<Lead>;
+
+    /// Counts a stale value that was served.
+    fn served_stale(&self);
+
+    /// What is known of an entry, live or not. MUST NOT count as a use or read the value.
+    fn info(&self, id: Id<'_>) -> Result<Option<Entry>>;
+
+    /// Stores value, ttl and metadata where the condition holds, and says whether it did. A call that fails MUST leave
+    /// the old value whole. A ttl that is over already MUST leave no entry, and report as if it had been stored.
+    fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool>;
+
+    /// A value to be written piece by piece.
+    fn writer(self: Arc<Self>, id: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>>;
+
+    /// A live value to be read piece by piece, checked. MUST count as a `get` does.
+    fn reader(&self, id: Id<'_>) -> Result<Option<Box<dyn Reading>>>;
+
+    /// Gives a live entry a new ttl and leaves the rest; `false`: there is none.
+    fn touch(&self, id: Id<'_>, ttl: Ttl) -> Result<bool>;
+
+    /// Removes an entry; `false`: there was no live one.
+    fn delete(&self, id: Id<'_>) -> Result<bool>;
+
+    /// Removes a live entry and returns its value, to exactly one of many callers.
+    fn pop(&self, id: Id<'_>) -> Result<Option<Value>>;
+
+    /// Adds to a decimal integer and returns the sum; ttl, tags and metadata stay. Without a live entry: `NotFound`, or
+    /// with `initial` its number is stored, with its ttl, and returned. MUST be atomic.
+    fn incr(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64>;
+
+    /// Invalidates all entries with this tag that were set before the call.
+    fn invalidate_tag(&self, tag: &str) -> Result<()>;
+
+    /// Invalidates everything in a namespace (`None`: everything) that was set before the call. Entries set afterwards
+    /// MUST stay.
+    fn clear(&self, namespace: Option<&str>) -> Result<()>;
+
+    /// All entries, live or not, one at a time. MUST NOT count as a use of any. Entries changed meanwhile may be
+    /// missing, or be listed as they were or as they are.
+    fn entries(self: Arc<Self>) -> Result<Listing>;
+
+    /// The counters, in O(1).
+    fn stats(&self) -> Result<Stats>;
+
+    /// Returns once everything acknowledged so far is as durable as the store can make it.
+    fn flush(&self) -> Result<()>;
+}

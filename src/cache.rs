@@ -1,0 +1,389 @@
+//! [`Cache`]: what a user calls, over any store.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::{Backend, Condition, Listing};
+use crate::clock::to_ms;
+use crate::entry::{Entry, SetOptions, State, Token, Ttl, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::check::{Finding, Verify, VerifyReport};
+use crate::file::prune::{Prune, PruneReport};
+use crate::file::{FileBackend, MaintenanceLock};
+use crate::key::Id;
+use crate::options::Options;
+use crate::settings::{Change, Settings};
+use crate::stats::Stats;
+
+/// A handle to a cache. Cheap to clone, and usable from any thread; all clones share one open directory.
+///
+/// Every process on the machine that opens the same directory sees the same entries. After `fork`, parent and child may
+/// both go on using the handle.
+///
+/// Keys are text or bytes, from 1 byte to 64 KiB (`InvalidKey` otherwise); `"a"` and `b"a"` are the same key. Values
+/// have up to 4 GiB.
+///
+/// Besides what each call names, every call may fail with `InvalidKey`, and with `Vanished` once the directory was
+/// removed; every change with `ReadOnly`, `Busy` (a lock was held for longer than
+/// [`lock_wait`](Options::lock_wait)), `Full` and `Io`.
+#[derive(Clone)]
+pub struct Cache {
+    store: Arc<dyn Backend>,
+    /// The same store, for what only a directory has: pruning, verifying, settings.
+    file: Arc<FileBackend>,
+    namespace: Arc<str>,
+    version: u64,
+}
+
+impl Cache {
+    /// Options for a cache in this directory, to be [opened](Options::open).
+    pub fn file(dir: impl Into<PathBuf>) -> Options {
+        Options::file(dir.into())
+    }
+
+    pub(crate) fn over_file(store: Arc<FileBackend>) -> Cache {
+        Cache { store: store.clone(), file: store, namespace: Arc::from(""), version: 1 }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Backend> {
+        &self.store
+    }
+
+    /// A handle to a part of the cache that has its keys for itself: the same key in two namespaces is two entries.
+    /// [`clear`](Cache::clear) on it clears that part alone, in O(1). Replaces the namespace that this handle has; `""`
+    /// is none. Up to 1,024 bytes, or every call fails with `InvalidKey`.
+    #[must_use]
+    pub fn namespace(&self, name: impl AsRef<str>) -> Cache {
+        Cache { namespace: Arc::from(name.as_ref()), ..self.clone() }
+    }
+
+    /// A handle to another version of all keys: the same key in two versions is two entries. The first version is 1.
+    #[must_use]
+    pub fn version(&self, version: u64) -> Cache {
+        Cache { version, ..self.clone() }
+    }
+
+    pub(crate) fn id<'a>(&'a self, key: &'a [u8]) -> Result<Id<'a>> {
+        Id::new(&self.namespace, self.version, key)
+    }
+
+    /// The value of a key: `Ok(None)` where there's none, it has expired, was cleared, or can't be read just now
+    /// ([`stats`](Cache::stats) counts the reasons). A stored empty value is a hit.
+    ///
+    /// One file is opened, read and closed; no lock is taken. Damaged entries are misses, and are removed.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        self.store.get(self.id(key.as_ref())?, None)
+    }
+
+    /// The values of several keys: those that were found, in the order asked for.
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<(K, Value)>> {
+        let mut found = Vec::new();
+        for key in keys {
+            if let Some(value) = self.get(&key)? {
+                found.push((key, value));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Stores a value, replacing value, ttl and metadata. Other processes see the old value or the new one, never a
+    /// mixture, and the new one from the moment this returns.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge`, `Full`: the old value stays.
+    pub fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, options: impl Into<SetOptions>) -> Result<()> {
+        self.store_if(key.as_ref(), value.as_ref(), &options.into(), Condition::Always).map(drop)
+    }
+
+    fn store_if(&self, key: &[u8], value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
+        self.store.set(self.id(key)?, value, options, condition)
+    }
+
+    /// Stores several values with the same options. Returns those that failed, with the reason; none of them keeps the
+    /// others from being stored.
+    pub fn set_many<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        items: impl IntoIterator<Item = (K, V)>,
+        options: impl Into<SetOptions>,
+    ) -> Result<Vec<(K, Error)>> {
+        let options = options.into();
+        let mut failed = Vec::new();
+        for (key, value) in items {
+            if let Err(error) = self.set(&key, value, options.clone()) {
+                failed.push((key, error));
+            }
+        }
+        Ok(failed)
+    }
+
+    /// Stores a value if there is none. `Ok(true)`: it was stored. `Ok(false)`: there is one already, which stays. Of
+    /// any number of racing callers in any number of processes, exactly one gets `true`.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`: whether there is one could not be found out.
+    pub fn add(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, options: impl Into<SetOptions>) -> Result<bool> {
+        self.store_if(key.as_ref(), value.as_ref(), &options.into(), Condition::IfAbsent)
+    }
+
+    /// Stores a value if there is one already. `Ok(false)`: there is none, and nothing was stored.
+    pub fn replace(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: impl Into<SetOptions>,
+    ) -> Result<bool> {
+        self.store_if(key.as_ref(), value.as_ref(), &options.into(), Condition::IfPresent)
+    }
+
+    /// Removes a key. `Ok(true)`: there was a live value. `Ok(false)`: there was none; doing it twice is harmless.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.store.delete(self.id(key.as_ref())?)
+    }
+
+    /// Removes several keys and returns how many had a live value.
+    pub fn delete_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<u64> {
+        let mut deleted = 0;
+        for key in keys {
+            deleted += u64::from(self.delete(key)?);
+        }
+        Ok(deleted)
+    }
+
+    /// Removes a key and returns its value. Of many racing callers exactly one gets it.
+    pub fn pop(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        self.store.pop(self.id(key.as_ref())?)
+    }
+
+    /// The value of a key, with a token of its state for [`set_if`](Cache::set_if).
+    pub fn get_with_token(&self, key: impl AsRef<[u8]>) -> Result<Option<(Value, Token)>> {
+        Ok(self.get(key)?.map(|value| {
+            let token = Token(value.facts().nonce);
+            (value, token)
+        }))
+    }
+
+    /// Stores a value if the key still is in the state that a token was taken of (compare and swap). `Ok(false)`: it
+    /// was set, deleted or evicted meanwhile, and nothing was stored. A `touch` is no change of state.
+    pub fn set_if(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: impl Into<SetOptions>,
+        token: Token,
+    ) -> Result<bool> {
+        self.store_if(key.as_ref(), value.as_ref(), &options.into(), Condition::IfToken(token))
+    }
+
+    /// Adds to a stored decimal integer and returns the sum. Atomic over all processes; ttl, tags and metadata stay.
+    ///
+    /// The integer is stored as ASCII decimal, so `get` shows it and `set("n", "5", …)` starts it.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`: there's no live value. `NotANumber`, `Overflow`: it stays as it was.
+    pub fn incr(&self, key: impl AsRef<[u8]>, by: i64) -> Result<i64> {
+        self.store.incr(self.id(key.as_ref())?, by, None)
+    }
+
+    /// Subtracts from a stored decimal integer; see [`incr`](Cache::incr).
+    pub fn decr(&self, key: impl AsRef<[u8]>, by: i64) -> Result<i64> {
+        let by = by.checked_neg().ok_or_else(|| Error::new(ErrorKind::Overflow, format!("-({by}) is out of range")))?;
+        self.incr(key, by)
+    }
+
+    /// Adds to a stored decimal integer, or stores `initial` with `ttl` where there's none, and returns what is there
+    /// now. The ttl of an existing one stays: so a counter that starts at 1 with a ttl of a minute counts per minute.
+    pub fn incr_or(&self, key: impl AsRef<[u8]>, by: i64, initial: i64, ttl: Ttl) -> Result<i64> {
+        self.store.incr(self.id(key.as_ref())?, by, Some((initial, ttl)))
+    }
+
+    /// Moves a key's value, with its ttl, tags and metadata, `by` versions up, and returns its new version. Readers of
+    /// either version see the value or nothing; for a moment both may have it.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`: there's no live value. `Overflow`: there's no such version.
+    pub fn incr_version(&self, key: impl AsRef<[u8]>, by: u64) -> Result<u64> {
+        let key = key.as_ref();
+        let version = self.version.checked_add(by).ok_or_else(|| Error::new(ErrorKind::Overflow, "no such version"))?;
+        let Some(value) = self.get(key)? else {
+            // A miss isn't yet an absence.
+            return Err(if self.contains(key)? {
+                Error::new(ErrorKind::Busy, "the entry can't be read now")
+            } else {
+                Error::new(ErrorKind::NotFound, "there is no such key")
+            });
+        };
+        self.version(version).set(key, &value, value.options())?;
+        if by > 0 {
+            self.delete(key)?;
+        }
+        Ok(version)
+    }
+
+    /// Makes every entry that carries this tag, in whatever namespace, a miss, for all processes at once: those that
+    /// were set before the call. O(1). Their bytes stay counted until a prune or an eviction removes them. Two tags in
+    /// 4,096 share their state by chance; invalidating one then makes misses of the other.
+    pub fn invalidate_tag(&self, tag: impl AsRef<str>) -> Result<()> {
+        self.store.invalidate_tag(tag.as_ref())
+    }
+
+    /// Whether a `get` would find a value. Reads the head of the entry alone, counts as no use, and can't tell a value
+    /// whose bytes are damaged.
+    pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.info(key)?.is_some_and(|entry| entry.state == State::Live))
+    }
+
+    /// How long a key has left: `None` where there's no live value, else [`Ttl::Never`] or [`Ttl::After`]. Counts as
+    /// no use.
+    pub fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
+        let Some(entry) = self.info(key)?.filter(|entry| entry.state == State::Live) else { return Ok(None) };
+        Ok(Some(match entry.meta.expires {
+            None => Ttl::Never,
+            Some(at) => Ttl::After(Duration::from_millis(to_ms(at).saturating_sub(self.store.now()?))),
+        }))
+    }
+
+    /// Gives a live entry a new ttl, from now on, and leaves its value. `Ok(false)`: there is none. Counts as a use.
+    pub fn touch(&self, key: impl AsRef<[u8]>, ttl: Ttl) -> Result<bool> {
+        self.store.touch(self.id(key.as_ref())?, ttl)
+    }
+
+    /// What is known about a key's entry, live or not ([`Entry::state`]). Counts as no use.
+    pub fn info(&self, key: impl AsRef<[u8]>) -> Result<Option<Entry>> {
+        self.store.info(self.id(key.as_ref())?)
+    }
+
+    /// Removes everything in this handle's namespace, or everything where it has none, for all processes, at once:
+    /// entries that were set before the call began are gone when it returns, entries set afterwards stay.
+    ///
+    /// A namespace: O(1), its bytes stay counted until a prune or an eviction. Everything: O(256), the counts are 0 at
+    /// once; the files are unlinked bit by bit by later sets and by [`prune`](Cache::prune).
+    pub fn clear(&self) -> Result<()> {
+        self.store.clear(if self.namespace.is_empty() { None } else { Some(&self.namespace) })
+    }
+
+    /// Removes everything, whatever namespace this handle has; see [`clear`](Cache::clear).
+    pub fn clear_all(&self) -> Result<()> {
+        self.store.clear(None)
+    }
+
+    /// All live entries of this handle's namespace in all versions, or of the whole cache where it has none, one at a time, in no particular order. Holds no lock and disturbs nobody; entries that change
+    /// meanwhile may be missing.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let cache = larder::Cache::file(dir.path().join("app")).open()?;
+    /// # cache.set("user:1", "x", larder::Ttl::Never)?;
+    /// for entry in cache.entries()?.prefix("user:") {
+    ///     println!("{}", entry?.key.escape_ascii());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn entries(&self) -> Result<Entries> {
+        let listing = self.store.clone().entries()?;
+        Ok(Entries { listing, namespace: self.namespace.clone(), prefix: Vec::new(), all_states: false })
+    }
+
+    /// The counters, shared by all processes. O(1).
+    pub fn stats(&self) -> Result<Stats> {
+        self.store.stats()
+    }
+
+    /// Returns once everything set so far is on the device.
+    pub fn flush(&self) -> Result<()> {
+        self.store.flush()
+    }
+
+    /// Removes what is due over the whole directory; see [`Prune`]. O(entries); others go on working meanwhile.
+    pub fn prune(&self, rules: &Prune<'_>) -> Result<PruneReport> {
+        self.file.prune(rules)
+    }
+
+    /// Checks everything in the directory, and mends it where [asked to](Verify::repair). Each finding is handed to
+    /// `tell` as it's made.
+    pub fn verify(&self, how: Verify<'_>, mut tell: impl FnMut(&Finding)) -> Result<VerifyReport> {
+        self.file.verify(how, &mut tell)
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Result<Settings> {
+        self.file.settings()
+    }
+
+    /// Changes settings, for all processes from their next change on, and returns them all.
+    pub fn configure(&self, change: &Change) -> Result<Settings> {
+        self.file.configure(change)
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        self.file.dir()
+    }
+
+    /// Takes the directory's maintenance lock, so that of many scheduled prunes one runs. `Ok(None)`: another process
+    /// holds it. Given up when the guard is dropped, or by the kernel when its process dies. It excludes nothing else.
+    pub fn maintenance(&self) -> Result<Option<Maintenance>> {
+        Ok(self.file.maintenance()?.map(|hold| Maintenance { _hold: hold }))
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("dir", &self.dir()).finish_non_exhaustive()
+    }
+}
+
+/// The maintenance lock of a directory; see [`Cache::maintenance`].
+#[derive(Debug)]
+#[must_use]
+pub struct Maintenance {
+    _hold: MaintenanceLock,
+}
+
+/// A listing of entries, from [`Cache::entries`]. Filter further as any iterator.
+#[must_use]
+pub struct Entries {
+    listing: Listing,
+    namespace: Arc<str>,
+    prefix: Vec<u8>,
+    all_states: bool,
+}
+
+impl Entries {
+    /// Only keys that begin so.
+    pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Entries {
+        self.prefix = prefix.as_ref().to_vec();
+        self
+    }
+
+    /// Entries too that no `get` would return: expired, cleared, from the future. Default: false.
+    pub fn include_expired(mut self, yes: bool) -> Entries {
+        self.all_states = yes;
+        self
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Result<Entry>> {
+        let wanted = |entry: &Entry| {
+            entry.key.starts_with(&self.prefix)
+                && (self.all_states || entry.state == State::Live)
+                && (self.namespace.is_empty() || entry.namespace == *self.namespace)
+        };
+        self.listing.find(|entry| entry.as_ref().map_or(true, wanted))
+    }
+}
+
+impl fmt::Debug for Entries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entries").field("prefix", &self.prefix.escape_ascii().to_string()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,87 @@
+//! The time: wall-clock milliseconds since 1970, from a source that a test can replace; and waiting for a bounded time.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How far in the future an entry's creation may lie before it's taken for a leap of the clock and counts as a miss.
+pub(crate) const SLACK_MS: u64 = 60_000;
+
+/// A source of wall-clock milliseconds since 1970.
+#[derive(Clone)]
+pub(crate) struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl Clock {
+    pub(crate) fn new(source: impl Fn() -> u64 + Send + Sync + 'static) -> Clock {
+        Clock(Arc::new(source))
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Clock {
+        #[expect(clippy::disallowed_methods, reason = "the one place that asks the system for the time")]
+        Clock::new(|| to_ms(SystemTime::now()))
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// Times before 1970 are 0.
+pub(crate) fn to_ms(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, duration_ms)
+}
+
+/// The latest time that `SystemTime` can hold stands in for later ones.
+pub(crate) fn from_ms(ms: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_millis(ms)).unwrap_or(UNIX_EPOCH + Duration::from_secs(i64::MAX as u64))
+}
+
+/// Whole milliseconds, rounded up, so that a positive duration never becomes none.
+pub(crate) fn duration_ms(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// Waiting with growing pauses, up to a bound.
+pub(crate) struct Wait {
+    until: Instant,
+    pause: Duration,
+    longest: Duration,
+}
+
+impl Wait {
+    pub(crate) fn new(bound: Duration) -> Wait {
+        let now = Instant::now();
+        // As good as for ever, and never beyond what an `Instant` can hold.
+        let year = Duration::from_secs(365 * 86_400);
+        Wait {
+            until: now.checked_add(bound.min(year)).unwrap_or(now),
+            pause: Duration::from_micros(20),
+            longest: Duration::from_millis(2),
+        }
+    }
+
+    /// With pauses that grow to this, instead of 2 ms.
+    pub(crate) fn pausing(mut self, longest: Duration) -> Wait {
+        self.longest = longest;
+        self
+    }
+
+    /// Pauses; `false` once the bound is reached.
+    pub(crate) fn again(&mut self) -> bool {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        std::thread::sleep(self.pause.min(left));
+        self.pause = (self.pause * 2).min(self.longest);
+        true
+    }
+}

@@ -1,0 +1,447 @@
+//! An entry as its users see it: how long it lives, what it holds, what is known about it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{duration_ms, from_ms, to_ms};
+
+/// The expiry, in milliseconds since 1970, of an entry that never expires: the largest 48-bit number, some 8,900 years
+/// away.
+pub(crate) const NEVER: u64 = (1 << 48) - 1;
+
+/// How long an entry lives.
+///
+/// Millisecond precision. A ttl of zero, or a time that has passed, means *gone at once*: `add` and `touch` still
+/// report success, as if the entry had been stored and had expired right away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ttl {
+    /// The cache's own [`default_ttl`](crate::Options::default_ttl).
+    #[default]
+    Default,
+    /// Until evicted or deleted.
+    Never,
+    /// For this long from now on.
+    After(Duration),
+    /// Until this moment of wall-clock time.
+    At(SystemTime),
+}
+
+impl Ttl {
+    /// This many milliseconds from now.
+    pub const fn millis(n: u64) -> Ttl {
+        Ttl::After(Duration::from_millis(n))
+    }
+
+    /// This many seconds from now.
+    pub const fn secs(n: u64) -> Ttl {
+        Ttl::After(Duration::from_secs(n))
+    }
+
+    /// This many minutes from now.
+    pub const fn mins(n: u64) -> Ttl {
+        Ttl::secs(n.saturating_mul(60))
+    }
+
+    /// This many hours from now.
+    pub const fn hours(n: u64) -> Ttl {
+        Ttl::secs(n.saturating_mul(3600))
+    }
+
+    /// This many days of 24 hours from now.
+    pub const fn days(n: u64) -> Ttl {
+        Ttl::secs(n.saturating_mul(86400))
+    }
+
+    /// Options with this ttl and a tag; see [`SetOptions::tag`].
+    pub fn tag(self, tag: impl Into<String>) -> SetOptions {
+        SetOptions::from(self).tag(tag)
+    }
+
+    /// Options with this ttl and a piece of metadata; see [`SetOptions::meta`].
+    pub fn meta(self, name: impl Into<String>, value: impl Into<String>) -> SetOptions {
+        SetOptions::from(self).meta(name, value)
+    }
+
+    /// Options with this ttl and a stale period; see [`SetOptions::stale_for`].
+    pub fn stale_for(self, period: Duration) -> SetOptions {
+        SetOptions::from(self).stale_for(period)
+    }
+
+    /// The absolute expiry in milliseconds, [`NEVER`] for none.
+    pub(crate) fn expiry(self, now: u64, default: Ttl) -> u64 {
+        match self {
+            Ttl::Default => match default {
+                Ttl::Default => NEVER,
+                other => other.expiry(now, Ttl::Never),
+            },
+            Ttl::Never => NEVER,
+            Ttl::After(d) => now.saturating_add(duration_ms(d)).min(NEVER),
+            Ttl::At(t) => to_ms(t).min(NEVER),
+        }
+    }
+}
+
+/// How a value is stored: its ttl, tags and metadata.
+///
+/// Most calls need a [`Ttl`] or a [`Duration`] alone, and take those as they are.
+///
+/// ```
+/// use larder::{SetOptions, Ttl};
+/// let options: SetOptions = Ttl::mins(5).tag("user:42").meta("type", "text/html");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct SetOptions {
+    pub(crate) ttl: Ttl,
+    pub(crate) stale_for: Duration,
+    pub(crate) extra: Extra,
+    pub(crate) codec: Codec,
+    pub(crate) schema: u32,
+    pub(crate) cost_us: u32,
+}
+
+impl SetOptions {
+    /// The cache's default ttl, no tags, no metadata.
+    pub fn new() -> SetOptions {
+        SetOptions::default()
+    }
+
+    /// How long the entry lives. Default: [`Ttl::Default`].
+    pub fn ttl(mut self, ttl: Ttl) -> SetOptions {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Adds a tag. An entry may carry up to 64, each of up to 1,024 bytes; more fail with
+    /// [`TooLarge`](crate::ErrorKind::TooLarge).
+    pub fn tag(mut self, tag: impl Into<String>) -> SetOptions {
+        self.extra.tags.push(tag.into());
+        self
+    }
+
+    /// Adds several tags.
+    pub fn tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> SetOptions {
+        self.extra.tags.extend(tags.into_iter().map(Into::into));
+        self
+    }
+
+    /// Stores a text of your own beside the value, under a name. All metadata and tags together may take 64 KiB.
+    pub fn meta(mut self, name: impl Into<String>, value: impl Into<String>) -> SetOptions {
+        self.extra.user.insert(name.into(), value.into());
+        self
+    }
+
+    /// How long after its expiry the value may still be served by calls that ask for stale values. Default: not at all.
+    pub fn stale_for(mut self, period: Duration) -> SetOptions {
+        self.stale_for = period;
+        self
+    }
+}
+
+impl From<Ttl> for SetOptions {
+    fn from(ttl: Ttl) -> SetOptions {
+        SetOptions::new().ttl(ttl)
+    }
+}
+
+impl From<Duration> for SetOptions {
+    fn from(ttl: Duration) -> SetOptions {
+        SetOptions::new().ttl(Ttl::After(ttl))
+    }
+}
+
+/// The variable metadata of an entry, stored in it by postcard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Extra {
+    pub tags: Vec<String>,
+    pub user: BTreeMap<String, String>,
+}
+
+impl Extra {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tags.is_empty() && self.user.is_empty()
+    }
+}
+
+/// How a value's bytes came about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Codec {
+    /// Bytes as the caller gave them.
+    #[default]
+    Bytes,
+    /// A decimal integer in ASCII, as `incr` stores it.
+    Int,
+    /// A typed value in the postcard format.
+    Postcard,
+    /// A typed value as JSON.
+    Json,
+    /// A codec of the caller's own, by its number (16 and up).
+    Custom(u8),
+}
+
+impl Codec {
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Codec::Bytes => 0,
+            Codec::Int => 1,
+            Codec::Postcard => 2,
+            Codec::Json => 3,
+            Codec::Custom(n) => n,
+        }
+    }
+
+    pub(crate) fn from_number(n: u8) -> Codec {
+        match n {
+            0 => Codec::Bytes,
+            1 => Codec::Int,
+            2 => Codec::Postcard,
+            3 => Codec::Json,
+            n => Codec::Custom(n),
+        }
+    }
+}
+
+/// What is known about an entry beside its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Meta {
+    /// Bytes in the value.
+    pub size: u64,
+    /// When it was set.
+    pub created: SystemTime,
+    /// When it expires; `None`: never.
+    pub expires: Option<SystemTime>,
+    /// Until when it may be served as stale; `None`: not beyond its expiry.
+    pub stale_until: Option<SystemTime>,
+    /// How its bytes came about.
+    pub codec: Codec,
+    /// The caller's schema number, 0 for plain bytes.
+    pub schema: u32,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Metadata given by [`SetOptions::meta`].
+    pub user: BTreeMap<String, String>,
+}
+
+/// Whether a `get` would return an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// It would.
+    Live,
+    /// Its time is over; its bytes wait to be reclaimed.
+    Expired,
+    /// A clear, or the invalidation of its namespace or of one of its tags, came after it.
+    Cleared,
+    /// It was created more than a minute after what the clock says now, so one of the two times is wrong.
+    FromTheFuture,
+}
+
+/// An entry as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Entry {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Its namespace, empty for none.
+    pub namespace: String,
+    /// Its version.
+    pub version: u64,
+    /// What is known about it.
+    pub meta: Meta,
+    /// Bytes counted against [`max_bytes`](crate::Options::max_bytes).
+    pub charged: u64,
+    /// When it was last used, to within [`touch_interval`](crate::Options::touch_interval).
+    pub accessed: SystemTime,
+    /// Whether a `get` would return it.
+    pub state: State,
+    /// Where it rests, as a path below the cache's directory.
+    pub place: String,
+}
+
+/// The fixed-size facts about an entry, as stores hand them to [`Value`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub created: u64,
+    pub expires: u64,
+    /// Milliseconds for which it may be served beyond its expiry. Relative, so that `touch` moves both ends.
+    pub stale_for: u64,
+    pub codec: Codec,
+    pub schema: u32,
+    pub cost_us: u32,
+    /// Drawn anew for each set: tells one state of a key from another.
+    pub nonce: u128,
+}
+
+impl Facts {
+    /// When nobody may be served it any more, stale or not.
+    pub(crate) fn gone_at(&self) -> u64 {
+        self.expires.saturating_add(self.stale_for).min(NEVER)
+    }
+
+    pub(crate) fn meta(&self, size: u64, extra: &Extra) -> Meta {
+        Meta {
+            size,
+            created: from_ms(self.created),
+            expires: (self.expires != NEVER).then(|| from_ms(self.expires)),
+            stale_until: (self.stale_for != 0 && self.expires != NEVER).then(|| from_ms(self.gone_at())),
+            codec: self.codec,
+            schema: self.schema,
+            tags: extra.tags.clone(),
+            user: extra.user.clone(),
+        }
+    }
+}
+
+#[derive(Clone)]
+enum Bytes {
+    Heap(Arc<Vec<u8>>),
+    Mapped(Arc<dyn Mapped>),
+}
+
+/// A value's bytes that lie in its file.
+pub(crate) trait Mapped: AsRef<[u8]> + Send + Sync {
+    /// False once a part of the file was found missing.
+    fn is_intact(&self) -> bool;
+}
+
+/// A value out of the cache: a slice of bytes that its clones share.
+///
+/// It stays whole and unchanged for as long as it is held, whatever Larder does to the entry. Values over 4 MiB may be
+/// mapped from their file rather than copied; see [`is_intact`](Value::is_intact).
+#[derive(Clone)]
+pub struct Value {
+    bytes: Bytes,
+    start: usize,
+    len: usize,
+    facts: Facts,
+    extra: Option<Arc<Extra>>,
+}
+
+impl Value {
+    /// The last `len` bytes of `buffer`.
+    pub(crate) fn tail_of(buffer: Vec<u8>, len: usize, facts: Facts, extra: Option<Extra>) -> Value {
+        let start = buffer.len() - len;
+        Value { bytes: Bytes::Heap(Arc::new(buffer)), start, len, facts, extra: extra.map(Arc::new) }
+    }
+
+    /// What a caller computed, as it would be read back.
+    pub(crate) fn computed(bytes: Vec<u8>, options: &SetOptions, now: u64, expires: u64) -> Value {
+        let facts = Facts {
+            created: now,
+            expires,
+            stale_for: duration_ms(options.stale_for),
+            codec: options.codec,
+            schema: options.schema,
+            ..Facts::default()
+        };
+        let len = bytes.len();
+        Value::tail_of(bytes, len, facts, Some(options.extra.clone()))
+    }
+
+    /// All bytes of a mapped file.
+    pub(crate) fn mapped(bytes: impl Mapped + 'static, facts: Facts, extra: Option<Extra>) -> Value {
+        let len = bytes.as_ref().len();
+        Value { bytes: Bytes::Mapped(Arc::new(bytes)), start: 0, len, facts, extra: extra.map(Arc::new) }
+    }
+
+    /// The bytes as a vector; in the same allocation where this is the only clone of a value that isn't mapped.
+    pub fn into_vec(self) -> Vec<u8> {
+        match self.bytes {
+            Bytes::Heap(shared) => match Arc::try_unwrap(shared) {
+                Ok(mut vec) => {
+                    vec.truncate(self.start + self.len);
+                    vec.drain(..self.start);
+                    vec
+                }
+                Err(shared) => shared[self.start..][..self.len].to_vec(),
+            },
+            Bytes::Mapped(shared) => (*shared).as_ref()[self.start..][..self.len].to_vec(),
+        }
+    }
+
+    /// False once a foreign hand has cut the file of a mapped value short (Larder never does): the missing part reads as
+    /// zeros from then on. Always true for values up to 4 MiB.
+    pub fn is_intact(&self) -> bool {
+        match &self.bytes {
+            Bytes::Heap(_) => true,
+            Bytes::Mapped(shared) => shared.is_intact(),
+        }
+    }
+
+    /// Options that store the same entry again.
+    pub(crate) fn options(&self) -> SetOptions {
+        let facts = &self.facts;
+        SetOptions {
+            ttl: if facts.expires == NEVER { Ttl::Never } else { Ttl::At(from_ms(facts.expires)) },
+            stale_for: Duration::from_millis(facts.stale_for),
+            extra: self.extra.as_deref().cloned().unwrap_or_default(),
+            codec: facts.codec,
+            schema: facts.schema,
+            cost_us: facts.cost_us,
+        }
+    }
+
+    /// What is known about the entry as it was when this value was read.
+    pub fn meta(&self) -> Meta {
+        self.facts.meta(self.len as u64, self.extra.as_deref().unwrap_or(&Extra::default()))
+    }
+
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+}
+
+/// A state of an entry, to be compared later: see [`Cache::get_with_token`](crate::Cache::get_with_token).
+///
+/// Each store of a value draws a new one of 128 random bits; `touch` keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub(crate) u128);
+
+impl Deref for Value {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let all = match &self.bytes {
+            Bytes::Heap(shared) => shared.as_slice(),
+            Bytes::Mapped(shared) => (**shared).as_ref(),
+        };
+        &all[self.start..][..self.len]
+    }
+}
+
+impl AsRef<[u8]> for Value {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Value) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Value {}
+
+impl PartialEq<[u8]> for Value {
+    fn eq(&self, other: &[u8]) -> bool {
+        **self == *other
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 64;
+        let head = &self[..self.len.min(SHOWN)];
+        let more = if self.len > SHOWN { "…" } else { "" };
+        write!(f, "Value({} bytes: \"{}{more}\")", self.len, head.escape_ascii())
+    }
+}

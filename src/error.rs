@@ -1,0 +1,161 @@
+//! The one error type.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A `Result` with Larder's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, for code that decides by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The key is empty or longer than 64 KiB.
+    InvalidKey,
+    /// An option or argument has a value that can't be.
+    InvalidOption,
+    /// There is no such entry, or (from `open`) no cache.
+    NotFound,
+    /// `incr` or `decr` met a value that is no decimal integer.
+    NotANumber,
+    /// `incr` or `decr` would leave the range of `i64`.
+    Overflow,
+    /// The value, its metadata or its tags are over a limit. The old value stays.
+    TooLarge,
+    /// Somebody else held a lock for longer than `lock_wait`, or the entry could not be read just now. Trying again
+    /// later may work.
+    Busy,
+    /// The disk or quota is full, even after culling. The old value stays.
+    Full,
+    /// The cache was opened read-only, or its file system is mounted so.
+    ReadOnly,
+    /// The directory isn't safe or isn't a cache; the message says why.
+    Refused,
+    /// A newer release of Larder made this cache in a way that this one can't use.
+    NewerFormat,
+    /// The cache was made with another `mac_key`, or with none.
+    WrongKey,
+    /// The directory was removed or replaced while it was open. Open it again to start afresh.
+    Vanished,
+    /// A typed value could not be encoded or decoded.
+    Codec,
+    /// A remote store did not answer in time.
+    Timeout,
+    /// This store can't do that.
+    Unsupported,
+    /// Any other error of the operating system; see [`source`](std::error::Error::source).
+    Io,
+}
+
+/// An error: its [kind](Error::kind), what was being done, where, and what lies beneath.
+///
+/// One pointer in size, `Send + Sync + 'static`, and converts into [`std::io::Error`].
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    what: Cow<'static, str>,
+    path: Option<PathBuf>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, what: impl Into<Cow<'static, str>>) -> Error {
+        Error(Box::new(Inner { kind, what: what.into(), path: None, source: None }))
+    }
+
+    /// An error of the operating system, its kind told from its errno.
+    pub(crate) fn io(what: impl Into<Cow<'static, str>>, source: io::Error) -> Error {
+        let kind = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+            io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
+            io::ErrorKind::FileTooLarge => ErrorKind::TooLarge,
+            io::ErrorKind::ResourceBusy => ErrorKind::Busy,
+            _ => ErrorKind::Io,
+        };
+        Error::new(kind, what).because(source)
+    }
+
+    /// The error of Larder's that travelled inside an `io::Error`, or else that one.
+    pub(crate) fn from_io(what: &'static str, error: io::Error) -> Error {
+        error.downcast::<Error>().unwrap_or_else(|error| Error::io(what, error))
+    }
+
+    pub(crate) fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub(crate) fn at(mut self, path: impl Into<PathBuf>) -> Error {
+        self.0.path = Some(path.into());
+        self
+    }
+
+    /// What went wrong, for code that decides by it.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The file or directory concerned, where there is one.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.what)?;
+        if let Some(path) = &self.0.path {
+            write!(f, ": {}", path.display())?;
+        }
+        if let Some(source) = &self.0.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error").field("kind", &self.0.kind).field("message", &self.to_string()).finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        let kind = match error.kind() {
+            ErrorKind::InvalidKey | ErrorKind::InvalidOption => io::ErrorKind::InvalidInput,
+            ErrorKind::NotFound | ErrorKind::Vanished => io::ErrorKind::NotFound,
+            ErrorKind::NotANumber | ErrorKind::Codec => io::ErrorKind::InvalidData,
+            ErrorKind::TooLarge => io::ErrorKind::FileTooLarge,
+            ErrorKind::Busy => io::ErrorKind::ResourceBusy,
+            ErrorKind::Full => io::ErrorKind::StorageFull,
+            ErrorKind::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
+            ErrorKind::Refused | ErrorKind::WrongKey => io::ErrorKind::PermissionDenied,
+            ErrorKind::NewerFormat | ErrorKind::Unsupported => io::ErrorKind::Unsupported,
+            ErrorKind::Timeout => io::ErrorKind::TimedOut,
+            ErrorKind::Overflow | ErrorKind::Io => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// Gives an `io::Result` the words that say what was being done.
+pub(crate) trait Doing<T> {
+    fn doing(self, what: &'static str) -> Result<T>;
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing(self, what: &'static str) -> Result<T> {
+        self.map_err(|e| Error::from_io(what, e))
+    }
+}

@@ -1,0 +1,501 @@
+//! Changing what a key's name leads to.
+//!
+//! What takes long (writing the new file) happens before the shard's lock is taken, what may wait (unlinking the old
+//! one) after it is given up; in between lie a `stat`, a rename and four words of counts.
+use std::borrow::Cow;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::backend::Condition;
+use crate::clock::duration_ms;
+use crate::entry::{Codec, Extra, Facts, SetOptions, Token, Value};
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::file::session::ShardLock;
+use crate::file::tree::compress;
+use crate::file::tree::format::{self, HEADER_LEN, Header, MAX_META_LEN, MAX_TAG_LEN, MAX_TAGS, MAX_VALUE_LEN};
+use crate::file::tree::layout::{self, Name};
+use crate::file::tree::read::{self, Found, Miss};
+use crate::file::tree::write::{self, Draft};
+use crate::file::{FileBackend, charged, open, payload};
+use crate::key::Id;
+use crate::settings::{Compression, Durability, Policy};
+use crate::stats::Count;
+use crate::sys::fs::{self, Stat};
+
+/// How often a set starts again because clears came in between.
+const CLEAR_RETRIES: usize = 16;
+
+impl FileBackend {
+    /// Opens a shard's directory, to change names in it without following a link; `None`: there's no such shard.
+    pub(super) fn shard_dir(&self, shard: u8) -> Result<Option<OwnedFd>> {
+        match fs::open(self.root(), &layout::shard_path(shard), fs::Open::Dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => Ok(Some(other.doing("can't open a shard")?)),
+        }
+    }
+
+    /// Starts a file in a shard, which is made where it's missing.
+    pub(super) fn start_draft(&self, shard: u8, temp: &[u8; 16]) -> Result<Draft> {
+        let session = self.session()?;
+        let mut tries = 0..CLEAR_RETRIES;
+        loop {
+            match Draft::new(self.root(), shard, session, temp, self.access, self.owner) {
+                // There's no such shard, or a clear has just set it aside.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && tries.next().is_some() => {
+                    open::make_shard(self.root(), shard, self.access, self.owner)
+                        .doing("can't make a shard")
+                        .map_err(|e| self.gone_or(e))?;
+                    if self.durability() == Durability::Disk {
+                        let shards = fs::open(self.root(), layout::SHARDS_DIR, fs::Open::Dir);
+                        shards.and_then(|dir| fs::sync(dir.as_fd())).doing("can't sync the shards")?;
+                    }
+                }
+                other => return other.doing("can't start an entry").map_err(|e| self.gone_or(e)),
+            }
+        }
+    }
+
+    /// Accounts for a file that came, went or was replaced. The caller holds the shard's lock.
+    ///
+    /// The change is made by now, so its caller must hear of it as made: a count that can't be written (unmapped, it is a
+    /// write like any other) is off until the shard is counted anew.
+    pub(super) fn account(&self, shard: u8, old: Option<u64>, new: Option<u64>) {
+        let Ok(mut counts) = self.control.shard(shard) else { return };
+        if let Some(size) = old {
+            counts.entries = counts.entries.saturating_sub(1);
+            counts.bytes = counts.bytes.saturating_sub(charged(size));
+            counts.payload = counts.payload.saturating_sub(payload(size));
+        }
+        if let Some(size) = new {
+            counts.entries = counts.entries.saturating_add(1);
+            counts.bytes = counts.bytes.saturating_add(charged(size));
+            counts.payload = counts.payload.saturating_add(payload(size));
+        }
+        let _ = self.control.set_shard(shard, counts);
+    }
+
+    /// Unlinks an entry that was looked at, unless another has taken its name since. The caller holds the shard's lock.
+    pub(super) fn unlink(&self, name: Name, seen: &Stat) -> Result<bool> {
+        self.unlink_if(name, |now| now.ino == seen.ino)
+    }
+
+    /// Unlinks an entry if it's still as it was seen, and not used since.
+    pub(super) fn unlink_unused(&self, name: Name, seen: &Stat) -> Result<bool> {
+        self.unlink_if(name, |now| now.ino == seen.ino && now.atime == seen.atime)
+    }
+
+    fn unlink_if(&self, name: Name, still: impl Fn(&Stat) -> bool) -> Result<bool> {
+        let Some(dir) = self.shard_dir(name.shard())? else { return Ok(false) };
+        let file_name = name.file_name();
+        let Some(now) = fs::stat_at(dir.as_fd(), &file_name).doing("can't look at an entry")?.filter(still) else {
+            return Ok(false);
+        };
+        let gone = fs::unlink(dir.as_fd(), &file_name).doing("can't unlink an entry")?;
+        if gone {
+            self.account(name.shard(), Some(now.size), None);
+        }
+        Ok(gone)
+    }
+
+    /// Writes a new entry's file into its shard, unpublished.
+    pub(super) fn draft(&self, name: Name, generation: u64, new: &NewEntry<'_>) -> Result<Draft> {
+        let (temp, nonce) = halves(&self.own()?.process.random());
+        let header = new.header(generation, u128::from_le_bytes(nonce), new.value.len() as u64);
+        let head = format::encode_head(&self.seal, &header, &new.meta, new.id, &self.seal.value(&new.value));
+        let draft = self.start_draft(name.shard(), &temp)?;
+        let write = || {
+            draft.write(&[&head, &new.value], 0)?;
+            draft.set_times(new.facts.created, new.facts.gone_at())
+        };
+        write().doing("can't write an entry")?;
+        self.sync_draft(&draft)?;
+        Ok(draft)
+    }
+
+    /// Makes a draft's bytes survive a power cut, where that was asked for.
+    pub(super) fn sync_draft(&self, draft: &Draft) -> Result<()> {
+        if self.durability() == Durability::Disk {
+            draft.sync_data().doing("can't sync an entry")?;
+        }
+        Ok(())
+    }
+
+    /// Puts a draft of `size` bytes in place of what its name leads to, and gives the lock up. `Ok(false)`: a clear has
+    /// set the shard aside, and the draft with it.
+    pub(super) fn publish(&self, draft: Draft, size: u64, name: Name, lock: ShardLock<'_>) -> Result<bool> {
+        let (old, leftover) = match draft.publish(self.root(), name) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.look_for_root()?;
+                return Ok(false);
+            }
+            other => other.doing("can't put an entry in place")?,
+        };
+        self.account(name.shard(), old.filter(|st| st.regular).map(|st| st.size), Some(size));
+        drop(lock);
+        drop(leftover);
+        self.sync_names(name.shard())?;
+        Ok(true)
+    }
+
+    /// Makes changes of names in a shard survive a power cut, where that was asked for, or may have been.
+    ///
+    /// The changes are made, whatever comes of this: so an error here is `Io`, never one that says that the old value
+    /// stays.
+    pub(super) fn sync_names(&self, shard: u8) -> Result<()> {
+        if self.durability() == Durability::Process {
+            return Ok(());
+        }
+        let sync = || match fs::open(self.root(), &layout::shard_path(shard), fs::Open::Dir) {
+            // A clear has set it aside.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            dir => fs::sync(dir?.as_fd()),
+        };
+        let text = "the change is made, but may not survive a power cut: can't sync a shard";
+        sync().map_err(|e| Error::new(ErrorKind::Io, text).because(e))
+    }
+
+    /// Runs a change that puts something in place, under the shard's lock.
+    ///
+    /// `prepare` does what takes long before the lock is taken, knowing the generation; `change` gets what it made.
+    /// Both run again where a clear came in between: the generation is below the floor, or `change` says so by `None`.
+    fn change<P, T>(
+        &self,
+        shard: u8,
+        mut prepare: impl FnMut(u64) -> Result<P>,
+        mut change: impl FnMut(P, ShardLock<'_>) -> Result<Option<T>>,
+    ) -> Result<T> {
+        for _ in 0..CLEAR_RETRIES {
+            let generation = self.control.generation().doing("can't read the control file")?;
+            let prepared = prepare(generation)?;
+            let lock = self.lock(shard)?;
+            let floor = self.control.floor().doing("can't read the control file")?;
+            if floor <= generation
+                && let Some(done) = change(prepared, lock)?
+            {
+                return Ok(done);
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "the cache is being cleared again and again").at(&self.dir))
+    }
+
+    /// Stores a value where the condition holds; the disk being full, makes room and tries once more.
+    pub(super) fn store(&self, new: &NewEntry<'_>, condition: Condition) -> Result<bool> {
+        let stored = match self.try_store(new, condition) {
+            Err(e)
+                if e.kind() == ErrorKind::Full
+                    && self.make_room_on_disk(new.size(), Name::of(&self.seed, new.id))? =>
+            {
+                self.try_store(new, condition)
+            }
+            other => other,
+        }?;
+        if stored {
+            self.count(Count::Sets, 1);
+            if new.compression != 0 {
+                self.count(Count::CompressedFrom, new.raw_len);
+                self.count(Count::CompressedTo, new.value.len() as u64);
+            }
+            // The value is stored whatever comes of this; what can't be culled now is left to the next set.
+            let _ = self.make_room(charged(new.size()));
+        }
+        Ok(stored)
+    }
+
+    fn try_store(&self, new: &NewEntry<'_>, condition: Condition) -> Result<bool> {
+        let name = Name::of(&self.seed, new.id);
+        let holds = || self.holds(condition, name, new);
+        // What is plain before anything is written: that an `add` finds an entry, and that the others find no file.
+        let plain = match condition {
+            Condition::IfAbsent => !holds()?,
+            Condition::IfPresent | Condition::IfToken(_) => {
+                fs::stat_at(self.root(), &name.path()).doing("can't look at an entry")?.is_none()
+            }
+            Condition::Always | Condition::Leased(_) => false,
+        };
+        if plain {
+            return Ok(false);
+        }
+        self.change(
+            name.shard(),
+            |generation| match condition {
+                Condition::Leased(lease) => self.draft(name, lease.generation, new),
+                _ => self.draft(name, generation, new),
+            },
+            |draft, lock| {
+                if !holds()? {
+                    return Ok(Some(false));
+                }
+                self.void_lease(name)?;
+                Ok(self.publish(draft, new.size(), name, lock)?.then_some(true))
+            },
+        )
+    }
+
+    /// Whether a value may be stored now. Final under the shard's lock.
+    pub(super) fn holds(&self, condition: Condition, name: Name, new: &NewEntry<'_>) -> Result<bool> {
+        let current = || self.current(name, new.id, new.facts.created, read::READ_HEAD);
+        Ok(match condition {
+            Condition::Always => true,
+            Condition::IfAbsent => current()?.is_err(),
+            Condition::IfPresent => current()?.is_ok(),
+            Condition::IfToken(Token(nonce)) => current()?.is_ok_and(|found| found.header.facts.nonce == nonce),
+            Condition::Leased(lease) => {
+                let tags = &new.extra.tags;
+                self.control.has_lease(name.hash(), lease.word).doing("can't read the control file")?
+                    && !self
+                        .control
+                        .is_cleared(lease.generation, new.id.namespace, tags)
+                        .doing("can't read the control file")?
+            }
+        })
+    }
+
+    /// Whoever computes a value for this key must not store it any more. The caller holds the shard's lock.
+    pub(super) fn void_lease(&self, name: Name) -> Result<()> {
+        self.control.void_lease(name.hash()).doing("can't write the control file")
+    }
+
+    /// A set whose time is over already: what is there goes, and the caller hears that the value was stored.
+    pub(super) fn store_nothing(&self, new: &NewEntry<'_>, condition: Condition) -> Result<bool> {
+        let name = Name::of(&self.seed, new.id);
+        if condition == Condition::IfAbsent {
+            // There's nothing that could go.
+            let stored = self.holds(condition, name, new)?;
+            self.count(Count::Sets, u64::from(stored));
+            return Ok(stored);
+        }
+        let removed = self.remove_where(name, new.id, new.facts.created, || self.holds(condition, name, new))?;
+        self.count(Count::Deletes, u64::from(removed == Some(true)));
+        self.count(Count::Sets, u64::from(removed.is_some()));
+        Ok(removed.is_some())
+    }
+
+    /// Removes what a name leads to, and says whether it was a live entry.
+    pub(super) fn remove(&self, name: Name, id: Id<'_>, now: u64) -> Result<bool> {
+        self.remove_where(name, id, now, || Ok(true)).map(|removed| removed == Some(true))
+    }
+
+    /// The same where a condition holds, which is asked under the lock; `None`: it doesn't.
+    fn remove_where(
+        &self,
+        name: Name,
+        id: Id<'_>,
+        now: u64,
+        holds: impl FnOnce() -> Result<bool>,
+    ) -> Result<Option<bool>> {
+        let lock = self.lock(name.shard())?;
+        if !holds()? {
+            return Ok(None);
+        }
+        self.void_lease(name)?;
+        let Some(stat) = fs::stat_at(self.root(), &name.path()).doing("can't look at an entry")? else {
+            return Ok(Some(false));
+        };
+        let live = match self.current(name, id, now, read::READ_HEAD) {
+            // It can't be read, but it can be removed, and that is what the caller wants.
+            Err(e) => e.kind() == ErrorKind::Busy,
+            Ok(found) => found.is_ok(),
+        };
+        let gone = stat.regular && self.unlink(name, &stat)?;
+        drop(lock);
+        self.sync_names(name.shard())?;
+        Ok(Some(gone && live))
+    }
+
+    /// Removes a live entry and returns its value, or why there was none.
+    pub(super) fn take(&self, name: Name, id: Id<'_>, now: u64) -> Result<Result<Value, Count>> {
+        let lock = self.lock(name.shard())?;
+        self.void_lease(name)?;
+        let found = match self.current(name, id, now, read::READ_WHOLE)? {
+            Ok(found) => found,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let stat = found.stat;
+        let value = readable(name, found.value(&self.seal, self.may_map))?;
+        let gone = self.unlink(name, &stat)?;
+        drop(lock);
+        self.sync_names(name.shard())?;
+        Ok(value.filter(|_| gone).ok_or(Count::MissCorrupt))
+    }
+
+    /// Adds to a decimal integer; see [`Backend::incr`](crate::backend::Backend::incr).
+    pub(super) fn add_to(&self, id: Id<'_>, by: i64, initial: Option<(i64, u64)>, now: u64) -> Result<i64> {
+        let name = Name::of(&self.seed, id);
+        let add = |generation: u64, lock: ShardLock<'_>| {
+            let there = match self.current(name, id, now, read::READ_WHOLE)? {
+                Err(_) => None,
+                Ok(found) => {
+                    let (facts, extra) = (found.header.facts, found.extra.clone().unwrap_or_default());
+                    readable(name, found.value(&self.seal, false))?.map(|value| (value, facts, extra))
+                }
+            };
+            let (sum, facts, extra) = if let Some((value, facts, extra)) = there {
+                (sum(&value, by)?, facts, extra)
+            } else {
+                let (first, expires) = initial.ok_or_else(no_number)?;
+                if expires <= now {
+                    return Ok(Some((first, 0)));
+                }
+                (first, Facts { expires, ..Facts::default() }, Extra::default())
+            };
+            let text = sum.to_string();
+            let facts = Facts { created: now, codec: Codec::Int, schema: 0, ..facts };
+            let new = NewEntry::new(id, facts, &extra, text.as_bytes())?;
+            let draft = self.draft(name, generation, &new)?;
+            self.void_lease(name)?;
+            Ok(self.publish(draft, new.size(), name, lock)?.then_some((sum, new.size())))
+        };
+        let (sum, size) = self.change(name.shard(), Ok, add)?;
+        self.count(Count::Sets, 1);
+        let _ = self.make_room(charged(size));
+        Ok(sum)
+    }
+
+    /// Gives a live entry another expiry, in place where the file has this one name only. The caller holds the shard's
+    /// lock.
+    pub(super) fn retime(&self, found: Found, name: Name, id: Id<'_>, now: u64, expires: u64) -> Result<()> {
+        let facts = Facts { expires, ..found.header.facts };
+        if found.stat.links == 1 {
+            let touch = || {
+                let file = fs::open(self.root(), &name.path(), fs::Open::Write)?;
+                if fs::stat(file.as_fd())?.ino != found.stat.ino {
+                    // Somebody who takes no locks was here.
+                    return Err(io::ErrorKind::ResourceBusy.into());
+                }
+                let bytes = format::encode_touch(&self.seal, found.head(), expires);
+                fs::write_all_at(file.as_fd(), &[&bytes], format::AT_EXPIRES as u64)?;
+                let used = self.with_settings(|s| s.policy)? == Policy::Lru;
+                match write::set_times(file.as_fd(), used.then_some(now), facts.gone_at()) {
+                    // A member of a sharing group may not set times of others' files: the hint stays wrong, and whoever
+                    // goes by it looks into the header first.
+                    Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
+                    other => other?,
+                }
+                if self.durability() == Durability::Disk {
+                    fs::sync_data(file.as_fd())?;
+                }
+                Ok(())
+            };
+            return touch().doing("can't touch an entry");
+        }
+        // A hard link, as a backup makes them: what has other names must not change under them.
+        let (generation, extra) = (found.header.generation, found.extra.clone().unwrap_or_default());
+        let Ok(value) = found.value(&self.seal, self.may_map) else {
+            return Err(Error::new(ErrorKind::Busy, "the entry can't be read now").at(name.path()));
+        };
+        let new = NewEntry::new(id, facts, &extra, &value)?;
+        let draft = self.draft(name, generation, &new)?;
+        let (old, _leftover) = draft.publish(self.root(), name).doing("can't put an entry in place")?;
+        self.account(name.shard(), old.map(|st| st.size), Some(new.size()));
+        self.sync_names(name.shard())
+    }
+}
+
+/// An entry to be written.
+pub(super) struct NewEntry<'a> {
+    pub id: Id<'a>,
+    /// All but the nonce, which is drawn for each file.
+    pub facts: Facts,
+    pub extra: &'a Extra,
+    meta: Vec<u8>,
+    /// As it's stored.
+    pub value: Cow<'a, [u8]>,
+    raw_len: u64,
+    compression: u8,
+}
+
+impl<'a> NewEntry<'a> {
+    /// Refuses what is over the limits of the format.
+    pub(super) fn new(id: Id<'a>, facts: Facts, extra: &'a Extra, value: &'a [u8]) -> Result<NewEntry<'a>> {
+        let too_large = |text: String| Err(Error::new(ErrorKind::TooLarge, text));
+        if value.len() as u64 > MAX_VALUE_LEN {
+            return too_large(format!("the value has {} bytes; {MAX_VALUE_LEN} is the most", value.len()));
+        }
+        if extra.tags.len() > MAX_TAGS || extra.tags.iter().any(|tag| tag.len() > MAX_TAG_LEN) {
+            return too_large(format!("an entry may have {MAX_TAGS} tags of {MAX_TAG_LEN} bytes each"));
+        }
+        let meta = encode_extra(extra)?;
+        if meta.len() > MAX_META_LEN {
+            return too_large(format!("metadata and tags take {} bytes; {MAX_META_LEN} is the most", meta.len()));
+        }
+        let raw_len = value.len() as u64;
+        Ok(NewEntry { id, facts, extra, meta, value: Cow::Borrowed(value), raw_len, compression: 0 })
+    }
+
+    /// Compresses the value, where that gains.
+    pub(super) fn compress(&mut self, method: Compression) {
+        if let Some((number, bytes)) = compress::compress(method, &self.value) {
+            self.compression = number;
+            self.value = Cow::Owned(bytes);
+        }
+    }
+
+    /// For a value of this length, which is `raw_len` unless it came in pieces.
+    pub(super) fn header(&self, generation: u64, nonce: u128, value_len: u64) -> Header {
+        Header {
+            facts: Facts { nonce, ..self.facts },
+            generation,
+            id_len: self.id.encoded_len(),
+            meta_len: self.meta.len(),
+            value_len,
+            raw_len: if self.compression == 0 { value_len } else { self.raw_len },
+            compression: self.compression,
+        }
+    }
+
+    pub(super) fn meta(&self) -> &[u8] {
+        &self.meta
+    }
+
+    /// Bytes of the file.
+    pub(super) fn size(&self) -> u64 {
+        (HEADER_LEN + self.meta.len() + self.id.encoded_len() + self.value.len()) as u64
+    }
+}
+
+/// The facts of a set with these options.
+pub(super) fn facts(options: &SetOptions, now: u64, expires: u64) -> Facts {
+    Facts {
+        created: now,
+        expires,
+        stale_for: duration_ms(options.stale_for),
+        codec: options.codec,
+        schema: options.schema,
+        cost_us: options.cost_us,
+        nonce: 0,
+    }
+}
+
+/// A value for a caller that must not take *unreadable* for *absent*; `None`: it is damaged.
+fn readable(name: Name, value: Result<Value, Miss>) -> Result<Option<Value>> {
+    match value {
+        Err(Miss::Io(e)) => Err(Error::new(ErrorKind::Busy, "the entry can't be read now").at(name.path()).because(e)),
+        other => Ok(other.ok()),
+    }
+}
+
+fn no_number() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no number to add to")
+}
+
+/// A stored decimal integer plus another.
+fn sum(value: &[u8], by: i64) -> Result<i64> {
+    // What `i64` parses and other stores write: an optional sign and digits, 20 bytes at the most.
+    let number = std::str::from_utf8(value).ok().filter(|text| text.len() <= 20).and_then(|text| text.parse().ok());
+    let number: i64 = number.ok_or_else(|| Error::new(ErrorKind::NotANumber, "the value is no decimal integer"))?;
+    number.checked_add(by).ok_or_else(|| Error::new(ErrorKind::Overflow, format!("{number} + {by} is out of range")))
+}
+
+/// Two independent halves of 32 random bytes.
+pub(super) fn halves(random: &[u8; 32]) -> ([u8; 16], [u8; 16]) {
+    let half = |bytes: &[u8]| bytes.first_chunk().copied().unwrap_or_default();
+    (half(random), half(&random[16..]))
+}
+
+/// Metadata as it lies in an entry: nothing at all for none.
+pub(super) fn encode_extra(extra: &Extra) -> Result<Vec<u8>> {
+    if extra.is_empty() {
+        return Ok(Vec::new());
+    }
+    postcard::to_stdvec(extra).map_err(|e| Error::new(ErrorKind::Codec, "can't encode the metadata").because(e))
+}

@@ -1,0 +1,385 @@
+//! Verifying: every name, every entry, every count; findings as data, repairs where asked for.
+//!
+//! Nothing that Larder doesn't make is ever removed, and nothing that merely can't be read.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::backend::Backend;
+use crate::error::{Doing, Result};
+use crate::file::evict::count_shard;
+use crate::file::tree::format::Damage;
+use crate::file::tree::layout::{self, Name};
+use crate::file::tree::read::{self, Miss};
+use crate::file::tree::walk::{self, Listed};
+use crate::file::{FileBackend, charged};
+use crate::settings::Access;
+use crate::sys::fs::{self, Open, Stat};
+
+/// How to verify a cache.
+#[derive(Default)]
+#[must_use]
+pub struct Verify<'a> {
+    repair: bool,
+    quick: bool,
+    on_examine: Option<Box<dyn Fn(u64) -> bool + 'a>>,
+}
+
+impl<'a> Verify<'a> {
+    /// Everything, without repairs.
+    pub fn new() -> Self {
+        Verify::default()
+    }
+
+    /// Removes damaged and misplaced entries and leftovers, mends modes and counts. Default: false.
+    pub fn repair(mut self, yes: bool) -> Self {
+        self.repair = yes;
+        self
+    }
+
+    /// Checks the head of each entry alone and doesn't read its value. Default: false.
+    pub fn quick(mut self, yes: bool) -> Self {
+        self.quick = yes;
+        self
+    }
+
+    /// Called with the number of files looked at so far, once for each; returns whether to go on. Default: goes on.
+    pub fn on_examine(mut self, call: impl Fn(u64) -> bool + 'a) -> Self {
+        self.on_examine = Some(Box::new(call));
+        self
+    }
+}
+
+impl fmt::Debug for Verify<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verify").field("repair", &self.repair).field("quick", &self.quick).finish_non_exhaustive()
+    }
+}
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Problem {
+    /// An entry that doesn't prove itself.
+    Corrupt,
+    /// An entry under a name that isn't its own.
+    Misplaced,
+    /// A temporary file whose writer is dead.
+    Leftover,
+    /// Something that Larder doesn't make. Never removed.
+    Foreign,
+    /// Permissions other than those the cache was made with.
+    Mode,
+    /// A file of another user. Never removed.
+    Owner,
+    /// The shared counts differ from what is there.
+    Counts,
+    /// The operating system could not read it.
+    Unreadable,
+    /// Written by a newer release. Never removed.
+    NewerFormat,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Problem::Corrupt => "corrupt",
+            Problem::Misplaced => "misplaced",
+            Problem::Leftover => "leftover",
+            Problem::Foreign => "foreign",
+            Problem::Mode => "mode",
+            Problem::Owner => "owner",
+            Problem::Counts => "counts",
+            Problem::Unreadable => "unreadable",
+            Problem::NewerFormat => "newer_format",
+        })
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// Where, as a path below the cache's directory.
+    pub place: String,
+    /// What.
+    pub problem: Problem,
+    /// In words.
+    pub detail: String,
+    /// Whether it was mended.
+    pub repaired: bool,
+}
+
+/// What a verification found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Sound entries.
+    pub entries: u64,
+    /// Bytes charged for them.
+    pub bytes: u64,
+    /// Things that are wrong.
+    pub findings: u64,
+    /// How many of them were mended.
+    pub repaired: u64,
+    /// False: `on_examine` asked to stop.
+    pub finished: bool,
+}
+
+struct Run<'a> {
+    store: &'a FileBackend,
+    how: Verify<'a>,
+    /// User and group of the directory.
+    owner: (u32, u32),
+    examined: u64,
+    stopped: bool,
+    report: VerifyReport,
+    tell: &'a mut dyn FnMut(&Finding),
+}
+
+impl FileBackend {
+    /// Checks everything; see [`Verify`].
+    pub(crate) fn verify(&self, how: Verify<'_>, tell: &mut dyn FnMut(&Finding)) -> Result<VerifyReport> {
+        if how.repair {
+            self.writable()?;
+        } else {
+            self.now()?;
+        }
+        let root = fs::stat(self.root()).doing("can't look at the directory")?;
+        let mut run = Run {
+            store: self,
+            how,
+            owner: (root.uid, root.gid),
+            examined: 0,
+            stopped: false,
+            report: VerifyReport::default(),
+            tell,
+        };
+        run.mode("", self.root(), &root);
+        run.top()?;
+        for shard in walk::shards() {
+            if run.stopped {
+                break;
+            }
+            if let Some(dir) = self.shard_dir(shard)? {
+                run.shard(shard, &dir)?;
+            }
+            if !run.stopped {
+                run.counts(shard)?;
+            }
+        }
+        run.report.finished = !run.stopped;
+        trace!(entries = run.report.entries, findings = run.report.findings, "verify");
+        Ok(run.report)
+    }
+}
+
+impl Run<'_> {
+    fn find(&mut self, place: &str, problem: Problem, detail: impl Into<String>, repaired: bool) {
+        self.report.findings += 1;
+        self.report.repaired += u64::from(repaired);
+        (self.tell)(&Finding { place: place.to_owned(), problem, detail: detail.into(), repaired });
+    }
+
+    /// Owner and permissions of something that is open.
+    fn mode(&mut self, place: &str, fd: BorrowedFd<'_>, stat: &Stat) {
+        let access = self.store.access;
+        // In a shared cache, files belong to whoever of the group made them.
+        let (kind, owner, wanted) = match access {
+            Access::Private => ("user", stat.uid, self.owner.0),
+            Access::Group => ("group", stat.gid, self.owner.1),
+        };
+        if owner != wanted {
+            self.find(place, Problem::Owner, format!("belongs to {kind} {owner}, not to {wanted}"), false);
+            return;
+        }
+        let wanted = if stat.directory { access.dir_mode() } else { access.file_mode() };
+        // The set-group-ID bit is inherited on some file systems, and harmless.
+        let differs = |mask: u32| stat.mode & mask != wanted & mask;
+        if differs(if access == Access::Group { 0o2777 } else { 0o777 }) {
+            // A file with other names isn't ours alone to change.
+            let ours = stat.directory || stat.links == 1;
+            let mended = self.how.repair && ours && fs::set_mode(fd, wanted).is_ok();
+            self.find(place, Problem::Mode, format!("mode {:04o}, not {wanted:04o}", stat.mode), mended);
+        }
+    }
+
+    /// The names beside the shards.
+    fn top(&mut self) -> Result<()> {
+        let own = [
+            (layout::MARKER, Open::Read),
+            (layout::CONTROL, Open::Read),
+            (layout::LOCKS, Open::Read),
+            (layout::MAINTENANCE, Open::Read),
+            (layout::CACHEDIR_TAG, Open::Read),
+            (layout::README, Open::Read),
+            (layout::SHARDS_DIR, Open::Dir),
+            (layout::TRASH_DIR, Open::Dir),
+        ];
+        for name in list(self.store.root())? {
+            match own.iter().find(|(known, _)| *known == name) {
+                Some((_, how)) => match fs::open(self.store.root(), &name, *how) {
+                    Ok(fd) => {
+                        let stat = fs::stat(fd.as_fd()).doing("can't look at the directory")?;
+                        self.mode(&name, fd.as_fd(), &stat);
+                    }
+                    Err(e) => self.find(&name, Problem::Unreadable, e.to_string(), false),
+                },
+                None if name == "lost+found" => {}
+                None if layout::parse_temp(&name).is_some() => {
+                    // Whoever writes one holds this right.
+                    let unlink = || fs::unlink(self.store.root(), &name).doing("can't unlink a leftover");
+                    let process = &self.store.own()?.process;
+                    let gone = self.how.repair && process.while_creating(self.store.lock_wait, unlink).unwrap_or(false);
+                    self.find(&name, Problem::Leftover, "a marker that was never put in place", gone);
+                }
+                None => self.find(&name, Problem::Foreign, "not made by Larder", false),
+            }
+        }
+        let shards = match fs::open(self.store.root(), layout::SHARDS_DIR, Open::Dir) {
+            // Made again by the next set.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.doing("can't open the shards")?,
+        };
+        for name in list(shards.as_fd())? {
+            if layout::parse_shard(&name).is_none() {
+                self.find(&format!("{}/{name}", layout::SHARDS_DIR), Problem::Foreign, "not made by Larder", false);
+            }
+        }
+        Ok(())
+    }
+
+    fn shard(&mut self, shard: u8, dir: &OwnedFd) -> Result<()> {
+        let place = layout::shard_path(shard);
+        let stat = fs::stat(dir.as_fd()).doing("can't look at a shard")?;
+        self.mode(&place, dir.as_fd(), &stat);
+        for listed in walk::shard(self.store.root(), shard).doing("can't list a shard")? {
+            self.examined += 1;
+            self.stopped = !self.how.on_examine.as_ref().is_none_or(|call| call(self.examined));
+            if self.stopped {
+                return Ok(());
+            }
+            match listed {
+                Listed::Entry(name) => self.entry(name)?,
+                Listed::Temp(session, name) => {
+                    let process = &self.store.own()?.process;
+                    let regular =
+                        fs::stat_at(dir.as_fd(), &name).doing("can't look at a leftover")?.is_none_or(|st| st.regular);
+                    if !regular {
+                        self.find(&format!("{place}/{name}"), Problem::Foreign, "not a regular file", false);
+                    } else if !process.is_alive(self.store.root(), session).doing("can't ask for a session")? {
+                        let gone = self.how.repair && self.store.sweep_temp(dir, session, &name)?.is_some();
+                        self.find(&format!("{place}/{name}"), Problem::Leftover, "its writer is dead", gone);
+                    }
+                }
+                Listed::Foreign(name) => {
+                    let at = format!("{place}/{name}");
+                    let regular = || {
+                        Ok(fs::stat_at(dir.as_fd(), &name)
+                            .doing("can't look at an entry")?
+                            .is_some_and(|st| st.regular))
+                    };
+                    if Name::parse(&name).is_some() && regular()? {
+                        let unlink = || fs::unlink(dir.as_fd(), &name).doing("can't unlink an entry");
+                        let gone = self.how.repair && unlink()?;
+                        self.find(&at, Problem::Misplaced, "an entry's name in another's shard", gone);
+                    } else {
+                        self.find(&at, Problem::Foreign, "not made by Larder", false);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, name: Name) -> Result<()> {
+        let place = name.path();
+        let miss = match read::load(self.store.root(), &place, &self.store.seal, read::READ_WHOLE) {
+            Ok(found) => {
+                let stat = found.stat;
+                self.mode(&place, found.fd(), &stat);
+                let own_name = found.id().map(|id| Name::of(&self.store.seed, id));
+                if own_name != Some(name) {
+                    let gone = self.how.repair && self.unlink(name, &stat)?;
+                    self.find(&place, Problem::Misplaced, "an entry of another name", gone);
+                    return Ok(());
+                }
+                let value =
+                    if self.how.quick { Ok(()) } else { found.value(&self.store.seal, self.store.may_map).map(drop) };
+                match value {
+                    Ok(()) => {
+                        self.report.entries += 1;
+                        self.report.bytes = self.report.bytes.saturating_add(charged(stat.size));
+                        return Ok(());
+                    }
+                    Err(miss) => miss,
+                }
+            }
+            Err(miss) => miss,
+        };
+        match miss {
+            // Deleted since it was listed.
+            Miss::Absent => {}
+            Miss::Foreign => self.find(&place, Problem::Foreign, "not a regular file", false),
+            Miss::Io(e) => self.find(&place, Problem::Unreadable, e.to_string(), false),
+            Miss::Damaged(damage @ Damage::Version, _) => {
+                self.find(&place, Problem::NewerFormat, damage.as_str(), false);
+            }
+            Miss::Damaged(damage, stat) => {
+                let gone = self.how.repair
+                    && match damage {
+                        Damage::Seal => self.unlink(name, &stat)?,
+                        _ => self.store.remove_damaged(name, &stat)?,
+                    };
+                self.find(&place, Problem::Corrupt, damage.as_str(), gone);
+            }
+        }
+        Ok(())
+    }
+
+    fn unlink(&self, name: Name, seen: &Stat) -> Result<bool> {
+        let _lock = self.store.lock(name.shard())?;
+        self.store.unlink(name, seen)
+    }
+
+    /// Compares a shard's counts with what is in it.
+    fn counts(&mut self, shard: u8) -> Result<()> {
+        let store = self.store;
+        // A reader can't lock the others out; it believes a difference that stands three times.
+        let lock = if store.read_only { None } else { Some(store.lock(shard)?) };
+        let mut seen = None;
+        for _ in 0..3 {
+            let before = store.control.shard(shard).doing("can't read the control file")?;
+            let there = count_shard(store, shard)?;
+            if before == there {
+                return Ok(());
+            }
+            if lock.is_none() && seen.is_some_and(|last| last != (before, there)) {
+                return Ok(());
+            }
+            seen = Some((before, there));
+        }
+        let Some((before, there)) = seen else { return Ok(()) };
+        let detail = format!(
+            "counted {} entries, {} bytes; there are {}, {}",
+            before.entries, before.bytes, there.entries, there.bytes
+        );
+        if self.how.repair {
+            store.recount(shard)?;
+        }
+        drop(lock);
+        self.find(&layout::shard_path(shard), Problem::Counts, detail, self.how.repair);
+        Ok(())
+    }
+}
+
+fn list(dir: BorrowedFd<'_>) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    fs::list(dir, |name| {
+        names.push(name.to_owned());
+        true
+    })
+    .doing("can't list the directory")?;
+    names.sort();
+    Ok(names)
+}

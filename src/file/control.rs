@@ -1,0 +1,447 @@
+//! The control file: the words that all processes share.
+//!
+//! On a local file system the file is mapped and each word is an atomic. On a network file system nothing is mapped:
+//! words are read and written by `pread` and `pwrite`, a change under a byte lock of its own.
+//!
+//! ```text
+//! byte 0      magic, version        4096   256 shards of 4 words: entries, bytes, payload, 0
+//! byte 64     generation, floor     12288  4,096 floors of namespaces
+//!             session, cursor, …    45056  4,096 floors of tags
+//! byte 512    64 counters of use    77824  4,096 leases; 110592 reserved, zero; 131072 end
+//! ```
+//!
+//! What may be trusted: nothing without a look. A wrong count makes the cache cull too early or too late, and is mended
+//! by the next cull of its shard; a floor that's too high makes misses. No word is ever used as an offset or a length.
+//!
+//! **Generations.** Each clear and each invalidation takes the next generation and raises a floor to it: the floor of
+//! all, of a namespace, or of a tag. An entry stores the generation that was current when its set began, and is valid
+//! while that is at least as high as each of its floors. Floors lie in fixed arrays by hash: two tags that share one
+//! cause a miss too many, never a value that should be gone.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use twox_hash::XxHash3_64;
+
+use crate::error::{Error, ErrorKind};
+use crate::file::tree::layout::{CONTROL, SHARDS};
+use crate::stats::Count;
+use crate::sys::fork::{PerProcess, Private};
+use crate::sys::fs::{self, Open};
+use crate::sys::lock::{self, Hold};
+use crate::sys::mmap::SharedWords;
+
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"LARDER\x01C");
+/// The file's length. What lies behind the floors is reserved, and zero.
+pub(crate) const LEN: usize = 128 * 1024;
+
+// Indices of 64-bit words; docs/FORMAT.md gives them as byte offsets.
+const MAGIC_WORD: usize = 0;
+pub(crate) const GENERATION: usize = 8;
+pub(crate) const FLOOR: usize = 9;
+pub(crate) const SESSION: usize = 10;
+pub(crate) const SETTINGS: usize = 11;
+pub(crate) const CURSOR: usize = 12;
+pub(crate) const TRASH: usize = 13;
+pub(crate) const SWEPT: usize = 14;
+pub(crate) const COUNTS: usize = 64;
+pub(crate) const SHARD_WORDS: usize = 512;
+pub(crate) const NAMESPACE_FLOORS: usize = 1536;
+pub(crate) const TAG_FLOORS: usize = 5632;
+pub(crate) const FLOORS: usize = 4096;
+pub(crate) const LEASES: usize = 9728;
+pub(crate) const LEASE_WORDS: usize = 4096;
+
+const _: () = assert!(FLOOR == GENERATION + 1);
+const _: () = assert!(COUNTS + 64 <= SHARD_WORDS && Count::ALL <= 64);
+const _: () = assert!(SHARD_WORDS + 4 * SHARDS == NAMESPACE_FLOORS && NAMESPACE_FLOORS + FLOORS == TAG_FLOORS);
+const _: () = assert!(TAG_FLOORS + FLOORS == LEASES && (LEASES + LEASE_WORDS) * 8 <= LEN);
+
+/// Where the byte locks of unmapped words begin; the session locks lie below.
+const WORD_LOCKS: u64 = 1 << 61;
+/// Uses that an unmapped control file gathers in memory before it writes them down.
+const BATCH: u64 = 64;
+
+/// A floor to raise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope<'a> {
+    All,
+    Namespace(&'a str),
+    Tag(&'a str),
+}
+
+impl Scope<'_> {
+    fn word(self) -> usize {
+        let slot = |text: &str| usize::try_from(XxHash3_64::oneshot(text.as_bytes()) % FLOORS as u64).unwrap_or(0);
+        match self {
+            Scope::All => FLOOR,
+            Scope::Namespace(name) => NAMESPACE_FLOORS + slot(name),
+            Scope::Tag(tag) => TAG_FLOORS + slot(tag),
+        }
+    }
+}
+
+/// The counts of one shard, or their sum over all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ShardCounts {
+    pub entries: u64,
+    pub bytes: u64,
+    pub payload: u64,
+}
+
+pub(crate) struct Control {
+    words: Words,
+    /// Inode of the file that is open, to notice when another takes its place.
+    pub ino: u64,
+}
+
+enum Words {
+    Mapped(SharedWords),
+    Direct { root: Arc<OwnedFd>, own: PerProcess<Direct>, writable: bool },
+}
+
+/// The file as this process opened it: a forked child's locks must not count as its parent's.
+struct Direct {
+    file: Private,
+    mutex: Mutex<()>,
+    /// Counts of use that aren't written down yet.
+    pending: Box<[AtomicU64; Count::ALL]>,
+}
+
+impl Direct {
+    fn open(root: BorrowedFd<'_>, writable: bool) -> io::Result<Direct> {
+        let how = if writable { Open::Write } else { Open::Read };
+        let file = Private::new(File::from(fs::open(root, CONTROL, how)?));
+        let pending = Box::new(std::array::from_fn(|_| AtomicU64::new(0)));
+        Ok(Direct { file, mutex: Mutex::new(()), pending })
+    }
+}
+
+/// Fills a new, empty control file. `generation` must be above that of every entry that may be left in the directory.
+pub(crate) fn fill(file: &OwnedFd, generation: u64) -> io::Result<()> {
+    fs::allocate(file.as_fd(), LEN as u64)?;
+    for word in [GENERATION, FLOOR, SWEPT] {
+        fs::write_all_at(file.as_fd(), &[&generation.to_le_bytes()], (word * 8) as u64)?;
+    }
+    // The magic comes last: a file without it was never finished.
+    fs::write_all_at(file.as_fd(), &[&MAGIC.to_le_bytes()], 0)?;
+    fs::sync(file.as_fd())
+}
+
+impl Control {
+    pub(crate) fn open(root: &Arc<OwnedFd>, writable: bool, mapped: bool) -> io::Result<Control> {
+        let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+        let own = Direct::open(root.as_fd(), writable)?;
+        let stat = fs::stat(own.file.as_fd())?;
+        // Looked at before anything is written: a planted link may lead to somebody else's file.
+        let mut magic = [0];
+        if !stat.regular || stat.links != 1 || stat.size < LEN as u64 {
+            return Err(invalid("the control file isn't one, or is too short"));
+        }
+        read_words(&own.file, MAGIC_WORD, &mut magic)?;
+        if magic != [MAGIC] {
+            return Err(invalid("the control file has no magic number"));
+        }
+        let words = if mapped {
+            if writable {
+                // Blocks that a sparse copy or a full disk left out would fault at the first store.
+                fs::allocate(own.file.as_fd(), LEN as u64)?;
+            }
+            Words::Mapped(SharedWords::map(&own.file, LEN, writable)?)
+        } else {
+            Words::Direct { root: root.clone(), own: PerProcess::new(own), writable }
+        };
+        Ok(Control { words, ino: stat.ino })
+    }
+
+    /// True once the file was cut short under its mapping.
+    pub(crate) fn poisoned(&self) -> bool {
+        matches!(&self.words, Words::Mapped(words) if words.poisoned())
+    }
+
+    fn load(&self, index: usize) -> io::Result<u64> {
+        let mut word = [0];
+        self.load_run(index, &mut word)?;
+        Ok(word[0])
+    }
+
+    fn load_run(&self, index: usize, out: &mut [u64]) -> io::Result<()> {
+        match &self.words {
+            Words::Mapped(words) => {
+                for (i, word) in out.iter_mut().enumerate() {
+                    *word = words.word(index + i).load(Ordering::Acquire);
+                }
+                // A file that was cut short reads as zeros, and a floor of zero would bring back what was cleared.
+                if words.poisoned() { Err(cut_short()) } else { Ok(()) }
+            }
+            Words::Direct { .. } => read_words(&self.direct()?.file, index, out),
+        }
+    }
+
+    fn direct(&self) -> io::Result<&Direct> {
+        match &self.words {
+            Words::Direct { root, own, writable, .. } => own.get(|| Direct::open(root.as_fd(), *writable)),
+            Words::Mapped(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Changes one word and gives back what it was.
+    fn update(&self, index: usize, change: impl Fn(u64) -> u64) -> io::Result<u64> {
+        match &self.words {
+            Words::Mapped(words) => {
+                let update = words.word(index).fetch_update(Ordering::AcqRel, Ordering::Acquire, |w| Some(change(w)));
+                if words.poisoned() {
+                    return Err(cut_short());
+                }
+                Ok(update.unwrap_or_else(|same| same))
+            }
+            Words::Direct { .. } => {
+                let direct = self.direct()?;
+                let _mutex = direct.mutex.lock().unwrap_or_else(PoisonError::into_inner);
+                let _lock = WordLock::take(&direct.file, WORD_LOCKS + index as u64)?;
+                let mut old = [0];
+                read_words(&direct.file, index, &mut old)?;
+                write_words(&direct.file, index, &[change(old[0])])?;
+                Ok(old[0])
+            }
+        }
+    }
+
+    /// What a set that begins now stores. A floor that is ahead of it, as damage may leave one, is caught up with.
+    pub(crate) fn generation(&self) -> io::Result<u64> {
+        let mut words = [0; 2];
+        self.load_run(GENERATION, &mut words)?;
+        Ok(words[0].max(words[1]))
+    }
+
+    /// Makes everything in this scope that was set before invalid, in one step for all processes.
+    ///
+    /// Generations are milliseconds of wall-clock time where that is ahead of counting: after a power cut the control
+    /// file may be older than the entries, and what it counts next must be above what they had counted.
+    pub(crate) fn invalidate(&self, scope: Scope<'_>, now: u64) -> io::Result<u64> {
+        let least = self.generation()?.saturating_add(1).max(now);
+        let next = |generation: u64| generation.saturating_add(1).max(least);
+        let generation = next(self.update(GENERATION, next)?);
+        self.update(scope.word(), |floor| floor.max(generation))?;
+        Ok(generation)
+    }
+
+    /// The floor for everything.
+    pub(crate) fn floor(&self) -> io::Result<u64> {
+        self.load(FLOOR)
+    }
+
+    /// Whether a clear or invalidation came after an entry of this generation, namespace and these tags.
+    pub(crate) fn is_cleared(&self, generation: u64, namespace: &str, tags: &[String]) -> io::Result<bool> {
+        let above = |scope: Scope<'_>| Ok::<_, io::Error>(self.load(scope.word())? > generation);
+        if above(Scope::All)? || (!namespace.is_empty() && above(Scope::Namespace(namespace))?) {
+            return Ok(true);
+        }
+        for tag in tags {
+            if above(Scope::Tag(tag))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Writes down a lease on a key, by the hash in its name. Where two keys share the word, the later lease voids the
+    /// earlier, whose holder then returns its value without storing it.
+    pub(crate) fn grant_lease(&self, hash: u64, word: u64) -> io::Result<()> {
+        self.update(lease_word(hash), |_| word).map(drop)
+    }
+
+    /// Whether a lease still stands.
+    pub(crate) fn has_lease(&self, hash: u64, word: u64) -> io::Result<bool> {
+        Ok(self.load(lease_word(hash))? == word)
+    }
+
+    /// Voids whatever lease a key has, since it was changed. The caller holds the shard's lock, as does whoever stores
+    /// by a lease.
+    pub(crate) fn void_lease(&self, hash: u64) -> io::Result<()> {
+        let index = lease_word(hash);
+        if self.load(index)? != 0 {
+            self.update(index, |_| 0)?;
+        }
+        Ok(())
+    }
+
+    /// Adds to a counter of use. Failures are dropped: a count isn't worth an error to the caller.
+    pub(crate) fn count(&self, count: Count, n: u64) {
+        match &self.words {
+            Words::Mapped(words) => {
+                words.word(COUNTS + count as usize).fetch_add(n, Ordering::Relaxed);
+            }
+            Words::Direct { .. } => {
+                let Ok(direct) = self.direct() else { return };
+                let gathered = direct.pending[count as usize].fetch_add(n, Ordering::Relaxed).wrapping_add(n);
+                if gathered >= BATCH {
+                    self.write_pending(count as usize);
+                }
+            }
+        }
+    }
+
+    fn write_pending(&self, index: usize) {
+        if let Words::Direct { writable: true, .. } = &self.words
+            && let Ok(direct) = self.direct()
+        {
+            let n = direct.pending[index].swap(0, Ordering::Relaxed);
+            if n > 0 && self.update(COUNTS + index, |w| w.wrapping_add(n)).is_err() {
+                direct.pending[index].fetch_add(n, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Writes down what `count` has gathered.
+    pub(crate) fn settle(&self) {
+        if matches!(self.words, Words::Direct { .. }) {
+            (0..Count::ALL).for_each(|index| self.write_pending(index));
+        }
+    }
+
+    /// All counters of use, by their number.
+    pub(crate) fn counts(&self) -> io::Result<[u64; Count::ALL]> {
+        self.settle();
+        let mut counts = [0; Count::ALL];
+        self.load_run(COUNTS, &mut counts)?;
+        Ok(counts)
+    }
+
+    pub(crate) fn shard(&self, shard: u8) -> io::Result<ShardCounts> {
+        let mut w = [0; 3];
+        self.load_run(SHARD_WORDS + 4 * usize::from(shard), &mut w)?;
+        Ok(ShardCounts { entries: w[0], bytes: w[1], payload: w[2] })
+    }
+
+    /// Sets the counts of a shard. The caller holds the shard's lock.
+    pub(crate) fn set_shard(&self, shard: u8, counts: ShardCounts) -> io::Result<()> {
+        let index = SHARD_WORDS + 4 * usize::from(shard);
+        let new = [counts.entries, counts.bytes, counts.payload];
+        match &self.words {
+            Words::Mapped(words) => {
+                for (i, value) in new.into_iter().enumerate() {
+                    words.word(index + i).store(value, Ordering::Release);
+                }
+                Ok(())
+            }
+            Words::Direct { .. } => write_words(&self.direct()?.file, index, &new),
+        }
+    }
+
+    /// The sum over all shards.
+    pub(crate) fn totals(&self) -> io::Result<ShardCounts> {
+        let mut sum = ShardCounts::default();
+        let mut words = [0; 4 * SHARDS];
+        self.load_run(SHARD_WORDS, &mut words)?;
+        for w in words.chunks_exact(4) {
+            sum.entries = sum.entries.saturating_add(w[0]);
+            sum.bytes = sum.bytes.saturating_add(w[1]);
+            sum.payload = sum.payload.saturating_add(w[2]);
+        }
+        Ok(sum)
+    }
+
+    /// A session number that no other session of this cache has or had.
+    pub(crate) fn next_session(&self) -> io::Result<u64> {
+        Ok(self.update(SESSION, |n| n.wrapping_add(1))?.wrapping_add(1) & ((1 << 48) - 1))
+    }
+
+    /// Changes with every change of the settings.
+    pub(crate) fn settings_version(&self) -> io::Result<u64> {
+        self.load(SETTINGS)
+    }
+
+    pub(crate) fn settings_changed(&self) -> io::Result<()> {
+        self.update(SETTINGS, |n| n.wrapping_add(1)).map(drop)
+    }
+
+    /// The shard to cull next; each call, in whatever process, gets the one after.
+    pub(crate) fn next_cull(&self) -> io::Result<u8> {
+        Ok(self.update(CURSOR, |n| n.wrapping_add(1))?.to_le_bytes()[0])
+    }
+
+    /// The generation up to which what was invalidated has been removed.
+    pub(crate) fn swept(&self) -> io::Result<u64> {
+        self.load(SWEPT)
+    }
+
+    pub(crate) fn set_swept(&self, generation: u64) -> io::Result<()> {
+        self.update(SWEPT, |swept| swept.max(generation)).map(drop)
+    }
+
+    /// Changes whenever something was put into the trash; 0: it is empty.
+    pub(crate) fn trash(&self) -> io::Result<u64> {
+        self.load(TRASH)
+    }
+
+    pub(crate) fn trash_added(&self) -> io::Result<()> {
+        self.update(TRASH, |n| n.wrapping_add(1).max(1)).map(drop)
+    }
+
+    /// The trash was found empty, unless something was added since it was `seen`.
+    pub(crate) fn trash_emptied(&self, seen: u64) -> io::Result<()> {
+        self.update(TRASH, |n| if n == seen { 0 } else { n }).map(drop)
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+fn lease_word(hash: u64) -> usize {
+    LEASES + usize::try_from(hash % LEASE_WORDS as u64).unwrap_or(0)
+}
+
+fn cut_short() -> io::Error {
+    Error::new(ErrorKind::Vanished, "the control file was cut short").into()
+}
+
+fn read_words(file: &File, index: usize, out: &mut [u64]) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(8 * out.len());
+    fs::read_at(file.as_fd(), &mut bytes, 8 * out.len(), 8 * index as u64)?;
+    if bytes.len() < 8 * out.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    for (word, bytes) in out.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+    }
+    Ok(())
+}
+
+fn write_words(file: &File, index: usize, words: &[u64]) -> io::Result<()> {
+    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    fs::write_all_at(file.as_fd(), &[&bytes], 8 * index as u64)
+}
+
+/// A byte lock held for the length of one change.
+struct WordLock<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl WordLock<'_> {
+    /// Waits for up to a second; who holds such a lock gives it up after two system calls.
+    fn take(file: &File, offset: u64) -> io::Result<WordLock<'_>> {
+        for _ in 0..2000 {
+            if lock::try_lock(file.as_fd(), offset, Hold::Exclusive)? {
+                return Ok(WordLock { file, offset });
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+}
+
+impl Drop for WordLock<'_> {
+    fn drop(&mut self) {
+        // It can't fail for a range that is held; if it did, the lock would end with the file.
+        let _ = lock::unlock(self.file.as_fd(), self.offset);
+    }
+}

@@ -1,0 +1,441 @@
+//! Making room: culling in small slices, in the caller that went over a limit.
+//!
+//! A scan of a shard remembers those of its entries that should go first, up to [`KEPT`], in one queue for all shards.
+//! Whoever needs room takes the first of the queue. As long as a shard's entries are in the queue, no other entry of
+//! that shard should have gone before them: what came or was used since is younger. So once every shard was scanned,
+//! the queue's first is the first of the whole cache; until then it's the first of a sample, of which at most one in
+//! [`SHARE`] is evicted. A shard is scanned again when the last of its entries has left the queue, so that a scan's cost
+//! is shared by many evictions. A shard of more than [`WINDOW`] entries is sampled: its names come in hash order, so a
+//! stretch of them is a fair sample.
+//!
+//! Nothing is evicted on the queue's word alone. Under the shard's lock the file must still be the one that was seen,
+//! unused since.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use crate::clock::SLACK_MS;
+use crate::error::{Doing, Result};
+use crate::file::control::ShardCounts;
+use crate::file::tree::layout::{Name, SHARDS};
+use crate::file::tree::walk::{self, Listed};
+use crate::file::tree::{read, write};
+use crate::file::{FileBackend, charged, payload};
+use crate::policy::{self, Candidate, Order};
+use crate::stats::Count;
+use crate::sys::fs::{self, Stat};
+
+/// Entries of one shard in the queue; 256 times that is some 3 MiB.
+const KEPT: usize = 128;
+/// Most entries of one shard that a scan looks at (1 to 2 µs each).
+const WINDOW: usize = 512;
+/// A sample of fewer than this is no sample.
+const CANDIDATES: usize = 16;
+/// The same while the clock seems to be wrong.
+const FUTURE_CANDIDATES: usize = 1024;
+/// While the queue holds a sample alone, one in so many that were looked at is evicted.
+const SHARE: usize = 8;
+/// How long one call goes on culling for room that it didn't take itself.
+const SLICE: Duration = Duration::from_millis(4);
+/// How long a set goes on making room on a full disk before it's tried once more.
+const FULL_SLICE: Duration = Duration::from_millis(100);
+/// How many victims may turn out to be gone or used before a call gives up, at 4 µs each.
+const STALE: usize = 1024;
+/// How often a set asks the file system for its free space: once in so many.
+const ROOM_EVERY: u32 = 64;
+/// How many victims one call takes for free space, which other programs use too.
+const ROOM_BATCH: u32 = 8;
+
+/// What this process knows about whom to evict next.
+pub(crate) struct Evictor {
+    queue: BinaryHeap<Reverse<Victim>>,
+    /// Those of the queue that expire, the soonest first.
+    expiring: BinaryHeap<Reverse<Expiring>>,
+    /// How many of each shard are in the queue.
+    queued: [u16; SHARDS],
+    /// Shards to scan, the next one last.
+    todo: Vec<u8>,
+    /// How many may be evicted before the next scan.
+    credit: usize,
+    /// The floor when all this was found out: a clear makes it worthless.
+    floor: u64,
+    sets: u32,
+}
+
+impl Default for Evictor {
+    fn default() -> Evictor {
+        Evictor {
+            queue: BinaryHeap::new(),
+            expiring: BinaryHeap::new(),
+            queued: [0; SHARDS],
+            todo: Vec::new(),
+            credit: 0,
+            floor: 0,
+            sets: 0,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Victim {
+    order: Order,
+    name: Name,
+    seen: Stat,
+}
+
+impl PartialEq for Victim {
+    fn eq(&self, other: &Victim) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Victim {}
+
+impl PartialOrd for Victim {
+    fn partial_cmp(&self, other: &Victim) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Victim {
+    fn cmp(&self, other: &Victim) -> std::cmp::Ordering {
+        self.order.cmp(&other.order)
+    }
+}
+
+/// A victim in the order of expiry.
+#[derive(Clone, Copy)]
+struct Expiring(Victim);
+
+impl PartialEq for Expiring {
+    fn eq(&self, other: &Expiring) -> bool {
+        self.0.seen.mtime == other.0.seen.mtime
+    }
+}
+
+impl Eq for Expiring {}
+
+impl PartialOrd for Expiring {
+    fn partial_cmp(&self, other: &Expiring) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Expiring {
+    fn cmp(&self, other: &Expiring) -> std::cmp::Ordering {
+        self.0.seen.mtime.cmp(&other.0.seen.mtime)
+    }
+}
+
+/// Which limit asks for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    Entries,
+    Bytes,
+    FreeSpace,
+}
+
+impl Over {
+    fn count(self) -> Count {
+        match self {
+            Over::Entries => Count::EvictedEntries,
+            Over::Bytes => Count::EvictedBytes,
+            Over::FreeSpace => Count::EvictedFreeSpace,
+        }
+    }
+}
+
+impl Evictor {
+    /// Takes the one who should go next: whoever has expired by now, else the first of the queue.
+    fn next(&mut self, now: u64) -> Option<Victim> {
+        if let Some(Reverse(Expiring(victim))) = self.expiring.peek()
+            && victim.seen.mtime <= now
+        {
+            // It stays in the queue; found gone when its turn comes there.
+            return self.expiring.pop().map(|Reverse(Expiring(victim))| victim);
+        }
+        let Reverse(victim) = self.queue.pop()?;
+        self.credit = self.credit.saturating_sub(1);
+        let left = &mut self.queued[usize::from(victim.name.shard())];
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            // What else it holds may be older than the rest of the queue: it comes next.
+            self.todo.push(victim.name.shard());
+            self.credit = 0;
+        }
+        Some(victim)
+    }
+}
+
+impl FileBackend {
+    /// Brings the cache back to its limits after something of `added` bytes was stored.
+    pub(super) fn make_room(&self, added: u64) -> Result<()> {
+        // What can't be unlinked there must not keep the limits from being held.
+        let _ = self.empty_trash_a_little();
+        let start = Instant::now();
+        let mut freed = 0;
+        if self.over_limit()?.is_some() {
+            self.doubt_counts()?;
+        }
+        while self.over_limit()?.is_some() {
+            match self.evict_one(None, || self.over_limit())? {
+                Some(bytes) => freed += bytes,
+                None => break,
+            }
+            // What this call brought in is made up for; the rest is left to the next ones.
+            if freed >= added && start.elapsed() > SLICE {
+                break;
+            }
+        }
+        if self.disk_is_short()? {
+            for _ in 0..ROOM_BATCH {
+                if self.evict_one(None, || Ok(Some(Over::FreeSpace)))?.is_none() || start.elapsed() > SLICE {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Evicts for a disk that has no room for an entry of `needed` bytes under the name `keep`, whose old value stays.
+    /// `false`: there was nothing to evict.
+    pub(super) fn make_room_on_disk(&self, needed: u64, keep: Name) -> Result<bool> {
+        let room = fs::room(self.root()).doing("can't ask for free space")?;
+        let totals = self.control.totals().doing("can't read the control file")?;
+        if needed > room.free_bytes.saturating_add(totals.bytes) {
+            // Not even the whole cache would make enough: nobody is evicted in vain.
+            return Ok(false);
+        }
+        let (start, mut freed, mut files) = (Instant::now(), 0, 0);
+        // What's lacking may be inodes: one for the file, and one for its shard.
+        while (freed < needed || files < 4) && start.elapsed() < FULL_SLICE {
+            files += 1;
+            match self.evict_one(Some(keep), || Ok(Some(Over::FreeSpace)))? {
+                Some(bytes) => freed += bytes,
+                None => break,
+            }
+        }
+        Ok(freed > 0)
+    }
+
+    fn over_limit(&self) -> Result<Option<Over>> {
+        let (max_entries, max_bytes) = self.with_settings(|s| (s.max_entries, s.max_bytes))?;
+        let totals = self.control.totals().doing("can't read the control file")?;
+        Ok(if max_entries > 0 && totals.entries > max_entries {
+            Some(Over::Entries)
+        } else if max_bytes > 0 && totals.bytes > max_bytes {
+            Some(Over::Bytes)
+        } else {
+            None
+        })
+    }
+
+    /// Counts a shard anew whose counts can't be: damaged ones must not empty the cache.
+    fn doubt_counts(&self) -> Result<()> {
+        let (max_entries, max_bytes) = self.with_settings(|s| (s.max_entries, s.max_bytes))?;
+        for shard in walk::shards() {
+            let counts = self.control.shard(shard).doing("can't read the control file")?;
+            let alone_over = (max_entries > 0 && counts.entries > max_entries.saturating_add(1))
+                || (max_bytes > 0 && counts.bytes > max_bytes.saturating_mul(2));
+            let unfit = counts.bytes / charged(0) < counts.entries || (counts.entries == 0) != (counts.bytes == 0);
+            if (alone_over || unfit)
+                && let Some(_lock) = self.own()?.process.try_lock(shard)?
+            {
+                self.recount(shard)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the file system has less left than the cache should leave. Asked now and then only.
+    fn disk_is_short(&self) -> Result<bool> {
+        let (bytes, inodes) = self.with_settings(|s| (s.min_free_bytes, s.min_free_inodes))?;
+        if bytes == 0 && inodes == 0 {
+            return Ok(false);
+        }
+        let own = self.own()?;
+        {
+            let Ok(mut evictor) = own.evictor.try_lock() else { return Ok(false) };
+            evictor.sets = evictor.sets.wrapping_add(1);
+            if evictor.sets % ROOM_EVERY != 1 {
+                return Ok(false);
+            }
+        }
+        let room = fs::room(self.root()).doing("can't ask for free space")?;
+        Ok(room.free_bytes < bytes || (room.total_inodes > 0 && room.free_inodes < inodes))
+    }
+
+    /// Evicts the next victim and says how many bytes that gave; `None`: nobody is left, others are at it, or scanning
+    /// has mended the counts and `over` finds nothing to do any more. `keep` is spared.
+    fn evict_one(&self, keep: Option<Name>, over: impl Fn() -> Result<Option<Over>>) -> Result<Option<u64>> {
+        let own = self.own()?;
+        for _ in 0..STALE {
+            let (victim, over) = {
+                let Ok(mut evictor) = own.evictor.try_lock() else { return Ok(None) };
+                self.look_for_victims(&mut evictor)?;
+                let Some(over) = over()? else { return Ok(None) };
+                (evictor.next(self.clock.now()), over)
+            };
+            let Some(victim) = victim else { return Ok(None) };
+            if keep != Some(victim.name)
+                && let Some(bytes) = self.evict(&victim, over)?
+            {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Evicts one entry, unless it was used, replaced or locked since it was seen.
+    fn evict(&self, victim: &Victim, over: Over) -> Result<Option<u64>> {
+        let Victim { name, seen, .. } = victim;
+        let Some(_lock) = self.own()?.process.try_lock(name.shard())? else { return Ok(None) };
+        let now = self.clock.now();
+        let mut expired = false;
+        if seen.mtime <= now
+            && let Ok(found) = read::load(self.root(), &name.path(), &self.seal, read::READ_HEAD)
+        {
+            let gone_at = found.header.facts.gone_at();
+            expired = gone_at <= now;
+            // A copy or a foreign hand has lost the hint. It's mended, and the entry waits for its turn.
+            if !expired && found.stat.ino == seen.ino && write::set_times(found.fd(), None, gone_at).is_ok() {
+                return Ok(None);
+            }
+        }
+        if !self.unlink_unused(*name, seen)? {
+            return Ok(None);
+        }
+        trace!(place = name.path(), expired, ?over, "evict");
+        self.count(if expired { Count::Expired } else { over.count() }, 1);
+        Ok(Some(charged(seen.size)))
+    }
+
+    /// Scans until the queue's first may go.
+    fn look_for_victims(&self, evictor: &mut Evictor) -> Result<()> {
+        let floor = self.control.floor().doing("can't read the control file")?;
+        if evictor.floor != floor {
+            *evictor = Evictor { floor, sets: evictor.sets, ..Evictor::default() };
+        }
+        let now = self.clock.now();
+        let mut least = CANDIDATES;
+        if evictor.queue.peek().is_some_and(|Reverse(first)| is_future(first.seen.atime, now)) {
+            // The clock went back: what came since looks older than all that's known, and goes before it.
+            *evictor = Evictor { floor, sets: evictor.sets, ..Evictor::default() };
+            least = FUTURE_CANDIDATES;
+        }
+        for again in [true, false] {
+            while evictor.queue.len() < least || evictor.credit == 0 {
+                let Some(shard) = evictor.todo.pop() else { break };
+                self.scan(shard, evictor)?;
+            }
+            if again && evictor.queue.is_empty() {
+                // Each process begins elsewhere.
+                let first = self.control.next_cull().doing("can't write the control file")?;
+                evictor.todo.extend(walk::shards().map(|shard| shard.wrapping_add(first)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a shard's entries that should go first into the queue, which holds none of that shard.
+    fn scan(&self, shard: u8, evictor: &mut Evictor) -> Result<()> {
+        let counts = self.control.shard(shard).doing("can't read the control file")?;
+        if counts == ShardCounts::default() {
+            return Ok(());
+        }
+        let Some(dir) = self.shard_dir(shard)? else {
+            // Somebody removed it by hand.
+            let _lock = self.lock(shard)?;
+            return self.recount(shard);
+        };
+        let mut names = Vec::new();
+        for listed in walk::shard(self.root(), shard).doing("can't list a shard")? {
+            match listed {
+                Listed::Entry(name) => names.push(name),
+                Listed::Temp(session, name) => drop(self.sweep_temp(&dir, session, &name)),
+                Listed::Foreign(_) => {}
+            }
+        }
+        // A large shard is counted anew only where it's far off: others may be changing it, and that costs 2 µs a name.
+        let slack = if names.len() > WINDOW { 16 + names.len() as u64 / 64 } else { 0 };
+        if counts.entries.abs_diff(names.len() as u64) > slack {
+            // It may just be changing; under the lock it isn't.
+            if let Some(_lock) = self.own()?.process.try_lock(shard)? {
+                self.recount(shard)?;
+            }
+        }
+        let (policy, now) = (self.with_settings(|s| s.policy)?, self.clock.now());
+        let random = self.own()?.process.random().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let (first, most) = match names.len() {
+            n if n > WINDOW => (usize::try_from(random % n as u64).unwrap_or(0), WINDOW / SHARE),
+            _ => (0, KEPT),
+        };
+        let mut victims = Vec::new();
+        for name in names.iter().cycle().skip(first).take(names.len().min(WINDOW)) {
+            let stat = fs::stat_at(dir.as_fd(), &name.file_name()).doing("can't look at an entry")?;
+            let Some(seen) = stat.filter(|stat| stat.regular) else { continue };
+            let candidate = Candidate {
+                used: seen.atime,
+                expired: seen.mtime <= now,
+                from_the_future: is_future(seen.atime, now),
+                chance: (name.hash() ^ random).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            };
+            victims.push(Victim { order: policy::order(policy, &candidate), name: *name, seen });
+        }
+        evictor.credit += victims.len().div_ceil(SHARE);
+        victims.sort_unstable();
+        victims.truncate(most);
+        evictor.queued[usize::from(shard)] = u16::try_from(victims.len()).unwrap_or(u16::MAX);
+        let expires = |victim: &&Victim| victim.seen.mtime < write::LATEST;
+        evictor.expiring.extend(victims.iter().filter(expires).map(|victim| Reverse(Expiring(*victim))));
+        evictor.queue.extend(victims.into_iter().map(Reverse));
+        Ok(())
+    }
+
+    /// Counts a shard anew, exactly. The caller holds its lock.
+    pub(super) fn recount(&self, shard: u8) -> Result<()> {
+        let counts = count_shard(self, shard)?;
+        self.control.set_shard(shard, counts).doing("can't write the control file")
+    }
+
+    /// Unlinks a temporary file whose writer is dead. Gives back its charged bytes if it did.
+    pub(super) fn sweep_temp(&self, dir: &OwnedFd, session: u64, name: &str) -> Result<Option<u64>> {
+        if self.own()?.process.is_alive(self.root(), session).doing("can't ask for a session")? {
+            return Ok(None);
+        }
+        let stat = fs::stat_at(dir.as_fd(), name).doing("can't look at a leftover")?;
+        let Some(stat) = stat.filter(|stat| stat.regular) else { return Ok(None) };
+        let gone = fs::unlink(dir.as_fd(), name).doing("can't unlink a leftover")?;
+        Ok(gone.then(|| charged(stat.size)))
+    }
+
+    /// Forgets whom to evict next.
+    pub(super) fn forget_victims(&self) -> Result<()> {
+        *self.own()?.evictor.lock().unwrap_or_else(PoisonError::into_inner) = Evictor::default();
+        Ok(())
+    }
+}
+
+fn is_future(time: u64, now: u64) -> bool {
+    time > now.saturating_add(SLACK_MS)
+}
+
+/// What is in a shard.
+pub(super) fn count_shard(store: &FileBackend, shard: u8) -> Result<ShardCounts> {
+    let mut counts = ShardCounts::default();
+    let Some(dir) = store.shard_dir(shard)? else { return Ok(counts) };
+    for listed in walk::shard(store.root(), shard).doing("can't list a shard")? {
+        let Listed::Entry(name) = listed else { continue };
+        if let Some(stat) = fs::stat_at(dir.as_fd(), &name.file_name()).doing("can't look at an entry")?
+            && stat.regular
+        {
+            counts.entries += 1;
+            counts.bytes = counts.bytes.saturating_add(charged(stat.size));
+            counts.payload = counts.payload.saturating_add(payload(stat.size));
+        }
+    }
+    Ok(counts)
+}

@@ -1,0 +1,476 @@
+//! Holds docs/FORMAT.md to the code, both ways: a constant without a row fails, and so does a row without a constant.
+//!
+//! Constants are found in the text of the sources, so that a new one can't be forgotten; what they're used for is
+//! checked on bytes that the code wrote.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::format_collect,
+    clippy::items_after_statements,
+    clippy::single_match_else,
+    reason = "a test"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::entry::{Codec, Extra, Facts, NEVER, Ttl};
+use crate::file::control::{self, Control, Scope, ShardCounts};
+use crate::file::marker::Marker;
+use crate::file::tree::format::{self, Damage, Header, Seal};
+use crate::file::tree::layout::Name;
+use crate::file::tree::read;
+use crate::key::Id;
+use crate::settings::{Access, Durability, Policy, Settings};
+use crate::stats::Count;
+
+const DOC: &str = include_str!("../../docs/FORMAT.md");
+
+/// The sources whose constants are the format.
+const SOURCES: &[(&str, &str)] = &[
+    ("format", include_str!("tree/format.rs")),
+    ("layout", include_str!("tree/layout.rs")),
+    ("compress", include_str!("tree/compress.rs")),
+    ("write", include_str!("tree/write.rs")),
+    ("control", include_str!("control.rs")),
+    ("marker", include_str!("marker.rs")),
+    ("session", include_str!("session.rs")),
+    ("key", include_str!("../key.rs")),
+    ("entry", include_str!("../entry.rs")),
+    ("clock", include_str!("../clock.rs")),
+];
+
+/// Constants of those files that say nothing about bytes on disk.
+const NOT_FORMAT: &[(&str, &str)] = &[
+    ("control::BATCH", "how many counts a process gathers in memory"),
+    ("compress::THRESHOLD", "which values a writer leaves alone"),
+];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Constant {
+    Number(u128),
+    Bytes(Vec<u8>),
+    Text(String),
+}
+
+/// A row of a table: its cells by the head of their column, without back quotes.
+type Row = BTreeMap<String, String>;
+
+/// Every table of the document whose head has all these columns, as lists of rows.
+fn tables(columns: &[&str]) -> Vec<Vec<Row>> {
+    let cells = |line: &str| -> Vec<String> {
+        let inner = line.trim().trim_start_matches('|').strip_suffix('|').expect("a row that ends in |");
+        inner.split('|').map(|cell| cell.replace('`', "").trim().to_owned()).collect()
+    };
+    let mut found = Vec::new();
+    let mut lines = DOC.lines().peekable();
+    while let Some(line) = lines.next() {
+        if !line.starts_with('|') {
+            continue;
+        }
+        let head = cells(line);
+        let mut rows = Vec::new();
+        while let Some(line) = lines.next_if(|line| line.starts_with('|')) {
+            if !line.starts_with("|--") {
+                let row = cells(line);
+                assert_eq!(row.len(), head.len(), "a row of docs/FORMAT.md with another number of cells: {line}");
+                rows.push(head.iter().cloned().zip(row).collect());
+            }
+        }
+        if columns.iter().all(|column| head.iter().any(|cell| cell == column)) {
+            found.push(rows);
+        }
+    }
+    assert!(!found.is_empty(), "docs/FORMAT.md has no table with the columns {columns:?}");
+    found
+}
+
+fn rows(columns: &[&str]) -> Vec<Row> {
+    tables(columns).into_iter().flatten().collect()
+}
+
+/// A number as the document or the sources write it: `4,096`, `4_096`, `2^48 - 1`, `1 << 62`, `0xff * 1000`, names.
+fn number(text: &str, named: &dyn Fn(&str) -> u128) -> u128 {
+    let text = text.trim();
+    if let Some(inner) = text.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+        let value = number(inner.0, named);
+        return number(&format!("{value}{}", inner.1), named);
+    }
+    // From the loosest operator to the tightest, each taken at its last place.
+    for operator in ["<<", " - ", " + ", " * ", "^"] {
+        if let Some((left, right)) = text.rsplit_once(operator) {
+            let (left, right) = (number(left, named), number(right, named));
+            return match operator.trim() {
+                "<<" => left << right,
+                "-" => left - right,
+                "+" => left + right,
+                "*" => left * right,
+                _ => left.pow(u32::try_from(right).expect("a small exponent")),
+            };
+        }
+    }
+    let digits: String = text.chars().filter(|c| !matches!(c, '_' | ',')).collect();
+    match digits.strip_prefix("0x") {
+        Some(hex) => u128::from_str_radix(hex, 16).unwrap_or_else(|_| panic!("no number: {text:?}")),
+        None => digits.parse().unwrap_or_else(|_| named(text)),
+    }
+}
+
+/// A constant's value from the text behind `=`.
+fn constant(text: &str, named: &dyn Fn(&str) -> u128) -> Constant {
+    match text.split_once('"') {
+        Some((before, rest)) => {
+            let inner = rest.rsplit_once('"').expect("a closing quote").0;
+            if before.ends_with('b') || inner.contains('\\') {
+                let escaped = |(at, part): (usize, &str)| match part.split_at_checked(2) {
+                    Some((hex, tail)) if at > 0 => {
+                        [&[u8::from_str_radix(hex, 16).expect("two digits")], tail.as_bytes()].concat()
+                    }
+                    _ => part.as_bytes().to_vec(),
+                };
+                Constant::Bytes(inner.split("\\x").enumerate().flat_map(escaped).collect())
+            } else {
+                Constant::Text(inner.to_owned())
+            }
+        }
+        None => Constant::Number(number(text, named)),
+    }
+}
+
+/// All constants at the top level of the sources, by `file::NAME`.
+fn constants() -> BTreeMap<String, Constant> {
+    let mut texts = BTreeMap::new();
+    for (file, source) in SOURCES {
+        let source = source.split("\n#[cfg(test)]").next().unwrap_or_default();
+        for line in source.lines() {
+            let item = line.trim_start_matches("pub").trim_start_matches("(crate)").trim_start_matches("(super)");
+            let Some((name, value)) = item.trim_start().strip_prefix("const ").and_then(|rest| rest.split_once(':'))
+            else {
+                continue;
+            };
+            // An indented one belongs to a function.
+            if name != "_" && !line.starts_with(' ') {
+                let value = value.split_once('=').expect("a value").1.trim().trim_end_matches(';');
+                texts.insert(format!("{file}::{name}"), value.to_owned());
+            }
+        }
+    }
+    fn lookup(texts: &BTreeMap<String, String>, name: &str) -> u128 {
+        let mut those = texts.iter().filter(|(full, _)| full.ends_with(&format!("::{name}")));
+        match (those.next(), those.next()) {
+            (Some((_, text)), None) => number(text, &|name| lookup(texts, name)),
+            _ => panic!("{name:?} is no number, and no constant that one file alone has"),
+        }
+    }
+    texts.iter().map(|(name, text)| (name.clone(), constant(text, &|name| lookup(&texts, name)))).collect()
+}
+
+#[test]
+fn every_constant_has_its_row_and_every_row_its_constant() {
+    let mut documented = BTreeMap::new();
+    for row in rows(&["constant"]).iter().filter(|row| row["constant"] != "–") {
+        let text = ["value", "word", "offset", "byte", "name"].iter().find_map(|column| row.get(*column));
+        let text = text.unwrap_or_else(|| panic!("no value for {}", row["constant"]));
+        let value = match row.get("name") {
+            Some(name) => Constant::Text(name.clone()),
+            None => constant(text, &|name| panic!("{name:?} is no number")),
+        };
+        assert_eq!(documented.insert(row["constant"].clone(), value), None, "two rows for {}", row["constant"]);
+    }
+    let mut coded = constants();
+    for (name, why) in NOT_FORMAT {
+        assert!(coded.remove(*name).is_some(), "{name} ({why}) is no longer there");
+    }
+    let names = |map: &BTreeMap<String, Constant>| map.keys().cloned().collect::<BTreeSet<_>>();
+    let (in_doc, in_code) = (names(&documented), names(&coded));
+    assert_eq!(in_code.difference(&in_doc).collect::<Vec<_>>(), [""; 0], "constants that docs/FORMAT.md lacks");
+    assert_eq!(in_doc.difference(&in_code).collect::<Vec<_>>(), [""; 0], "rows that the code lacks");
+    for (name, value) in &coded {
+        assert_eq!(value, &documented[name], "{name}: the code's value, then the document's");
+    }
+}
+
+fn cell(row: &Row, column: &str) -> usize {
+    usize::try_from(number(&row[column], &|name| panic!("{name:?} is no number"))).expect("a small number")
+}
+
+#[test]
+fn fields_follow_each_other_without_gap_or_overlap() {
+    let ends = |tables: Vec<Vec<Row>>, start: &str, len: &str| -> Vec<usize> {
+        let end = |rows: Vec<Row>| {
+            rows.iter().fold(0, |at, row| {
+                assert_eq!(cell(row, start), at, "{row:?} does not begin where the last one ended");
+                at + cell(row, len)
+            })
+        };
+        tables.into_iter().map(end).collect()
+    };
+    assert_eq!(ends(tables(&["offset", "bytes"]), "offset", "bytes"), [format::HEADER_LEN, 28]);
+    assert_eq!(ends(tables(&["word", "words"]), "word", "words"), [control::LEN / 8]);
+    for row in rows(&["offset", "word"]) {
+        assert_eq!(cell(&row, "offset"), 8 * cell(&row, "word"), "{row:?}");
+    }
+}
+
+/// The bytes of the field that a row of the entry's or the marker's table describes.
+fn field<'a>(bytes: &'a [u8], table: &[Row], name: &str) -> &'a [u8] {
+    let row = table.iter().find(|row| row["field"].starts_with(name)).unwrap_or_else(|| panic!("no field {name:?}"));
+    &bytes[cell(row, "offset")..][..cell(row, "bytes")]
+}
+
+fn facts() -> Facts {
+    Facts {
+        created: 0x0102_0304_0506,
+        expires: 0x0203_0405_0607,
+        stale_for: 0x0304,
+        codec: Codec::Custom(0x77),
+        schema: 0x0405_0607,
+        cost_us: 0x0506_0708,
+        nonce: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
+    }
+}
+
+/// A head with a different number in each field.
+fn head(seal: &Seal, compression: u8) -> (Header, Vec<u8>) {
+    let extra = Extra { tags: vec!["tag".into()], user: [("name".into(), "text".into())].into() };
+    let meta = postcard::to_stdvec(&extra).expect("metadata");
+    let id = Id::new("ns", 3, b"key").expect("a key");
+    let header = Header {
+        facts: facts(),
+        generation: 0x0607_0809,
+        id_len: id.encoded_len(),
+        meta_len: meta.len(),
+        value_len: 0x0708,
+        raw_len: 0x0809,
+        compression,
+    };
+    let head = format::encode_head(seal, &header, &meta, id, &seal.value(b"value"));
+    (header, head)
+}
+
+#[test]
+fn an_entry_has_its_fields_where_the_document_says() {
+    let table = &tables(&["offset", "bytes"])[0];
+    for mac in [None, Some(&[9; 32])] {
+        let seal = Seal::new(&[1; 32], mac);
+        let (header, bytes) = head(&seal, 0);
+        let expect = |name: &str, wanted: &[u8]| assert_eq!(field(&bytes, table, name), wanted, "{name}");
+        expect("magic", &format::MAGIC);
+        expect("expiry word", &format::expiry_word(header.facts.expires).to_le_bytes());
+        expect("version", &format::VERSION.to_le_bytes());
+        expect("flags", &u16::from(mac.is_some()).to_le_bytes());
+        expect("codec", &[0x77]);
+        expect("compression", &[0]);
+        expect("reserved", &[0, 0]);
+        expect("schema", &header.facts.schema.to_le_bytes());
+        expect("bytes of the identity", &u32::try_from(header.id_len).expect("short").to_le_bytes());
+        expect("bytes of the metadata", &u32::try_from(header.meta_len).expect("short").to_le_bytes());
+        expect("microseconds", &header.facts.cost_us.to_le_bytes());
+        expect("bytes of the value as stored", &header.value_len.to_le_bytes());
+        expect("bytes of the value once", &header.raw_len.to_le_bytes());
+        expect("time of the set", &header.facts.created.to_le_bytes());
+        expect("milliseconds beyond", &header.facts.stale_for.to_le_bytes());
+        expect("generation", &header.generation.to_le_bytes());
+        expect("random number", &header.facts.nonce.to_le_bytes());
+        expect("value sum", &seal.value(b"value"));
+        // What the head sum covers, worked out from the document alone.
+        let own = mac.map(|key| blake3::keyed_hash(key, &[1; 32]));
+        let key = own.map(|own| blake3::keyed_hash(own.as_bytes(), b"larder head 1"));
+        let sum = match key {
+            Some(key) => *blake3::keyed_hash(key.as_bytes(), &[&bytes[..16], &bytes[48..]].concat()).as_bytes(),
+            None => {
+                let sum = xxhash_rust::xxh3::xxh3_128_with_seed(&bytes[48..], u64::from_le_bytes([1; 8]));
+                [sum.to_le_bytes(), [0; 16]].concat().try_into().expect("32 bytes")
+            }
+        };
+        expect("head sum", &sum);
+        assert_eq!(bytes.len(), format::HEADER_LEN + header.meta_len + header.id_len, "the parts of a head");
+        assert!(Id::parse(&bytes[format::HEADER_LEN + header.meta_len..]).is_some(), "the identity comes last");
+    }
+}
+
+/// "Flags and compression are ones that it knows. Else it is *version*": what a later release compresses must not come
+/// out of this one as if it were the value.
+#[test]
+fn an_unknown_compression_is_not_read() -> std::io::Result<()> {
+    let seal = Seal::new(&[1; 32], None);
+    let (header, bytes) = head(&seal, 7);
+    let dir = tempfile::tempdir()?;
+    let value = vec![0; usize::try_from(header.value_len).expect("short")];
+    std::fs::write(dir.path().join("entry"), [bytes, value].concat())?;
+    let root = OwnedFd::from(File::open(dir.path())?);
+    let loaded = read::load(root.as_fd(), "entry", &seal, read::READ_HEAD);
+    assert!(matches!(loaded, Err(read::Miss::Damaged(Damage::Version, _))));
+    Ok(())
+}
+
+/// Field names and types of a struct, in their order, from the text of a source.
+fn fields(source: &str, name: &str) -> Vec<(String, String)> {
+    let at = source.find(&format!("struct {name} {{")).unwrap_or_else(|| panic!("no struct {name}"));
+    let body = source[at..].split_once('{').and_then(|(_, rest)| rest.split_once("\n}")).expect("a struct").0;
+    let field = |line: &str| {
+        let (name, of) = line.trim().trim_start_matches("pub ").trim_end_matches(',').split_once(": ")?;
+        (!name.starts_with('/')).then(|| (name.to_owned(), of.to_owned()))
+    };
+    body.lines().filter_map(field).collect()
+}
+
+#[test]
+fn what_postcard_encodes_has_the_documented_fields() {
+    let documented = |name: &str| -> Vec<(String, String)> {
+        let those = rows(&["struct", "field", "type"]).into_iter().filter(|row| row["struct"] == name);
+        those.map(|row| (row["field"].clone(), row["type"].clone())).collect()
+    };
+    assert_eq!(fields(include_str!("marker.rs"), "Body"), documented("Body"));
+    assert_eq!(fields(include_str!("../entry.rs"), "Extra"), documented("Extra"));
+}
+
+#[test]
+fn a_marker_has_its_fields_where_the_document_says() {
+    let settings = Settings {
+        name: "a name".to_owned(),
+        max_entries: 1,
+        max_bytes: 2,
+        min_free_bytes: 3,
+        min_free_inodes: 4,
+        default_ttl: Ttl::Never,
+        policy: Policy::Random,
+        durability: Durability::Disk,
+        access: Access::Group,
+        touch_interval: Duration::from_millis(5),
+        created: UNIX_EPOCH + Duration::from_millis(6),
+        format: 1,
+    };
+    let bytes = Marker { compat: 0, seed: [7; 32], mac_fingerprint: None, settings }.encode().expect("a marker");
+    let table = &tables(&["offset", "bytes"])[1];
+    let body = &bytes[28..bytes.len() - 16];
+    let expect = |name: &str, wanted: &[u8]| assert_eq!(field(&bytes, table, name), wanted, "{name}");
+    expect("magic", b"LARDER\x01M");
+    expect("format", &[1, 0, 0, 0]);
+    expect("compat", &[0; 4]);
+    expect("read-only-compat", &[0; 4]);
+    expect("incompat", &[0; 4]);
+    expect("bytes of the body", &u32::try_from(body.len()).expect("short").to_le_bytes());
+    // Postcard: small numbers are one byte, an option is a 0 or a 1 in front, a text has its length in front.
+    let seed_and_shape = [&[7; 32][..], &[0, 0x80, 2, 0, 6]].concat();
+    assert_eq!(body, [&seed_and_shape, &b"\x06a name"[..], &[1, 2, 3, 4, 0, 2, 1, 1, 5]].concat());
+    let (content, sum) = bytes.split_at(bytes.len() - 16);
+    assert_eq!(sum, xxhash_rust::xxh3::xxh3_128(content).to_le_bytes());
+    // Each kind of feature bit does what the document says.
+    let with_bit = |name: &str, read_only: bool| {
+        let row = table.iter().find(|row| row["field"].starts_with(name)).expect("the field");
+        let mut content = content.to_vec();
+        content[cell(row, "offset")] = 4;
+        let sum = xxhash_rust::xxh3::xxh3_128(&content);
+        content.extend(sum.to_le_bytes());
+        Marker::decode(&content, read_only).is_ok()
+    };
+    assert_eq!([with_bit("compat", false), with_bit("compat", true)], [true, true]);
+    assert_eq!([with_bit("read-only-compat", false), with_bit("read-only-compat", true)], [false, true]);
+    assert_eq!([with_bit("incompat", false), with_bit("incompat", true)], [false, false]);
+}
+
+#[test]
+fn the_control_file_has_its_words_where_the_document_says() -> std::io::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let root = Arc::new(OwnedFd::from(File::open(dir.path())?));
+    control::fill(&OwnedFd::from(File::create_new(dir.path().join("control"))?), 1)?;
+    let control = Control::open(&root, true, true)?;
+    control.settings_changed()?;
+    (0..3).try_for_each(|_| control.next_cull().map(drop))?;
+    (0..4).try_for_each(|_| control.trash_added())?;
+    (0..5).try_for_each(|_| control.next_session().map(drop))?;
+    control.count(Count::Sets, 6);
+    control.set_shard(0x21, ShardCounts { entries: 7, bytes: 8, payload: 9 })?;
+    control.invalidate(Scope::All, 0)?;
+    control.invalidate(Scope::Namespace("ns"), 0)?;
+    control.invalidate(Scope::Tag("tag"), 90)?;
+    control.grant_lease(4097, 11)?;
+    control.set_swept(12)?;
+
+    let bytes = std::fs::read(dir.path().join("control"))?;
+    assert_eq!(bytes.len(), control::LEN);
+    assert_eq!(&bytes[..8], b"LARDER\x01C");
+    let table = rows(&["offset", "words"]);
+    let word = |name: &str, plus: usize| {
+        let row = table.iter().find(|row| row["constant"] == format!("control::{name}")).expect("its row");
+        let at = cell(row, "offset") + 8 * plus;
+        u64::from_le_bytes(bytes[at..at + 8].try_into().expect("a word"))
+    };
+    let floor = |of: &str| usize::try_from(xxhash_rust::xxh3::xxh3_64(of.as_bytes()) % 4096).expect("a small number");
+    let counts: [u64; 4] = std::array::from_fn(|i| word("SHARD_WORDS", 4 * 0x21 + i));
+    assert_eq!(counts, [7, 8, 9, 0]);
+    assert_eq!(word("SETTINGS", 0), 1);
+    assert_eq!(word("CURSOR", 0), 3);
+    assert_eq!(word("TRASH", 0), 4);
+    assert_eq!(word("SESSION", 0), 5);
+    assert_eq!(word("COUNTS", 10), 6);
+    assert_eq!(word("GENERATION", 0), 90, "counted on, or the time");
+    assert_eq!(word("FLOOR", 0), 2);
+    assert_eq!(word("NAMESPACE_FLOORS", floor("ns")), 3);
+    assert_eq!(word("TAG_FLOORS", floor("tag")), 90);
+    assert_eq!(word("LEASES", 1), 11);
+    assert_eq!(word("SWEPT", 0), 12);
+    Ok(())
+}
+
+#[test]
+fn numbers_stand_for_what_the_document_says() {
+    let named = |n: u8| -> [(&str, Option<String>); 4] {
+        let codec = match Codec::from_number(n) {
+            Codec::Custom(_) => None,
+            codec => Some(format!("{codec:?}").to_lowercase()),
+        };
+        [
+            ("codec", codec),
+            ("policy", Policy::from_number(n).map(|it| it.to_string())),
+            ("durability", Durability::from_number(n).map(|it| it.to_string())),
+            ("access", Access::from_number(n).map(|it| it.to_string())),
+        ]
+    };
+    let mut coded = BTreeMap::new();
+    for n in 0..=u8::MAX {
+        for (kind, name) in named(n) {
+            if let Some(name) = name {
+                coded.entry(kind.to_owned()).or_insert_with(Vec::new).push((usize::from(n), name));
+            }
+        }
+    }
+    let row = |row: Row| {
+        let names = (0..4).map(|n| (n, row[&n.to_string()].clone())).filter(|(_, name)| !name.is_empty());
+        (row["kind"].clone(), names.collect::<Vec<_>>())
+    };
+    assert_eq!(coded, rows(&["kind", "0"]).into_iter().map(row).collect());
+
+    // "0 `Hits`, 1 `MissAbsent`, …", as the enum numbers them.
+    let (_, list) = DOC.split_once("The counters of use are ").expect("the list of counters");
+    let list = list.split_once('.').expect("its end").0.replace('\n', " ");
+    let documented: Vec<_> = list.split(", ").map(|item| item.trim().replace('`', "")).collect();
+    let source = include_str!("../stats.rs");
+    let body = source.split_once("enum Count {").and_then(|(_, rest)| rest.split_once('}')).expect("enum Count").0;
+    let coded: Vec<_> = body.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    let coded: Vec<_> = coded.iter().enumerate().map(|(n, name)| format!("{n} {name}")).collect();
+    assert_eq!(coded, documented);
+    assert_eq!(coded.len(), Count::ALL);
+}
+
+#[test]
+fn the_test_vectors_hold() {
+    let seed: [u8; 32] = std::array::from_fn(|i| u8::try_from(i).expect("below 32"));
+    let id = Id::new("ns", 3, b"key").expect("a key");
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let coded = [
+        ("identity", hex(&id.to_bytes())),
+        ("name", Name::of(&seed, id).file_name()),
+        ("expiry word of 1,000", hex(&format::expiry_word(1000).to_le_bytes())),
+        ("expiry word of 2^48 - 1", hex(&format::expiry_word(NEVER).to_le_bytes())),
+        ("value sum of value, first 16 bytes", hex(&Seal::new(&seed, None).value(b"value")[..16])),
+        ("value sum of value with a MAC of 32 bytes 07", hex(&Seal::new(&seed, Some(&[7; 32])).value(b"value"))),
+    ];
+    let documented: Vec<_> =
+        rows(&["what", "bytes"]).into_iter().map(|r| (r["what"].clone(), r["bytes"].clone())).collect();
+    assert_eq!(documented, coded.map(|(what, bytes)| (what.to_owned(), bytes)));
+}

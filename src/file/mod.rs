@@ -1,0 +1,407 @@
+//! The file-backed store: a directory that every process on the machine may share.
+//!
+//! Suggested reading order: [`tree`] (names, bytes, reading, writing), [`control`] (shared words), [`session`] (locks),
+//! [`marker`], then this file (the operations), [`open`], [`evict`], [`clear`], and [`prune`] and [`check`] last.
+//!
+//! **Lock order.** A change of any name in a shard, and of the shard's counts, happens under the shard's lock: first
+//! the mutex of this process, then the byte lock. Nobody ever holds two shard locks. The locks of unmapped control
+//! words come last and are held for two system calls. Readers take no lock at all: a name leads to a whole entry at
+//! any time, since entries are put in place by rename and are never written again, but for the expiry word.
+//!
+//! **Set against clear**, the one race that spans directories (`clear` sets whole shards aside):
+//! 1. a set reads the generation and writes its draft into the shard;
+//! 2. a clear takes the next generation and raises the floor, then for each shard under its lock: resets the counts to
+//!    0, renames the directory into the trash;
+//! 3. the set takes the lock. Is its generation below the floor, it came before the clear; is the shard's directory no
+//!    longer the one that it wrote to, its draft is in the trash: in both cases it starts again from 1.
+
+mod change;
+pub(crate) mod check;
+mod clear;
+pub(crate) mod control;
+mod entries;
+mod evict;
+mod flight;
+#[cfg(test)]
+mod format_doc;
+mod lookup;
+pub(crate) mod marker;
+mod open;
+pub(crate) mod prune;
+pub(crate) mod session;
+mod stream;
+pub(crate) mod tree;
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::backend::{Backend, Condition, Expect, Lead, Listing, Reading, Writing};
+use crate::clock::Clock;
+use crate::entry::{Entry, SetOptions, Ttl, Value};
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::key::Id;
+use crate::settings::{Access, Compression, Durability, Settings};
+use crate::stats::{Count, Event, Limits, Stats};
+use crate::sys::fork::PerProcess;
+use crate::sys::fs::{self};
+use crate::sys::lock;
+
+use change::NewEntry;
+use control::{Control, Scope};
+use evict::Evictor;
+use flight::Flights;
+use session::{Process, ShardLock};
+use tree::format::{HEADER_LEN, Seal};
+use tree::layout::{self, Name};
+use tree::read::{self, Found, Miss};
+use tree::write::Owner;
+
+pub(crate) use open::{Config, open};
+
+/// How often the directory is looked at for being removed or replaced.
+const PULSE_MS: u64 = 1000;
+
+/// An open cache directory.
+pub(crate) struct FileBackend {
+    // Fixed when it's opened.
+    dir: PathBuf,
+    root: Arc<OwnedFd>,
+    seed: [u8; 32],
+    seal: Seal,
+    access: Access,
+    owner: Owner,
+    clock: Clock,
+    lock_wait: Duration,
+    read_only: bool,
+    /// Values over 4 MiB may be mapped: nobody else can write the directory, and no key asks for a copy.
+    may_map: bool,
+    compression: Compression,
+    on_event: Option<OnEvent>,
+
+    // Shared with all processes.
+    control: Control,
+
+    // This process's own.
+    own: PerProcess<Own>,
+    /// When the directory was last looked at.
+    pulse: AtomicU64,
+    vanished: AtomicBool,
+}
+
+/// The whole-file lock of maintenance.
+#[derive(Debug)]
+pub(crate) struct MaintenanceLock(File);
+
+impl Drop for MaintenanceLock {
+    fn drop(&mut self) {
+        // Not by closing alone: a program that is being started holds copies of all descriptors for a moment.
+        lock::unlock_file(&self.0);
+    }
+}
+
+/// The caller's hook.
+pub(crate) type OnEvent = Box<dyn Fn(Event) + Send + Sync>;
+
+/// What a forked child builds anew.
+struct Own {
+    process: Process,
+    evictor: Mutex<Evictor>,
+    flights: Flights,
+    settings: RwLock<(u64, Settings)>,
+}
+
+/// Bytes charged for a file: whole blocks of 4 KiB, and 256 for the inode.
+pub(crate) fn charged(size: u64) -> u64 {
+    size.div_ceil(4096) * 4096 + 256
+}
+
+/// Bytes of key, metadata and value in a file.
+fn payload(size: u64) -> u64 {
+    size.saturating_sub(HEADER_LEN as u64)
+}
+
+impl FileBackend {
+    /// The directory, as it was given to `open`.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    fn own(&self) -> Result<&Own> {
+        self.own.get(|| Own::open(self.root(), &self.control, self.read_only)).doing("can't join the cache")
+    }
+
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Result<Settings> {
+        self.with_settings(Settings::clone)
+    }
+
+    fn with_settings<T>(&self, look: impl FnOnce(&Settings) -> T) -> Result<T> {
+        let own = self.own()?;
+        let version = self.control.settings_version().doing("can't read the control file")?;
+        {
+            let known = own.settings.read().unwrap_or_else(PoisonError::into_inner);
+            if known.0 == version {
+                return Ok(look(&known.1));
+            }
+        }
+        let marker = open::read_marker(self.root(), self.read_only).map_err(|e| self.gone_or(e))?;
+        if marker.seed != self.seed {
+            return Err(self.vanish());
+        }
+        let mut known = own.settings.write().unwrap_or_else(PoisonError::into_inner);
+        *known = (version, marker.settings);
+        Ok(look(&known.1))
+    }
+
+    /// What durability was asked for, as far as is known: a control file that can't be read just now changes nothing.
+    fn durability(&self) -> Durability {
+        let known = |own: &Own| own.settings.read().unwrap_or_else(PoisonError::into_inner).1.durability;
+        self.with_settings(|s| s.durability).or_else(|_| self.own().map(known)).unwrap_or(Durability::Disk)
+    }
+
+    /// Errs if the marker or the control file is gone or replaced.
+    fn look_for_root(&self) -> Result<()> {
+        let control = fs::stat_at(self.root(), layout::CONTROL);
+        let marker = fs::stat_at(self.root(), layout::MARKER);
+        let locks = fs::stat_at(self.root(), layout::LOCKS);
+        let there = match (control, marker, locks) {
+            (Ok(Some(control)), Ok(Some(_)), Ok(Some(locks))) => {
+                let same = control.ino == self.control.ino && !self.control.poisoned();
+                same && self.own().map_or(true, |own| own.process.has_locks(locks.ino).unwrap_or(true))
+            }
+            (Ok(None), ..) | (_, Ok(None), _) | (.., Ok(None)) => false,
+            // What can't be looked at now is looked at again a second later.
+            _ => true,
+        };
+        if there { Ok(()) } else { Err(self.vanish()) }
+    }
+
+    /// From now on every call fails, and others may make the directory anew.
+    fn vanish(&self) -> Error {
+        trace!("the directory vanished");
+        self.vanished.store(true, Ordering::Release);
+        if let Ok(own) = self.own() {
+            own.process.leave();
+        }
+        self.vanished_error()
+    }
+
+    fn vanished_error(&self) -> Error {
+        Error::new(ErrorKind::Vanished, "the cache's directory was removed or replaced").at(&self.dir)
+    }
+
+    /// The error, or `Vanished` where that's what lies behind it.
+    fn gone_or(&self, error: Error) -> Error {
+        match self.look_for_root() {
+            Err(vanished) => vanished,
+            Ok(()) => error.at(&self.dir),
+        }
+    }
+
+    fn writable(&self) -> Result<u64> {
+        if self.read_only {
+            return Err(Error::new(ErrorKind::ReadOnly, "the cache was opened read-only").at(&self.dir));
+        }
+        self.now()
+    }
+
+    fn count(&self, count: Count, n: u64) {
+        if !self.read_only {
+            self.control.count(count, n);
+        }
+        if let (Some(call), Some(event)) = (&self.on_event, count.event()) {
+            (0..n).for_each(|_| call(event));
+        }
+    }
+
+    fn session(&self) -> Result<u64> {
+        let session = self.own()?.process.session(self.root(), &self.control);
+        session.doing("can't start a session").map_err(|e| self.gone_or(e))
+    }
+
+    /// Takes the whole-file lock of maintenance; `None`: somebody else has it.
+    pub(crate) fn maintenance(&self) -> Result<Option<MaintenanceLock>> {
+        self.writable()?;
+        let doing = "can't take the maintenance lock";
+        let how = fs::Open::Create(self.access.file_mode());
+        let file = File::from(fs::open(self.root(), layout::MAINTENANCE, how).doing(doing)?);
+        Ok(lock::try_lock_file(&file).doing(doing)?.then_some(MaintenanceLock(file)))
+    }
+
+    fn lock(&self, shard: u8) -> Result<ShardLock<'_>> {
+        self.own()?.process.lock(shard, self.lock_wait)
+    }
+}
+
+/// Refuses an entry that is larger than the whole cache may be.
+fn check_size(size: u64, max_bytes: u64) -> Result<()> {
+    if max_bytes == 0 || charged(size) <= max_bytes {
+        return Ok(());
+    }
+    let text = format!("the entry takes {} bytes, more than the whole cache may hold ({max_bytes})", charged(size));
+    Err(Error::new(ErrorKind::TooLarge, text))
+}
+
+impl Backend for FileBackend {
+    /// An error once the directory is gone.
+    fn now(&self) -> Result<u64> {
+        let now = self.clock.now();
+        if self.vanished.load(Ordering::Acquire) {
+            return Err(self.vanished_error());
+        }
+        if now.abs_diff(self.pulse.load(Ordering::Relaxed)) >= PULSE_MS {
+            self.pulse.store(now, Ordering::Relaxed);
+            self.look_for_root()?;
+        }
+        Ok(now)
+    }
+
+    fn default_ttl(&self) -> Ttl {
+        self.with_settings(|s| s.default_ttl).unwrap_or(Ttl::Never)
+    }
+
+    fn get(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
+        let value = |found: Found| found.value(&self.seal, self.may_map);
+        self.read(Name::of(&self.seed, id), id, expect, read::READ_WHOLE, value)
+    }
+
+    fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
+        let now = self.now()?;
+        Ok(self.read_stale(Name::of(&self.seed, id), id, now, expect))
+    }
+
+    fn lead(&self, id: Id<'_>) -> Result<Lead> {
+        self.writable()?;
+        self.try_lead(Name::of(&self.seed, id))
+    }
+
+    fn served_stale(&self) {
+        self.count(Count::StaleServed, 1);
+    }
+
+    fn info(&self, id: Id<'_>) -> Result<Option<Entry>> {
+        let now = self.now()?;
+        let name = Name::of(&self.seed, id);
+        match read::load(self.root(), &name.path(), &self.seal, read::READ_HEAD) {
+            Ok(found) if found.id() == Some(id) => self.describe(&found, name, now).map(Some),
+            Ok(_) | Err(Miss::Absent | Miss::Foreign | Miss::Damaged(..)) => Ok(None),
+            Err(Miss::Io(e)) => Err(Error::io("can't read an entry", e).at(name.path())),
+        }
+    }
+
+    fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
+        let now = self.writable()?;
+        let (default_ttl, max_bytes) = self.with_settings(|s| (s.default_ttl, s.max_bytes))?;
+        let expires = options.ttl.expiry(now, default_ttl);
+        let mut new = NewEntry::new(id, change::facts(options, now, expires), &options.extra, value)?;
+        if expires > now {
+            new.compress(self.compression);
+        }
+        check_size(new.size(), max_bytes)?;
+        if expires <= now { self.store_nothing(&new, condition) } else { self.store(&new, condition) }
+    }
+
+    fn writer(self: Arc<Self>, id: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>> {
+        self.start_writer(id, &options)
+    }
+
+    fn reader(&self, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
+        self.read(Name::of(&self.seed, id), id, None, read::READ_HEAD, |found| self.open_reader(found))
+    }
+
+    fn touch(&self, id: Id<'_>, ttl: Ttl) -> Result<bool> {
+        let now = self.writable()?;
+        let expires = ttl.expiry(now, self.with_settings(|s| s.default_ttl)?);
+        let name = Name::of(&self.seed, id);
+        if expires <= now {
+            let removed = self.remove(name, id, now)?;
+            self.count(Count::Deletes, u64::from(removed));
+            return Ok(removed);
+        }
+        let _lock = self.lock(name.shard())?;
+        match self.current(name, id, now, read::READ_HEAD)? {
+            Err(_) => Ok(false),
+            Ok(found) => self.retime(found, name, id, now, expires).map(|()| true),
+        }
+    }
+
+    fn delete(&self, id: Id<'_>) -> Result<bool> {
+        let now = self.writable()?;
+        let removed = self.remove(Name::of(&self.seed, id), id, now)?;
+        self.count(Count::Deletes, u64::from(removed));
+        Ok(removed)
+    }
+
+    fn pop(&self, id: Id<'_>) -> Result<Option<Value>> {
+        let now = self.writable()?;
+        let taken = self.take(Name::of(&self.seed, id), id, now)?;
+        self.count(taken.as_ref().err().copied().unwrap_or(Count::Hits), 1);
+        self.count(Count::Deletes, u64::from(taken.is_ok()));
+        Ok(taken.ok())
+    }
+
+    fn incr(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
+        let now = self.writable()?;
+        let default_ttl = self.with_settings(|s| s.default_ttl)?;
+        self.add_to(id, by, initial.map(|(first, ttl)| (first, ttl.expiry(now, default_ttl))), now)
+    }
+
+    fn invalidate_tag(&self, tag: &str) -> Result<()> {
+        let now = self.writable()?;
+        self.control.invalidate(Scope::Tag(tag), now).doing("can't write the control file")?;
+        self.sync_control()
+    }
+
+    fn clear(&self, namespace: Option<&str>) -> Result<()> {
+        let now = self.writable()?;
+        match namespace {
+            Some(name) => {
+                self.control.invalidate(Scope::Namespace(name), now).doing("can't write the control file")?;
+                self.sync_control()
+            }
+            None => self.clear_all(now),
+        }
+    }
+
+    fn entries(self: Arc<Self>) -> Result<Listing> {
+        self.now()?;
+        Ok(Box::new(entries::Walk::new(self)))
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        self.now()?;
+        let counts = self.control.counts().doing("can't read the control file")?;
+        let totals = self.control.totals().doing("can't read the control file")?;
+        let limits = self.with_settings(|s| Limits {
+            max_entries: s.max_entries,
+            max_bytes: s.max_bytes,
+            min_free_bytes: s.min_free_bytes,
+            min_free_inodes: s.min_free_inodes,
+        })?;
+        let generation = self.control.generation().doing("can't read the control file")?;
+        Ok(Stats {
+            entries: totals.entries,
+            bytes: totals.bytes,
+            payload: totals.payload,
+            limits,
+            generation,
+            reclaimable: self.control.swept().doing("can't read the control file")? < generation,
+            trash: self.control.trash().doing("can't read the control file")? != 0,
+            ..Stats::from_counts(|count| counts[count as usize])
+        })
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.writable()?;
+        self.control.settle();
+        fs::sync_all(self.root()).doing("can't sync the cache's file system")
+    }
+}

@@ -1,0 +1,455 @@
+//! Opening a directory: is it safe, is it a cache, and making it one.
+//!
+//! A directory is refused unless it belongs to the caller (or the caller is root, or asked for group sharing), can't be
+//! written by others, and either has a marker or is empty. Whatever Larder makes gets its mode explicitly, whatever the
+//! umask.
+//!
+//! **Making a cache**, with many processes at it: 1. make `locks` (all get the same file); 2. take its creation byte;
+//! 3. is there a marker now, somebody else was first; 4. make everything else; 5. put the marker in place, by rename,
+//! last. A process that dies in between leaves a directory that holds Larder's own names alone, which the next one
+//! adopts like an empty one.
+
+use std::fs::{DirBuilder, File, Permissions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use crate::clock::{Clock, from_ms};
+use crate::entry::Ttl;
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::file::control::{self, Control};
+use crate::file::evict::Evictor;
+use crate::file::flight::Flights;
+use crate::file::marker::{self, Marker};
+use crate::file::session::{self, Process};
+use crate::file::tree::compress;
+use crate::file::tree::format::Seal;
+use crate::file::tree::layout;
+use crate::file::tree::walk;
+use crate::file::tree::write::Owner;
+use crate::file::{FileBackend, OnEvent, Own};
+use crate::settings::{Access, Change, Compression, Durability, Policy, Settings};
+use crate::sys::fork::PerProcess;
+use crate::sys::fs::{self, Open, Stat};
+
+/// What to open, and how.
+pub(crate) struct Config {
+    pub dir: PathBuf,
+    /// Settings the caller named; they're written to the marker where they differ.
+    pub change: Change,
+    pub access: Option<Access>,
+    pub read_only: bool,
+    pub create: bool,
+    pub shared_memory: bool,
+    pub lock_wait: Duration,
+    pub mac_key: Option<[u8; 32]>,
+    pub compression: Compression,
+    pub on_event: Option<OnEvent>,
+    pub clock: Clock,
+}
+
+const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+    # This directory is a cache made by Larder; backup programs may leave it out.\n\
+    # See https://bford.info/cachedir/ for what this file means.\n";
+
+const README: &str = "This directory is a cache made by Larder.\n\n\
+    Each file below shards/ holds one entry, and may be removed at any time. To empty the\n\
+    cache use `cachectl clear`; to be rid of it, remove the directory as a whole.\n\
+    `cachectl stats` tells what is in it, `cachectl verify` checks it.\n";
+
+/// Opens a cache, and makes it first where that's wanted and needed.
+pub(crate) fn open(config: Config) -> Result<FileBackend> {
+    // Without a trailing slash, which would lead through a link.
+    let config = Config { dir: config.dir.components().collect(), ..config };
+    let at = |e: Error| if e.path().is_some() { e } else { e.at(&config.dir) };
+    let create = config.create && !config.read_only;
+    let root = Arc::new(open_root(&config.dir, create)?);
+    let stat = fs::stat(root.as_fd()).doing("can't look at the directory").map_err(at)?;
+    check_owner(&stat, config.access).map_err(at)?;
+    let marker = match read_marker(root.as_fd(), config.read_only) {
+        Err(e) if e.kind() == ErrorKind::NotFound && create => {
+            make(root.as_fd(), &stat, &config).map_err(at)?;
+            read_marker(root.as_fd(), false)
+        }
+        other => other,
+    };
+    let marker = marker.map_err(at)?;
+    let access = marker.settings.access;
+    if config.access.is_some_and(|wanted| wanted != access) {
+        let text = format!("the cache was made for {access} access, which can't be changed");
+        return Err(at(Error::new(ErrorKind::InvalidOption, text)));
+    }
+    let stat = fs::stat(root.as_fd()).doing("can't look at the directory")?;
+    check_mode(&stat, access).map_err(at)?;
+    check_key(&marker, config.mac_key.as_ref()).map_err(at)?;
+    if !compress::is_built(config.compression) {
+        let text = format!("{:?} is no method of compression of this build", config.compression);
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    }
+
+    let mapped = config.shared_memory && !fs::is_network(root.as_fd()).doing("can't ask for the file system")?;
+    if !config.read_only {
+        // Where it was removed. Those who still hold locks on the old one notice within a second.
+        open_locks(root.as_fd(), access, owner(&stat)).doing("can't open the lock file").map_err(at)?;
+    }
+    let process = Process::open(root.as_fd(), config.read_only, config.lock_wait).map_err(at)?;
+    let opened = match Control::open(&root, !config.read_only, mapped) {
+        Err(e) if !config.read_only && is_lost(&e) => {
+            // Of several who find it so, the first makes it, and is in the others' way from then on.
+            let still_lost = || Control::open(&root, true, mapped).is_err();
+            let remake = || remake_control(root.as_fd(), access, owner(&stat), config.clock.now());
+            process.alone(config.lock_wait, still_lost, remake).map_err(at)?;
+            Control::open(&root, true, mapped)
+        }
+        other => other,
+    };
+    let control = opened.doing("can't open the control file").map_err(at)?;
+    // The settings as of this version or later: read the other way round, a change in between would be missed.
+    let version = control.settings_version().doing("can't read the control file").map_err(at)?;
+    let marker = read_marker(root.as_fd(), config.read_only).map_err(at)?;
+    let now = config.clock.now();
+    let own = Own {
+        process,
+        evictor: Mutex::new(Evictor::default()),
+        flights: Flights::default(),
+        settings: RwLock::new((version, marker.settings)),
+    };
+    let backend = FileBackend {
+        owner: owner(&stat),
+        seal: Seal::new(&marker.seed, config.mac_key.as_ref()),
+        seed: marker.seed,
+        access,
+        lock_wait: config.lock_wait,
+        read_only: config.read_only,
+        may_map: mapped && is_ours(&stat) && config.mac_key.is_none(),
+        compression: config.compression,
+        on_event: config.on_event,
+        dir: config.dir,
+        root,
+        control,
+        own: PerProcess::new(own),
+        clock: config.clock,
+        pulse: AtomicU64::new(now),
+        vanished: AtomicBool::new(false),
+    };
+    if !config.change.is_none() && !backend.read_only {
+        backend.configure(&config.change)?;
+    }
+    Ok(backend)
+}
+
+impl Own {
+    /// Joins an open cache once more, as a forked child does.
+    pub(super) fn open(root: BorrowedFd<'_>, control: &Control, read_only: bool) -> io::Result<Own> {
+        let version = control.settings_version()?;
+        let marker = read_marker(root, read_only)?;
+        Ok(Own {
+            process: Process::open(root, read_only, Duration::from_secs(1))?,
+            evictor: Mutex::new(Evictor::default()),
+            flights: Flights::default(),
+            settings: RwLock::new((version, marker.settings)),
+        })
+    }
+}
+
+impl FileBackend {
+    /// Changes the settings in the marker, for all processes.
+    pub(crate) fn configure(&self, change: &Change) -> Result<Settings> {
+        self.writable()?;
+        let process = &self.own()?.process;
+        process.while_creating(self.lock_wait, || {
+            let old = read_marker(self.root(), false)?;
+            let new = Marker { settings: change.apply(old.settings.clone())?, ..old.clone() };
+            if new != old {
+                write_marker(self.root(), &new, self.owner)?;
+                self.control.settings_changed().doing("can't write the control file")?;
+            }
+            Ok(new.settings)
+        })
+    }
+}
+
+fn open_root(dir: &Path, create: bool) -> Result<OwnedFd> {
+    let describe = |e: io::Error| {
+        let link = std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_symlink());
+        let error = match e.kind() {
+            _ if link => Error::new(ErrorKind::Refused, "it is a symbolic link; give the directory that it leads to"),
+            io::ErrorKind::NotFound => Error::new(ErrorKind::NotFound, "there is no cache"),
+            io::ErrorKind::NotADirectory => Error::new(ErrorKind::Refused, "it is not a directory"),
+            _ => Error::io("can't open the directory", e),
+        };
+        error.at(dir)
+    };
+    match fs::open_root(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && create => {}
+        other => return other.map_err(describe),
+    }
+    make_path(dir).doing("can't make the directory").map_err(|e| e.at(dir))?;
+    fs::open_root(dir).map_err(describe)
+}
+
+/// Makes a directory, and those above it that are missing, with mode 0700 whatever the umask: a level that others can
+/// write lets them swap what lies below.
+fn make_path(dir: &Path) -> io::Result<()> {
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
+        make_path(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        other => other?,
+    }
+    if std::fs::symlink_metadata(dir)?.permissions().mode() & 0o777 != 0o700 {
+        // The umask took from what is the owner's own.
+        std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Whether nobody but this process's user can write here.
+fn is_ours(stat: &Stat) -> bool {
+    stat.uid == fs::effective_uid() && stat.mode & !Access::Private.dir_mode() == 0
+}
+
+fn check_owner(stat: &Stat, access: Option<Access>) -> Result<()> {
+    let me = fs::effective_uid();
+    if stat.uid == me || me == 0 || access == Some(Access::Group) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Refused, format!("it belongs to user {}, not to {me}", stat.uid)))
+}
+
+fn check_key(marker: &Marker, key: Option<&[u8; 32]>) -> Result<()> {
+    let text = match (marker.mac_fingerprint, key) {
+        (None, None) => return Ok(()),
+        (Some(known), Some(key)) if blake3::Hash::from(known) == blake3::Hash::from(fingerprint(key, &marker.seed)) => {
+            return Ok(());
+        }
+        (Some(_), Some(_)) => "the cache was made with another mac_key",
+        (Some(_), None) => "the cache was made with a mac_key, and needs it",
+        (None, Some(_)) => "the cache was made without a mac_key",
+    };
+    Err(Error::new(ErrorKind::WrongKey, text))
+}
+
+/// Tells a key from others, and gives nothing of it away.
+fn fingerprint(key: &[u8; 32], seed: &[u8; 32]) -> [u8; 32] {
+    *blake3::Hasher::new_keyed(key).update(b"larder mac_key fingerprint 1").update(seed).finalize().as_bytes()
+}
+
+fn check_mode(stat: &Stat, access: Access) -> Result<()> {
+    let loose = match access {
+        Access::Private => 0o022,
+        Access::Group => 0o002,
+    };
+    if stat.mode & loose == 0 {
+        return Ok(());
+    }
+    let text = format!("others may write to it (mode {:04o}); chmod it to {:04o}", stat.mode, access.dir_mode());
+    Err(Error::new(ErrorKind::Refused, text))
+}
+
+/// Root works in others' caches as their owner would.
+fn owner(stat: &Stat) -> Owner {
+    (fs::effective_uid() == 0 && stat.uid != 0).then_some((stat.uid, stat.gid))
+}
+
+/// Whether the control file is missing or useless, as against merely unreadable just now.
+fn is_lost(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}
+
+/// `NotFound` where there's no marker.
+pub(super) fn read_marker(root: BorrowedFd<'_>, read_only: bool) -> Result<Marker> {
+    let file = match fs::open(root, layout::MARKER, Open::Read) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::new(ErrorKind::NotFound, "there is no cache (no marker)"));
+        }
+        other => other.doing("can't open the marker")?,
+    };
+    if !fs::stat(file.as_fd()).doing("can't look at the marker")?.regular {
+        return Err(Error::new(ErrorKind::Refused, "its marker is not a file"));
+    }
+    let mut bytes = Vec::new();
+    fs::read_at(file.as_fd(), &mut bytes, marker::MAX_LEN + 1, 0).doing("can't read the marker")?;
+    Marker::decode(&bytes, read_only)
+}
+
+fn write_marker(root: BorrowedFd<'_>, marker: &Marker, owner: Owner) -> Result<()> {
+    let random = fs::random().doing("no random bytes to be had")?;
+    let temp = layout::temp_name(0, random.first_chunk().unwrap_or(&[0; 16]));
+    let bytes = marker.encode()?;
+    let write = || {
+        drop(write_file(root, &temp, &bytes, marker.settings.access, owner)?);
+        fs::rename(root, &temp, layout::MARKER)
+    };
+    write().doing("can't write the marker").inspect_err(|_| {
+        let _ = fs::unlink(root, &temp);
+    })?;
+    fs::sync(root).doing("can't sync the directory")
+}
+
+/// Makes a file, in place of whatever has its name: written through, a planted link would lead elsewhere.
+fn write_file(root: BorrowedFd<'_>, name: &str, bytes: &[u8], access: Access, owner: Owner) -> io::Result<OwnedFd> {
+    fs::unlink(root, name)?;
+    let file = fs::open(root, name, Open::New(access.file_mode()))?;
+    fs::set_mode(file.as_fd(), access.file_mode())?;
+    if let Some((uid, gid)) = owner {
+        fs::set_owner(file.as_fd(), uid, gid)?;
+    }
+    if !bytes.is_empty() {
+        fs::write_all_at(file.as_fd(), &[bytes], 0)?;
+        fs::sync(file.as_fd())?;
+    }
+    Ok(file)
+}
+
+/// Opens the lock file, and makes it first where it's missing. It is never replaced: others may hold locks on it.
+fn open_locks(root: BorrowedFd<'_>, access: Access, owner: Owner) -> io::Result<File> {
+    match fs::open(root, layout::LOCKS, Open::New(access.file_mode())) {
+        Ok(file) => {
+            fs::set_mode(file.as_fd(), access.file_mode())?;
+            if let Some((uid, gid)) = owner {
+                fs::set_owner(file.as_fd(), uid, gid)?;
+            }
+            Ok(File::from(file))
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let file = fs::open(root, layout::LOCKS, Open::Write)?;
+            let stat = fs::stat(file.as_fd())?;
+            if stat.regular && stat.links == 1 { Ok(File::from(file)) } else { Err(io::ErrorKind::InvalidInput.into()) }
+        }
+        Err(e) => Err(e),
+    }
+}
+
+pub(super) fn make_dir(dir: BorrowedFd<'_>, name: &str, access: Access, owner: Owner) -> io::Result<()> {
+    if fs::make_dir(dir, name, access.dir_mode())?
+        && let Some((uid, gid)) = owner
+    {
+        match fs::open(dir, name, Open::Dir) {
+            // Set aside by a clear already.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            made => fs::set_owner(made?.as_fd(), uid, gid)?,
+        }
+    }
+    Ok(())
+}
+
+/// Makes the directory of a shard, where it's missing.
+pub(super) fn make_shard(root: BorrowedFd<'_>, shard: u8, access: Access, owner: Owner) -> io::Result<()> {
+    let shards = match fs::open(root, layout::SHARDS_DIR, Open::Dir) {
+        // In a directory that was removed this fails too.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            make_dir(root, layout::SHARDS_DIR, access, owner)?;
+            fs::open(root, layout::SHARDS_DIR, Open::Dir)?
+        }
+        other => other?,
+    };
+    make_dir(shards.as_fd(), &layout::shard_name(shard), access, owner)
+}
+
+/// Makes a cache out of an empty directory.
+fn make(root: BorrowedFd<'_>, stat: &Stat, config: &Config) -> Result<()> {
+    let access = config.access.unwrap_or_default();
+    let settings = config.change.apply(first_settings(config, access))?;
+    refuse_occupied(root)?;
+    fs::set_mode(root, access.dir_mode()).doing("can't set the directory's mode")?;
+    let owner = owner(stat);
+    let doing = "can't make the cache";
+    let locks = open_locks(root, access, owner).doing("can't make the lock file")?;
+    session::while_creating(&locks, config.lock_wait, || {
+        if fs::stat_at(root, layout::MARKER).doing(doing)?.is_some() {
+            return Ok(());
+        }
+        let fill = || -> io::Result<()> {
+            make_dir(root, layout::SHARDS_DIR, access, owner)?;
+            make_dir(root, layout::TRASH_DIR, access, owner)?;
+            drop(write_file(root, layout::MAINTENANCE, &[], access, owner)?);
+            drop(write_file(root, layout::CACHEDIR_TAG, CACHEDIR_TAG.as_bytes(), access, owner)?);
+            drop(write_file(root, layout::README, README.as_bytes(), access, owner)?);
+            // A new one, so that those who still have an older cache of this directory open notice.
+            remake(root, access, owner, config.clock.now())
+        };
+        fill().doing(doing)?;
+        // All of it must be there once the marker is, whatever a power cut leaves.
+        fs::sync(root).doing("can't sync the directory")?;
+        let seed = fs::random().doing("no random bytes to be had")?;
+        let mac_fingerprint = config.mac_key.as_ref().map(|key| fingerprint(key, &seed));
+        write_marker(root, &Marker { compat: 0, seed, mac_fingerprint, settings }, owner)
+    })
+}
+
+fn first_settings(config: &Config, access: Access) -> Settings {
+    let name = config.dir.file_name().map_or_else(|| "cache".into(), |name| name.to_string_lossy());
+    let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+    Settings {
+        name: if name.is_empty() { "cache".to_owned() } else { name },
+        max_entries: 1_000_000,
+        max_bytes: 1 << 30,
+        min_free_bytes: 0,
+        min_free_inodes: 0,
+        default_ttl: Ttl::Never,
+        policy: Policy::Lru,
+        durability: Durability::Process,
+        access,
+        touch_interval: Duration::from_secs(3600),
+        created: from_ms(config.clock.now()),
+        format: marker::FORMAT,
+    }
+}
+
+/// Refuses a directory that holds anything but what an interrupted creation leaves.
+fn refuse_occupied(root: BorrowedFd<'_>) -> Result<()> {
+    let ours = [
+        layout::LOCKS,
+        layout::CONTROL,
+        layout::MAINTENANCE,
+        layout::CACHEDIR_TAG,
+        layout::README,
+        layout::SHARDS_DIR,
+        layout::TRASH_DIR,
+        layout::MARKER,
+        // A file system's own, at its root.
+        "lost+found",
+    ];
+    let mut stranger = None;
+    fs::list(root, |name| {
+        if !ours.contains(&name) && layout::parse_temp(name).is_none() {
+            stranger = Some(name.to_owned());
+        }
+        stranger.is_none()
+    })
+    .doing("can't list the directory")?;
+    match stranger {
+        None => Ok(()),
+        Some(name) => {
+            Err(Error::new(ErrorKind::Refused, format!("it is neither empty nor a cache: there is {name:?} in it")))
+        }
+    }
+}
+
+/// Replaces a control file that was lost. The caller knows that nobody else has the cache open.
+fn remake_control(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) -> Result<()> {
+    remake(root, access, owner, now).doing("can't make the control file anew")
+}
+
+/// Makes a new control file. Which entries had been cleared is lost with the old one, so none may stay: all that there
+/// are go to the trash first.
+fn remake(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) -> io::Result<()> {
+    make_dir(root, layout::SHARDS_DIR, access, owner)?;
+    make_dir(root, layout::TRASH_DIR, access, owner)?;
+    let shards = fs::open(root, layout::SHARDS_DIR, Open::Dir)?;
+    let trash = fs::open(root, layout::TRASH_DIR, Open::Dir)?;
+    for shard in walk::shards() {
+        let name = layout::shard_name(shard);
+        if fs::stat_at(shards.as_fd(), &name)?.is_some() {
+            let to = layout::trash_name(fs::random()?.first_chunk().unwrap_or(&[0; 16]));
+            fs::rename_between(shards.as_fd(), &name, trash.as_fd(), &to)?;
+        }
+    }
+    control::fill(&write_file(root, layout::CONTROL, &[], access, owner)?, now)
+}

@@ -1,0 +1,607 @@
+//! Pruning: everything that is due, over the whole cache, in one global order and constant memory.
+//!
+//! Two passes over the tree. The first removes what can be told from an entry alone: leftovers, damage, cleared,
+//! expired, too old, idle for too long; and counts each shard anew. The second brings what is left down to the limits:
+//! it gathers the [`BATCH`] entries that should go first over all shards, removes as many of them as needed, in order,
+//! and starts again behind the last of them while that wasn't enough. So the order is exact and global, and memory
+//! doesn't grow with the cache; a pass costs 2 µs an entry and yields up to [`BATCH`] removals of some 100 µs each.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crate::backend::Backend;
+use crate::clock::{SLACK_MS, duration_ms};
+use crate::error::{Doing, Result};
+use crate::file::tree::format::Damage;
+use crate::file::tree::layout::{self, Name};
+use crate::file::tree::read::{self, Found, Miss};
+use crate::file::tree::walk::{self, Listed};
+use crate::file::{FileBackend, charged};
+use crate::settings::Policy;
+use crate::stats::Count;
+use crate::sys::fs::{self, Stat};
+
+/// How many entries the second pass remembers at a time (some 5 MiB).
+const BATCH: usize = 65_536;
+
+/// Why something is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A temporary file whose writer is dead.
+    Leftover,
+    /// A damaged entry.
+    Corrupt,
+    /// Invalidated by a clear, a tag or its namespace.
+    Cleared,
+    /// Its time is over.
+    Expired,
+    /// Set longer ago than asked for.
+    OlderThan,
+    /// Not used for longer than asked for.
+    Idle,
+    /// Over the limit of entries.
+    Entries,
+    /// Over the limit of bytes.
+    Bytes,
+    /// The file system has too little left.
+    FreeSpace,
+}
+
+impl Reason {
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Leftover => "leftover",
+            Reason::Corrupt => "corrupt",
+            Reason::Cleared => "cleared",
+            Reason::Expired => "expired",
+            Reason::OlderThan => "older_than",
+            Reason::Idle => "idle",
+            Reason::Entries => "entries",
+            Reason::Bytes => "bytes",
+            Reason::FreeSpace => "free_space",
+        }
+    }
+
+    fn count(self) -> Option<Count> {
+        match self {
+            Reason::Leftover | Reason::Cleared => None,
+            Reason::Corrupt => Some(Count::CorruptRemoved),
+            Reason::Expired => Some(Count::Expired),
+            Reason::OlderThan | Reason::Idle => Some(Count::Deletes),
+            Reason::Entries => Some(Count::EvictedEntries),
+            Reason::Bytes => Some(Count::EvictedBytes),
+            Reason::FreeSpace => Some(Count::EvictedFreeSpace),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Something that is about to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Removal<'a> {
+    /// Its key, where it could be read.
+    pub key: Option<&'a [u8]>,
+    /// Its namespace, empty for none.
+    pub namespace: &'a str,
+    /// Where it rests, as a path below the cache's directory.
+    pub place: &'a str,
+    /// Why it goes.
+    pub reason: Reason,
+    /// Bytes charged for it.
+    pub bytes: u64,
+}
+
+/// Entries, and the bytes charged for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tally {
+    /// How many.
+    pub entries: u64,
+    /// Bytes charged.
+    pub bytes: u64,
+}
+
+impl Tally {
+    fn add(&mut self, bytes: u64) {
+        self.entries += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn take(&mut self, bytes: u64) {
+        self.entries = self.entries.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+type OnRemove<'a> = Box<dyn Fn(&Removal<'_>) -> bool + 'a>;
+type OnExamine<'a> = Box<dyn Fn(u64) -> bool + 'a>;
+
+/// What [`Cache::prune`](crate::Cache::prune) removes.
+///
+/// Without a rule: leftovers, damaged, cleared and expired entries, and down to the cache's own limits. With rules,
+/// what they name, and leftovers, damaged and cleared entries.
+#[derive(Default)]
+#[must_use]
+pub struct Prune<'a> {
+    expired: bool,
+    older_than: Option<Duration>,
+    idle: Option<Duration>,
+    max_entries: Option<u64>,
+    max_bytes: Option<u64>,
+    min_free_bytes: Option<u64>,
+    min_free_inodes: Option<u64>,
+    dry_run: bool,
+    deadline: Option<Duration>,
+    on_remove: Option<OnRemove<'a>>,
+    on_examine: Option<OnExamine<'a>>,
+}
+
+impl<'a> Prune<'a> {
+    /// No rule.
+    pub fn new() -> Prune<'a> {
+        Prune::default()
+    }
+
+    /// Entries whose time is over.
+    pub fn expired(mut self) -> Self {
+        self.expired = true;
+        self
+    }
+
+    /// Entries set longer ago than this.
+    pub fn older_than(mut self, age: Duration) -> Self {
+        self.older_than = Some(age);
+        self
+    }
+
+    /// Entries not used for longer than this, to within `touch_interval`. With policies other than LRU no use is
+    /// recorded, and this goes by the time of creation.
+    pub fn idle(mut self, age: Duration) -> Self {
+        self.idle = Some(age);
+        self
+    }
+
+    /// Down to this many entries; the policy's worst go first.
+    pub fn max_entries(mut self, n: u64) -> Self {
+        self.max_entries = Some(n);
+        self
+    }
+
+    /// Down to this many charged bytes.
+    pub fn max_bytes(mut self, n: u64) -> Self {
+        self.max_bytes = Some(n);
+        self
+    }
+
+    /// Until the file system has this many bytes free.
+    pub fn min_free_bytes(mut self, n: u64) -> Self {
+        self.min_free_bytes = Some(n);
+        self
+    }
+
+    /// Until the file system has this many inodes free.
+    pub fn min_free_inodes(mut self, n: u64) -> Self {
+        self.min_free_inodes = Some(n);
+        self
+    }
+
+    /// Removes nothing, and reports what would be removed. Default: false.
+    pub fn dry_run(mut self, yes: bool) -> Self {
+        self.dry_run = yes;
+        self
+    }
+
+    /// Stops after this long; the report then says that it isn't finished. Default: none.
+    pub fn deadline(mut self, after: Duration) -> Self {
+        self.deadline = Some(after);
+        self
+    }
+
+    /// Called before each removal; returns whether to go on. Default: goes on.
+    pub fn on_remove(mut self, call: impl Fn(&Removal<'_>) -> bool + 'a) -> Self {
+        self.on_remove = Some(Box::new(call));
+        self
+    }
+
+    /// Called with the number of entries looked at so far, once for each; returns whether to go on. For progress, and
+    /// to stop where nothing is removed. Default: goes on.
+    pub fn on_examine(mut self, call: impl Fn(u64) -> bool + 'a) -> Self {
+        self.on_examine = Some(Box::new(call));
+        self
+    }
+
+    fn has_no_rule(&self) -> bool {
+        let sizes = [self.max_entries, self.max_bytes, self.min_free_bytes, self.min_free_inodes];
+        !self.expired && self.older_than.is_none() && self.idle.is_none() && sizes.iter().all(Option::is_none)
+    }
+}
+
+impl fmt::Debug for Prune<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prune").field("expired", &self.expired).field("dry_run", &self.dry_run).finish_non_exhaustive()
+    }
+}
+
+/// What a prune did, or with `dry_run` would have done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PruneReport {
+    /// What was removed, by reason.
+    pub removed: BTreeMap<Reason, Tally>,
+    /// What is left.
+    pub kept: Tally,
+    /// Entries and leftovers looked at.
+    pub examined: u64,
+    /// False: the deadline came, or `on_remove` or `on_examine` asked to stop.
+    pub finished: bool,
+    /// Nothing was removed; this is what would have been.
+    pub dry_run: bool,
+}
+
+/// An entry in the order of the second pass.
+#[derive(Clone, Copy)]
+struct Ranked {
+    /// Later for what goes later: living, from the future, then by the policy, then by name.
+    order: (bool, bool, u64, Name),
+    name: Name,
+    seen: Stat,
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Ranked) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Ranked {}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Ranked) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Ranked) -> Ordering {
+        self.order.cmp(&other.order)
+    }
+}
+
+struct Run<'a> {
+    store: &'a FileBackend,
+    rules: &'a Prune<'a>,
+    everything: bool,
+    now: u64,
+    start: Instant,
+    report: PruneReport,
+    stopped: bool,
+}
+
+impl FileBackend {
+    /// Removes what is due. See [`Prune`].
+    pub(crate) fn prune(&self, rules: &Prune<'_>) -> Result<PruneReport> {
+        let now = if rules.dry_run { self.now()? } else { self.writable()? };
+        let report = PruneReport { dry_run: rules.dry_run, ..PruneReport::default() };
+        let everything = rules.has_no_rule();
+        let generation = self.control.generation().doing("can't read the control file")?;
+        let mut run = Run { store: self, rules, everything, now, start: Instant::now(), report, stopped: false };
+        run.trash()?;
+        for shard in walk::shards() {
+            if run.stopped {
+                break;
+            }
+            run.shard(shard)?;
+        }
+        run.limits()?;
+        run.report.finished = !run.stopped;
+        if run.stopped {
+            // What wasn't looked at is kept too.
+            let totals = self.control.totals().doing("can't read the control file")?;
+            let removed = run.report.removed.iter().filter(|(reason, _)| rules.dry_run && **reason != Reason::Leftover);
+            let mut kept = Tally { entries: totals.entries, bytes: totals.bytes };
+            for (_, tally) in removed {
+                kept.entries = kept.entries.saturating_sub(tally.entries);
+                kept.bytes = kept.bytes.saturating_sub(tally.bytes);
+            }
+            run.report.kept = kept;
+        }
+        if run.report.finished && !rules.dry_run {
+            self.control.set_swept(generation).doing("can't write the control file")?;
+        }
+        trace!(examined = run.report.examined, kept = run.report.kept.entries, "prune");
+        Ok(run.report)
+    }
+}
+
+impl Run<'_> {
+    fn trash(&mut self) -> Result<()> {
+        let (store, dry_run) = (self.store, self.rules.dry_run);
+        store.empty_trash(usize::MAX, dry_run, |place, bytes| {
+            self.agree(&Removal { key: None, namespace: "", place, reason: Reason::Cleared, bytes })
+        })?;
+        Ok(())
+    }
+
+    fn late(&self) -> bool {
+        self.rules.deadline.is_some_and(|after| self.start.elapsed() >= after)
+    }
+
+    /// Whether to look at one more entry.
+    fn go_on(&mut self) -> bool {
+        let asked = self.rules.on_examine.as_ref().is_none_or(|call| call(self.report.examined));
+        self.stopped |= !asked || self.late();
+        !self.stopped
+    }
+
+    /// Asks whether to remove something, and tallies it if so.
+    fn agree(&mut self, removal: &Removal<'_>) -> bool {
+        if self.stopped || self.late() || !self.rules.on_remove.as_ref().is_none_or(|call| call(removal)) {
+            self.stopped = true;
+            return false;
+        }
+        self.report.removed.entry(removal.reason).or_default().add(removal.bytes);
+        true
+    }
+
+    fn shard(&mut self, shard: u8) -> Result<()> {
+        let Some(dir) = self.store.shard_dir(shard)? else {
+            // It may still be counted: somebody removed it by hand.
+            return self.recount(shard);
+        };
+        let mut kept = Tally::default();
+        for listed in walk::shard(self.store.root(), shard).doing("can't list a shard")? {
+            self.report.examined += 1;
+            if !self.go_on() {
+                return Ok(());
+            }
+            match listed {
+                Listed::Entry(name) => {
+                    if let Some(bytes) = self.entry(name)? {
+                        kept.add(bytes);
+                    }
+                }
+                Listed::Temp(session, name) => self.temp(shard, &dir, session, &name)?,
+                Listed::Foreign(_) => {}
+            }
+        }
+        self.report.kept.entries += kept.entries;
+        self.report.kept.bytes = self.report.kept.bytes.saturating_add(kept.bytes);
+        self.recount(shard)
+    }
+
+    fn recount(&self, shard: u8) -> Result<()> {
+        if self.rules.dry_run {
+            return Ok(());
+        }
+        let _lock = self.store.lock(shard)?;
+        self.store.recount(shard)
+    }
+
+    fn temp(&mut self, shard: u8, dir: &OwnedFd, session: u64, name: &str) -> Result<()> {
+        if self.store.own()?.process.is_alive(self.store.root(), session).doing("can't ask for a session")? {
+            return Ok(());
+        }
+        let stat = fs::stat_at(dir.as_fd(), name).doing("can't look at a leftover")?;
+        let Some(stat) = stat.filter(|stat| stat.regular) else { return Ok(()) };
+        let place = format!("{}/{name}", layout::shard_path(shard));
+        let removal =
+            Removal { key: None, namespace: "", place: &place, reason: Reason::Leftover, bytes: charged(stat.size) };
+        if self.agree(&removal) && !self.rules.dry_run {
+            self.store.sweep_temp(dir, session, name)?;
+        }
+        Ok(())
+    }
+
+    /// Removes an entry that is due by itself. Gives back the bytes of one that stays.
+    fn entry(&mut self, name: Name) -> Result<Option<u64>> {
+        let place = name.path();
+        let (reason, stat, found) = match read::load(self.store.root(), &place, &self.store.seal, read::READ_HEAD) {
+            Ok(found) => match self.due(&found)? {
+                Some(reason) => (reason, found.stat, Some(found)),
+                None => return Ok(Some(charged(found.stat.size))),
+            },
+            Err(Miss::Damaged(Damage::Version | Damage::Seal, stat)) => return Ok(Some(charged(stat.size))),
+            Err(Miss::Damaged(_, stat)) => (Reason::Corrupt, stat, None),
+            Err(Miss::Absent | Miss::Foreign | Miss::Io(_)) => return Ok(None),
+        };
+        let id = found.as_ref().and_then(Found::id);
+        let bytes = charged(stat.size);
+        let removal = Removal {
+            key: id.map(|id| id.key),
+            namespace: id.map_or("", |id| id.namespace),
+            place: &place,
+            reason,
+            bytes,
+        };
+        if !self.agree(&removal) {
+            return Ok(Some(bytes));
+        }
+        if self.rules.dry_run || self.remove(name, &stat, reason)? {
+            return Ok(None);
+        }
+        self.take_back(reason, bytes);
+        Ok(Some(bytes))
+    }
+
+    /// It was agreed on, but changed before it could be removed.
+    fn take_back(&mut self, reason: Reason, bytes: u64) {
+        if let Some(tally) = self.report.removed.get_mut(&reason) {
+            tally.take(bytes);
+            if tally.entries == 0 {
+                self.report.removed.remove(&reason);
+            }
+        }
+    }
+
+    fn due(&self, found: &Found) -> Result<Option<Reason>> {
+        let past =
+            |time: u64, age: Option<Duration>| age.is_some_and(|age| time.saturating_add(duration_ms(age)) < self.now);
+        Ok(match self.store.invalid(found, self.now).doing("can't read the control file")? {
+            Some(Count::MissCleared) => Some(Reason::Cleared),
+            Some(Count::MissExpired)
+                if (self.everything || self.rules.expired) && found.header.facts.gone_at() <= self.now =>
+            {
+                Some(Reason::Expired)
+            }
+            _ if past(found.header.facts.created, self.rules.older_than) => Some(Reason::OlderThan),
+            _ if past(found.stat.atime, self.rules.idle) => Some(Reason::Idle),
+            _ => None,
+        })
+    }
+
+    /// Removes an entry if it's still what was seen, and still due.
+    fn remove(&self, name: Name, seen: &Stat, reason: Reason) -> Result<bool> {
+        if reason == Reason::Corrupt {
+            return self.store.remove_damaged(name, seen);
+        }
+        let lock = self.store.lock(name.shard())?;
+        let still = match read::load(self.store.root(), &name.path(), &self.store.seal, read::READ_HEAD) {
+            // A touch leaves the file and changes the expiry in it.
+            Ok(found) => found.stat.ino == seen.ino && self.due(&found)? == Some(reason),
+            Err(_) => false,
+        };
+        let gone = still && self.store.unlink(name, seen)?;
+        drop(lock);
+        self.count(gone, reason);
+        Ok(gone)
+    }
+
+    fn count(&self, gone: bool, reason: Reason) {
+        if let (true, Some(count)) = (gone, reason.count()) {
+            self.store.count(count, 1);
+        }
+    }
+
+    /// The second pass.
+    fn limits(&mut self) -> Result<()> {
+        let (settings, everything) = (self.store.settings()?, self.everything);
+        let limit = |rule: Option<u64>, own: u64| rule.or((everything && own > 0).then_some(own));
+        let max_entries = limit(self.rules.max_entries, settings.max_entries);
+        let max_bytes = limit(self.rules.max_bytes, settings.max_bytes);
+        let min_free_bytes = limit(self.rules.min_free_bytes, settings.min_free_bytes);
+        let min_free_inodes = limit(self.rules.min_free_inodes, settings.min_free_inodes);
+        let room = fs::room(self.store.root()).doing("can't ask for free space")?;
+        // Unlinked files give their room back late on some file systems: what is removed here is reckoned with instead.
+        let mut short_bytes = min_free_bytes.map_or(0, |want| want.saturating_sub(room.free_bytes));
+        let mut short_inodes = match (min_free_inodes, room.total_inodes) {
+            (Some(want), 1..) => want.saturating_sub(room.free_inodes),
+            _ => 0,
+        };
+        let over = |kept: Tally, short: bool| {
+            if max_entries.is_some_and(|max| kept.entries > max) {
+                Some(Reason::Entries)
+            } else if max_bytes.is_some_and(|max| kept.bytes > max) {
+                Some(Reason::Bytes)
+            } else {
+                short.then_some(Reason::FreeSpace)
+            }
+        };
+        let mut behind = None;
+        while !self.stopped && over(self.report.kept, short_bytes > 0 || short_inodes > 0).is_some() {
+            let batch = self.worst(settings.policy, behind)?;
+            let Some(last) = batch.last() else { break };
+            behind = Some(*last);
+            for ranked in batch {
+                let Some(reason) = over(self.report.kept, short_bytes > 0 || short_inodes > 0) else { break };
+                if self.stopped {
+                    break;
+                }
+                if self.evict(&ranked, reason)? {
+                    let bytes = charged(ranked.seen.size);
+                    self.report.kept.take(bytes);
+                    short_bytes = short_bytes.saturating_sub(bytes);
+                    short_inodes = short_inodes.saturating_sub(1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries that should go first of all behind `behind`, in order.
+    fn worst(&mut self, policy: Policy, behind: Option<Ranked>) -> Result<Vec<Ranked>> {
+        let mut heap = BinaryHeap::with_capacity(BATCH + 1);
+        for shard in walk::shards() {
+            let Some(dir) = self.store.shard_dir(shard)? else { continue };
+            for listed in walk::shard(self.store.root(), shard).doing("can't list a shard")? {
+                let Listed::Entry(name) = listed else { continue };
+                let Some(stat) = fs::stat_at(dir.as_fd(), &name.file_name()).doing("can't look at an entry")? else {
+                    continue;
+                };
+                // A dry run has left what the first pass would have removed.
+                if !stat.regular || (self.rules.dry_run && self.would_be_gone(name)?) {
+                    continue;
+                }
+                let living = stat.mtime > self.now || !self.is_gone(name);
+                let order = match policy {
+                    Policy::Lru | Policy::Fifo => {
+                        (living, stat.atime > self.now.saturating_add(SLACK_MS), stat.atime, name)
+                    }
+                    // Names are hashes, so their order is as good as chance, and the same in each round.
+                    Policy::Random => (living, false, 0, name),
+                };
+                let ranked = Ranked { order, name, seen: stat };
+                if behind.is_none_or(|behind| ranked > behind) {
+                    heap.push(ranked);
+                    if heap.len() > BATCH {
+                        heap.pop();
+                    }
+                }
+            }
+        }
+        Ok(heap.into_sorted_vec())
+    }
+
+    fn would_be_gone(&self, name: Name) -> Result<bool> {
+        match read::load(self.store.root(), &name.path(), &self.store.seal, read::READ_HEAD) {
+            Ok(found) => self.due(&found).map(|reason| reason.is_some()),
+            Err(Miss::Damaged(damage, _)) => Ok(!matches!(damage, Damage::Version | Damage::Seal)),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Whether an entry's own word says what its times hint at: that it has expired.
+    fn is_gone(&self, name: Name) -> bool {
+        let found = read::load(self.store.root(), &name.path(), &self.store.seal, read::READ_HEAD);
+        found.is_ok_and(|found| found.header.facts.gone_at() <= self.now)
+    }
+
+    /// Evicts an entry for a limit, unless it was used or replaced since it was ranked.
+    fn evict(&mut self, ranked: &Ranked, reason: Reason) -> Result<bool> {
+        let place = ranked.name.path();
+        let found = read::load(self.store.root(), &place, &self.store.seal, read::READ_HEAD).ok();
+        let id = found.as_ref().and_then(Found::id);
+        let bytes = charged(ranked.seen.size);
+        let removal = Removal {
+            key: id.map(|id| id.key),
+            namespace: id.map_or("", |id| id.namespace),
+            place: &place,
+            reason,
+            bytes,
+        };
+        if !self.agree(&removal) {
+            return Ok(false);
+        }
+        if self.rules.dry_run {
+            return Ok(true);
+        }
+        let lock = self.store.lock(ranked.name.shard())?;
+        let gone = self.store.unlink_unused(ranked.name, &ranked.seen)?;
+        drop(lock);
+        self.count(gone, reason);
+        if !gone {
+            self.take_back(reason, bytes);
+        }
+        Ok(gone)
+    }
+}

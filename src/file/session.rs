@@ -1,0 +1,191 @@
+//! What one process holds of a cache: its locks, and the session that says whether it's still alive.
+//!
+//! A session is a number never used before and a byte lock at that offset of the control file. The kernel gives the
+//! lock up when the process dies, however it dies, so *held* means *alive*: across containers, and without pids, which
+//! are reused and mean different processes in different namespaces.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::time::Duration;
+
+use crate::clock::Wait;
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::file::control::Control;
+use crate::file::tree::layout::{CONTROL, LOCKS, SHARDS};
+use crate::sys::fork::Private;
+use crate::sys::fs::{self, Open};
+use crate::sys::lock::{self, Hold};
+
+/// The byte of `locks` that every process which has the cache open holds shared.
+const OPENERS: u64 = 1 << 62;
+/// Where the bytes of `locks` begin that leaders hold, one per key in flight.
+pub(crate) const LEADERS: u64 = 1 << 61;
+/// The byte of `locks` that whoever makes the cache holds.
+const CREATION: u64 = OPENERS + 1;
+
+/// The locks of one process.
+pub(crate) struct Process {
+    locks: Private,
+    /// In front of the creation byte.
+    creation: Mutex<()>,
+    /// In front of the byte locks: two threads of one process share their descriptor, and so don't exclude each other.
+    shards: Box<[Mutex<()>; SHARDS]>,
+    session: OnceLock<Session>,
+    /// What random names and nonces are drawn from: a key of the kernel's, and how often it was used.
+    entropy: ([u8; 32], AtomicU64),
+}
+
+struct Session {
+    /// Held, not read: its lock is what counts.
+    _control: Private,
+    id: u64,
+}
+
+impl Process {
+    /// Joins those who have the cache open. Waits up to `bound` for somebody who has it to himself.
+    pub(crate) fn open(root: BorrowedFd<'_>, read_only: bool, bound: Duration) -> Result<Process> {
+        let how = if read_only { Open::Read } else { Open::Write };
+        let locks = Private::new(File::from(fs::open(root, LOCKS, how).doing("can't open the lock file")?));
+        wait_for(&locks, OPENERS, Hold::Shared, bound, "another process is remaking this cache")?;
+        let shards = Box::new(std::array::from_fn(|_| Mutex::new(())));
+        let key = fs::random().doing("no random bytes to be had")?;
+        Ok(Process {
+            locks,
+            creation: Mutex::new(()),
+            shards,
+            session: OnceLock::new(),
+            entropy: (key, AtomicU64::new(0)),
+        })
+    }
+
+    /// No longer counts as one who has the cache open.
+    pub(crate) fn leave(&self) {
+        // It can't fail for a byte that is held; if it did, the lock would end with the process.
+        let _ = lock::unlock(self.locks.as_fd(), OPENERS);
+    }
+
+    /// Whether `ino` is the lock file's.
+    pub(crate) fn has_locks(&self, ino: u64) -> io::Result<bool> {
+        Ok(fs::stat(self.locks.as_fd())?.ino == ino)
+    }
+
+    /// Runs `work` while nobody else has the cache open, if it is still `needed` once nobody else is about to.
+    pub(crate) fn alone(
+        &self,
+        bound: Duration,
+        needed: impl Fn() -> bool,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let why = "the control file is lost, and other processes still have the cache open";
+        self.leave();
+        self.while_creating(bound, || {
+            if !needed() {
+                return wait_for(&self.locks, OPENERS, Hold::Shared, bound, why);
+            }
+            wait_for(&self.locks, OPENERS, Hold::Exclusive, bound, why)?;
+            let outcome = work();
+            // From exclusive to shared, which nobody can be in the way of.
+            wait_for(&self.locks, OPENERS, Hold::Shared, bound, why)?;
+            outcome
+        })
+    }
+
+    /// Runs `work` while holding the right to change the marker.
+    pub(crate) fn while_creating<T>(&self, bound: Duration, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let _mutex = self.creation.lock().unwrap_or_else(PoisonError::into_inner);
+        while_creating(&self.locks, bound, work)
+    }
+
+    /// This process's session number; taken at the first call.
+    pub(crate) fn session(&self, root: BorrowedFd<'_>, control: &Control) -> io::Result<u64> {
+        if let Some(session) = self.session.get() {
+            return Ok(session.id);
+        }
+        let file = Private::new(File::from(fs::open(root, CONTROL, Open::Write)?));
+        let id = control.next_session()?;
+        if !lock::try_lock(file.as_fd(), id, Hold::Exclusive)? {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        // Where two threads came here at once, the first one's session serves both.
+        Ok(self.session.get_or_init(|| Session { _control: file, id }).id)
+    }
+
+    /// 32 bytes that nobody can guess: BLAKE3 as a generator, at a fifth of what the kernel's own costs.
+    pub(crate) fn random(&self) -> [u8; 32] {
+        let (key, used) = &self.entropy;
+        *blake3::keyed_hash(key, &used.fetch_add(1, Ordering::Relaxed).to_le_bytes()).as_bytes()
+    }
+
+    /// Whether the process that took a session number still lives.
+    pub(crate) fn is_alive(&self, root: BorrowedFd<'_>, id: u64) -> io::Result<bool> {
+        if self.session.get().is_some_and(|own| own.id == id) {
+            return Ok(true);
+        }
+        lock::is_held(fs::open(root, CONTROL, Open::Read)?.as_fd(), id)
+    }
+
+    /// Locks a shard for changes, waiting up to `bound`.
+    pub(crate) fn lock(&self, shard: u8, bound: Duration) -> Result<ShardLock<'_>> {
+        let mut wait = Wait::new(bound);
+        loop {
+            if let Some(lock) = self.try_lock(shard)? {
+                return Ok(lock);
+            }
+            if !wait.again() {
+                return Err(Error::new(ErrorKind::Busy, format!("shard {shard:02x} was locked for over {bound:?}")));
+            }
+        }
+    }
+
+    /// Locks a shard if nobody has it locked.
+    pub(crate) fn try_lock(&self, shard: u8) -> Result<Option<ShardLock<'_>>> {
+        let mutex = match self.shards[usize::from(shard)].try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+        };
+        let held = lock::try_lock(self.locks.as_fd(), u64::from(shard), Hold::Exclusive).doing("can't lock a shard")?;
+        Ok(held.then(|| ShardLock { locks: &self.locks, shard, _mutex: mutex }))
+    }
+}
+
+/// The exclusive right to change the names of one shard and their counts. Readers need none.
+pub(crate) struct ShardLock<'a> {
+    locks: &'a File,
+    shard: u8,
+    _mutex: MutexGuard<'a, ()>,
+}
+
+impl Drop for ShardLock<'_> {
+    fn drop(&mut self) {
+        // It can't fail for a byte that is held; if it did, the lock would end with the process.
+        let _ = lock::unlock(self.locks.as_fd(), u64::from(self.shard));
+    }
+}
+
+/// Runs `work` while holding the byte that only one creator of a cache can hold.
+pub(crate) fn while_creating<T>(locks: &File, bound: Duration, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    struct Unlock<'a>(&'a File);
+    impl Drop for Unlock<'_> {
+        fn drop(&mut self) {
+            // It can't fail for a byte that is held; if it did, the lock would end with the process.
+            let _ = lock::unlock(self.0.as_fd(), CREATION);
+        }
+    }
+    wait_for(locks, CREATION, Hold::Exclusive, bound, "another process is making or changing this cache")?;
+    let _unlock = Unlock(locks);
+    work()
+}
+
+fn wait_for(locks: &File, offset: u64, hold: Hold, bound: Duration, why: &'static str) -> Result<()> {
+    let mut wait = Wait::new(bound);
+    while !lock::try_lock(locks.as_fd(), offset, hold).doing("can't lock the directory")? {
+        if !wait.again() {
+            return Err(Error::new(ErrorKind::Busy, why));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! Values that are written and read piece by piece.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::backend::{Backend, Condition, Reading, Writing};
+use crate::entry::{Extra, Facts, Meta, NEVER, SetOptions, Ttl};
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::file::change::{self, NewEntry, halves};
+use crate::file::tree::format::{self, Damage, MAX_VALUE_LEN, ValueHasher};
+use crate::file::tree::layout::Name;
+use crate::file::tree::read::{Found, Miss};
+use crate::file::tree::write::Draft;
+use crate::file::{FileBackend, charged, check_size};
+use crate::key::Id;
+use crate::stats::Count;
+use crate::sys::fs;
+
+/// How much is read at a time to check a value.
+const PIECE: usize = 1 << 20;
+
+/// A value on its way into its shard.
+struct FileWriter {
+    store: Arc<FileBackend>,
+    // Who it will be.
+    namespace: String,
+    version: u64,
+    key: Vec<u8>,
+    /// All but its times, which start with the commit.
+    facts: Facts,
+    ttl: Ttl,
+    extra: Extra,
+    // What it was when it began: a clear since then is a clear of this too.
+    generation: u64,
+    // What there is of it.
+    draft: Draft,
+    head_len: u64,
+    hasher: ValueHasher,
+    len: u64,
+    max_bytes: u64,
+}
+
+impl FileBackend {
+    pub(super) fn start_writer(self: Arc<Self>, id: Id<'_>, options: &SetOptions) -> Result<Box<dyn Writing>> {
+        let now = self.writable()?;
+        let max_bytes = self.with_settings(|s| s.max_bytes)?;
+        // The ttl runs from the commit on.
+        let facts = change::facts(options, now, NEVER);
+        let name = Name::of(&self.seed, id);
+        let generation = self.control.generation().doing("can't read the control file")?;
+        let head_len = NewEntry::new(id, facts, &options.extra, &[])?.size();
+        check_size(head_len, max_bytes)?;
+        let (temp, nonce) = halves(&self.own()?.process.random());
+        let draft = self.start_draft(name.shard(), &temp)?;
+        Ok(Box::new(FileWriter {
+            namespace: id.namespace.to_owned(),
+            version: id.version,
+            key: id.key.to_vec(),
+            facts: Facts { nonce: u128::from_le_bytes(nonce), ..facts },
+            ttl: options.ttl,
+            extra: options.extra.clone(),
+            generation,
+            draft,
+            head_len,
+            hasher: self.seal.value_hasher(),
+            len: 0,
+            max_bytes,
+            store: self,
+        }))
+    }
+}
+
+impl io::Write for FileWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = self.len + bytes.len() as u64;
+        if len > MAX_VALUE_LEN {
+            let text = format!("the value has over {MAX_VALUE_LEN} bytes");
+            return Err(Error::new(ErrorKind::TooLarge, text).into());
+        }
+        check_size(self.head_len + len, self.max_bytes)?;
+        let write = || self.draft.write(&[bytes], self.head_len + self.len);
+        match write() {
+            Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                // Room is made once, as for a set.
+                let id = Id::new(&self.namespace, self.version, &self.key)?;
+                if !self.store.make_room_on_disk(bytes.len() as u64, Name::of(&self.store.seed, id))? {
+                    return Err(e);
+                }
+                write()?;
+            }
+            other => other?,
+        }
+        self.hasher.update(bytes);
+        self.len = len;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Writing for FileWriter {
+    fn commit(self: Box<Self>, condition: Condition) -> Result<bool> {
+        let FileWriter {
+            store,
+            namespace,
+            version,
+            key,
+            facts,
+            ttl,
+            extra,
+            generation,
+            draft,
+            head_len,
+            hasher,
+            len,
+            ..
+        } = *self;
+        let now = store.now()?;
+        let expires = ttl.expiry(now, store.default_ttl());
+        let id = Id::new(&namespace, version, &key)?;
+        let name = Name::of(&store.seed, id);
+        let new = NewEntry::new(id, Facts { created: now, expires, ..facts }, &extra, &[])?;
+        if new.facts.expires <= now {
+            return store.store_nothing(&new, condition);
+        }
+        let header = new.header(generation, new.facts.nonce, len);
+        let head = format::encode_head(&store.seal, &header, new.meta(), id, &hasher.finish());
+        let finish = || {
+            draft.write(&[&head], 0)?;
+            draft.set_times(now, new.facts.gone_at())
+        };
+        finish().doing("can't write an entry")?;
+        store.sync_draft(&draft)?;
+        let size = head_len + len;
+        let lock = store.lock(name.shard())?;
+        let cleared =
+            store.control.is_cleared(generation, &namespace, &extra.tags).doing("can't read the control file")?;
+        if cleared || !store.holds(condition, name, &new)? {
+            return Ok(false);
+        }
+        store.void_lease(name)?;
+        if !store.publish(draft, size, name, lock)? {
+            return Ok(false);
+        }
+        store.count(Count::Sets, 1);
+        let _ = store.make_room(charged(size));
+        Ok(true)
+    }
+}
+
+/// A checked value that stays in its file.
+struct FileReader {
+    file: OwnedFd,
+    start: u64,
+    meta: Meta,
+}
+
+impl Reading for FileReader {
+    fn meta(&self) -> Meta {
+        self.meta.clone()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let left = usize::try_from(self.meta.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let n = buf.len().min(left);
+        if n == 0 {
+            // The offset may be beyond what a file can have.
+            return Ok(0);
+        }
+        fs::read_slice_at(self.file.as_fd(), &mut buf[..n], self.start.saturating_add(offset))
+    }
+}
+
+impl FileBackend {
+    /// Checks a value piece by piece, and leaves it where it is.
+    pub(super) fn open_reader(&self, found: Found) -> Result<Box<dyn Reading>, Miss> {
+        if self.seal.is_mac() || found.header.compression != 0 {
+            return Ok(Box::new(found.value(&self.seal, false)?));
+        }
+        let stat = found.stat;
+        let (start, len) = (found.header.head_len() as u64, found.header.value_len);
+        let mut hasher = self.seal.value_hasher();
+        let mut piece = Vec::with_capacity(PIECE);
+        let mut at = 0;
+        while at < len {
+            piece.clear();
+            let want = usize::try_from(len - at).unwrap_or(PIECE).min(PIECE);
+            fs::read_at(found.fd(), &mut piece, want, start + at).map_err(Miss::Io)?;
+            if piece.len() < want {
+                return Err(Miss::Damaged(Damage::Short, stat));
+            }
+            hasher.update(&piece);
+            at += want as u64;
+        }
+        format::check_sum(found.value_sum(), &hasher.finish()).map_err(|damage| Miss::Damaged(damage, stat))?;
+        let meta = found.header.facts.meta(len, found.extra.as_ref().unwrap_or(&Extra::default()));
+        Ok(Box::new(FileReader { file: found.into_file(), start, meta }))
+    }
+}

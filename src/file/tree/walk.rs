@@ -1,0 +1,40 @@
+//! Listing: the names in a shard, and the shards.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::file::tree::layout::{self, Name};
+use crate::sys::fs::{self, Open};
+
+/// What a name in a shard can be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Listed {
+    Entry(Name),
+    /// A temporary file of this session.
+    Temp(u64, String),
+    /// Nothing that Larder makes, or an entry in the wrong shard.
+    Foreign(String),
+}
+
+/// All names in a shard; none where it doesn't exist.
+pub(crate) fn shard(root: BorrowedFd<'_>, shard: u8) -> io::Result<Vec<Listed>> {
+    let mut names = Vec::new();
+    let dir = match fs::open(root, &layout::shard_path(shard), Open::Dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(names),
+        other => other?,
+    };
+    fs::list(dir.as_fd(), |name| {
+        names.push(match (Name::parse(name), layout::parse_temp(name)) {
+            (Some(entry), _) if entry.shard() == shard => Listed::Entry(entry),
+            (_, Some(session)) => Listed::Temp(session, name.to_owned()),
+            _ => Listed::Foreign(name.to_owned()),
+        });
+        true
+    })?;
+    Ok(names)
+}
+
+/// The numbers of all shards.
+pub(crate) fn shards() -> impl Iterator<Item = u8> {
+    0..=u8::MAX
+}

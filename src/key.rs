@@ -1,0 +1,95 @@
+//! Who an entry is: namespace, version and key, each told apart from its neighbour by its length.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Longest key, in bytes.
+pub const MAX_KEY_LEN: usize = 64 * 1024;
+/// Longest namespace, in bytes.
+pub const MAX_NAMESPACE_LEN: usize = 1024;
+
+/// The full identity of an entry, borrowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Id<'a> {
+    pub namespace: &'a str,
+    pub version: u64,
+    pub key: &'a [u8],
+}
+
+impl<'a> Id<'a> {
+    /// Refuses an empty key and one over [`MAX_KEY_LEN`].
+    pub(crate) fn new(namespace: &'a str, version: u64, key: &'a [u8]) -> Result<Id<'a>> {
+        if namespace.len() > MAX_NAMESPACE_LEN {
+            let text = format!("the namespace has {} bytes; {MAX_NAMESPACE_LEN} is the most", namespace.len());
+            return Err(Error::new(ErrorKind::InvalidKey, text));
+        }
+        match key.len() {
+            0 => Err(Error::new(ErrorKind::InvalidKey, "the key is empty")),
+            1..=MAX_KEY_LEN => Ok(Id { namespace, version, key }),
+            n => Err(Error::new(ErrorKind::InvalidKey, format!("the key has {n} bytes; {MAX_KEY_LEN} is the most"))),
+        }
+    }
+
+    /// Hands out, piece by piece, the bytes that stand for this identity in hashes and in entries:
+    /// `u32 namespace length, namespace, u64 version, u32 key length, key` (integers little-endian). No two identities
+    /// have the same bytes, since every part says where it ends.
+    pub(crate) fn each_part(self, mut part: impl FnMut(&[u8])) {
+        let len = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
+        part(&len(self.namespace.len()));
+        part(self.namespace.as_bytes());
+        part(&self.version.to_le_bytes());
+        part(&len(self.key.len()));
+        part(self.key);
+    }
+
+    /// How many bytes that is.
+    pub(crate) fn encoded_len(self) -> usize {
+        16 + self.namespace.len() + self.key.len()
+    }
+
+    /// The same bytes in one piece.
+    #[cfg(test)]
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.encoded_len());
+        self.each_part(|part| out.extend(part));
+        out
+    }
+
+    /// The inverse of [`to_bytes`](Id::to_bytes); `None` where the bytes are no identity.
+    pub(crate) fn parse(bytes: &'a [u8]) -> Option<Id<'a>> {
+        let (namespace_len, rest) = bytes.split_first_chunk::<4>()?;
+        let (namespace, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*namespace_len)).ok()?)?;
+        let (version, rest) = rest.split_first_chunk::<8>()?;
+        let (key_len, key) = rest.split_first_chunk::<4>()?;
+        if key.len() != usize::try_from(u32::from_le_bytes(*key_len)).ok()? || key.is_empty() {
+            return None;
+        }
+        let namespace = std::str::from_utf8(namespace).ok()?;
+        Some(Id { namespace, version: u64::from_le_bytes(*version), key })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_identities_share_their_bytes() {
+        let ids = [("a", 1, "b:c"), ("a:b", 1, "c"), ("", 1, "ab:c"), ("a", 2, "b:c"), ("ab", 1, ":c")];
+        for (i, a) in ids.iter().enumerate() {
+            let bytes = Id::new(a.0, a.1, a.2.as_bytes()).unwrap().to_bytes();
+            assert_eq!(Id::parse(&bytes).unwrap(), Id { namespace: a.0, version: a.1, key: a.2.as_bytes() });
+            for b in &ids[i + 1..] {
+                assert_ne!(bytes, Id::new(b.0, b.1, b.2.as_bytes()).unwrap().to_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn cut_or_lengthened_bytes_are_no_identity() {
+        let bytes = Id::new("ns", 7, b"key").unwrap().to_bytes();
+        for n in 0..bytes.len() {
+            assert_eq!(Id::parse(&bytes[..n]), None, "{n} bytes");
+        }
+        assert_eq!(Id::parse(&[bytes.as_slice(), b"x"].concat()), None);
+    }
+}

@@ -1,0 +1,71 @@
+//! Larder: a persistent cache in a directory, shared by every process on the machine, with no server.
+//!
+//! ```
+//! use larder::{Cache, Ttl};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = tempfile::tempdir()?;
+//! let cache = Cache::file(dir.path().join("app"))
+//!     .max_entries(1_000_000)
+//!     .max_bytes(4 << 30)
+//!     .open()?; // makes directory and marker, mode 0700
+//! cache.set("greeting", "Hello, friend!", Ttl::secs(30))?;
+//! assert_eq!(cache.get("greeting")?.as_deref(), Some(b"Hello, friend!".as_slice()));
+//! # Ok(()) }
+//! ```
+//!
+//! Each entry is a file of its own, `shards/ab/<hash>`, that proves itself by checksums and carries its expiry. It is
+//! put in place by an atomic rename: readers, who take no lock, see the old value or the new one. Every change of a key
+//! takes a lock that the kernel gives up when its holder dies. Limits on entries and bytes hold over all processes.
+//!
+//! A `get` returns a value that was set for exactly that key and has not expired, or a miss. Damaged files, dead
+//! writers, full disks and leaps of the clock make misses, which [`Stats`] counts by reason, or typed [`Error`]s.
+//!
+//! Start with [`Cache`]; [`Options`] has the defaults. Modules, in suggested reading order: `error`, `key`, `entry`,
+//! `settings`, `clock`, `stats` (words); `policy`; `backend` (what a store must do); `file` (the store);
+//! `options`, `cache` (the face); `sys` (all calls to the operating system).
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+compile_error!("Larder runs on Linux (x86-64 and aarch64): it builds on openat2, OFD locks and renameat2.");
+
+#[macro_use]
+mod trace;
+
+mod backend;
+mod cache;
+mod clock;
+mod entry;
+mod error;
+mod file;
+mod flight;
+mod key;
+mod options;
+mod policy;
+mod settings;
+mod stats;
+mod stream;
+mod sys;
+mod typed;
+
+pub use cache::{Cache, Entries, Maintenance};
+pub use entry::{Codec, Entry, Meta, SetOptions, State, Token, Ttl, Value};
+pub use error::{Error, ErrorKind, Result};
+pub use file::check::{Finding, Problem, Verify, VerifyReport};
+pub use file::prune::{Prune, PruneReport, Reason, Removal, Tally};
+pub use flight::Fetch;
+pub use key::{MAX_KEY_LEN, MAX_NAMESPACE_LEN};
+pub use options::Options;
+pub use settings::{Access, Change, Compression, Durability, Policy, Settings};
+pub use stats::{Compressed, Event, Evictions, Limits, Misses, Stats};
+pub use stream::{Reader, Writer};
+#[cfg(feature = "fault")]
+#[doc(hidden)]
+pub use sys::fault;
+#[cfg(feature = "json")]
+pub use typed::Json;
+pub use typed::{Format, Postcard, Typed};
+
+/// README's examples, compiled and run as doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

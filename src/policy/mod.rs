@@ -1,0 +1,57 @@
+//! Who goes first when a limit is reached. Pure: what is known of an entry in, its place in the queue out.
+//!
+//! A policy MUST NOT look at anything but what it's given, MUST put an expired entry before every living one and one
+//! from the future behind all, and MUST accept times from any clock, forwards or backwards.
+
+mod fifo;
+mod lru;
+mod random;
+
+use crate::settings::Policy;
+
+/// What a policy may know of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    /// Milliseconds since 1970: its last recorded use, or its creation where the policy records none.
+    pub used: u64,
+    /// A hint that it has expired.
+    pub expired: bool,
+    /// That time lies in the future: a clock at 1970 must not empty the cache.
+    pub from_the_future: bool,
+    /// 64 bits that have nothing to do with its use.
+    pub chance: u64,
+}
+
+/// A place in the queue; the least goes first.
+pub(crate) type Order = (bool, bool, u64);
+
+/// Where an entry stands in the queue.
+pub(crate) fn order(policy: Policy, candidate: &Candidate) -> Order {
+    let order = match policy {
+        Policy::Lru => lru::order(candidate),
+        Policy::Fifo => fifo::order(candidate),
+        Policy::Random => random::order(candidate),
+    };
+    (!candidate.expired, candidate.from_the_future, order)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expired_entries_go_first_and_then_by_the_policy() {
+        let candidates = [(30, false, 1), (10, false, 3), (99, true, 9), (20, false, 2), (500, false, 0)];
+        let queue = |policy| {
+            let mut queue: Vec<usize> = (0..candidates.len()).collect();
+            queue.sort_by_key(|&i| {
+                let (used, expired, chance) = candidates[i];
+                order(policy, &Candidate { used, expired, from_the_future: used > 100, chance })
+            });
+            queue
+        };
+        assert_eq!(queue(Policy::Lru), [2, 1, 3, 0, 4]);
+        assert_eq!(queue(Policy::Fifo), [2, 1, 3, 0, 4]);
+        assert_eq!(queue(Policy::Random), [2, 0, 3, 1, 4]);
+    }
+}

@@ -1,0 +1,225 @@
+//! What is counted, and how a user sees it.
+
+/// The shared counters of use, by their place in the control file. New ones go to the end: the numbers are part of
+/// the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Count {
+    Hits,
+    MissAbsent,
+    MissExpired,
+    MissCleared,
+    MissCorrupt,
+    MissForeign,
+    MissVersion,
+    MissClock,
+    MissBusy,
+    MissIo,
+    Sets,
+    Deletes,
+    EvictedEntries,
+    EvictedBytes,
+    EvictedFreeSpace,
+    Expired,
+    CorruptRemoved,
+    MissSchema,
+    StaleServed,
+    CompressedFrom,
+    CompressedTo,
+}
+
+impl Count {
+    /// How many there are.
+    pub(crate) const ALL: usize = Count::CompressedTo as usize + 1;
+
+    /// What a hook is told of it.
+    pub(crate) fn event(self) -> Option<Event> {
+        Some(match self {
+            Count::Hits => Event::Hit,
+            Count::MissAbsent => Event::Miss("absent"),
+            Count::MissExpired => Event::Miss("expired"),
+            Count::MissCleared => Event::Miss("cleared"),
+            Count::MissCorrupt => Event::Miss("corrupt"),
+            Count::MissForeign => Event::Miss("foreign"),
+            Count::MissVersion => Event::Miss("version"),
+            Count::MissClock => Event::Miss("clock"),
+            Count::MissBusy => Event::Miss("busy"),
+            Count::MissIo => Event::Miss("io"),
+            Count::MissSchema => Event::Miss("schema"),
+            Count::Sets => Event::Set,
+            Count::Deletes => Event::Delete,
+            Count::EvictedEntries => Event::Evict("entries"),
+            Count::EvictedBytes => Event::Evict("bytes"),
+            Count::EvictedFreeSpace => Event::Evict("free_space"),
+            Count::Expired => Event::Expire,
+            Count::StaleServed => Event::Stale,
+            Count::CorruptRemoved | Count::CompressedFrom | Count::CompressedTo => return None,
+        })
+    }
+}
+
+/// Something that happened to an entry; see [`Options::on_event`](crate::Options::on_event).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Event {
+    /// A read found a value.
+    Hit,
+    /// A read found none, for this reason (a field of [`Misses`]).
+    Miss(&'static str),
+    /// An expired value was served, as was asked for.
+    Stale,
+    /// A value was stored.
+    Set,
+    /// An entry was deleted.
+    Delete,
+    /// A live entry was evicted, for this limit (a field of [`Evictions`]).
+    Evict(&'static str),
+    /// An expired entry was reclaimed.
+    Expire,
+}
+
+/// A snapshot of the cache's counters. All processes that share the directory count together, since it was made.
+///
+/// A sum over 256 shards that others may change while it's taken. Entries and bytes are exact but for a drift of at most one entry per killed process, which
+/// [`prune`](crate::Cache::prune) and [`verify`](crate::Cache::verify) bring back to none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Entries held, expired ones that aren't reclaimed yet included.
+    pub entries: u64,
+    /// Bytes counted against `max_bytes`: each file rounded up to 4 KiB, and 256 for its inode.
+    pub bytes: u64,
+    /// Bytes of keys, metadata and values alone.
+    pub payload: u64,
+    /// The limits in force.
+    pub limits: Limits,
+    /// Reads that found a value.
+    pub hits: u64,
+    /// Reads that didn't: the sum of `misses_by`.
+    pub misses: u64,
+    /// Misses by their reason.
+    pub misses_by: Misses,
+    /// Values stored, by whatever call.
+    pub sets: u64,
+    /// Entries deleted by `delete`, `pop`, a ttl of zero, or a prune by age.
+    pub deletes: u64,
+    /// Entries evicted while alive: the sum of `evictions_by`.
+    pub evictions: u64,
+    /// Evictions by the limit that asked for them.
+    pub evictions_by: Evictions,
+    /// Expired entries reclaimed so far.
+    pub expired: u64,
+    /// Damaged entries removed so far.
+    pub corrupt_removed: u64,
+    /// Expired values served by `stale_while_revalidate` and `stale_if_error`.
+    pub stale: u64,
+    /// What compression did to the values it was used on.
+    pub compressed: Compressed,
+    /// Grows by one with each clear or invalidation.
+    pub generation: u64,
+    /// Entries of an invalidated tag or namespace may still be among those counted; `prune` removes them.
+    pub reclaimable: bool,
+    /// Files of an earlier clear still wait to be unlinked; later sets and `prune` do it.
+    pub trash: bool,
+}
+
+/// The limits of a cache; 0 means none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Most entries.
+    pub max_entries: u64,
+    /// Most bytes charged.
+    pub max_bytes: u64,
+    /// Bytes to leave free on the file system.
+    pub min_free_bytes: u64,
+    /// Inodes to leave free on the file system.
+    pub min_free_inodes: u64,
+}
+
+/// Why reads found nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Misses {
+    /// Never set, deleted or evicted.
+    pub absent: u64,
+    /// Its time was over.
+    pub expired: u64,
+    /// Cleared or invalidated.
+    pub cleared: u64,
+    /// Damaged: too short, a wrong checksum, lengths that can't be.
+    pub corrupt: u64,
+    /// Something under the entry's name that isn't Larder's, or isn't this key's.
+    pub foreign: u64,
+    /// Written by a newer release in a way that this one can't read.
+    pub version: u64,
+    /// Created too far in the future.
+    pub clock: u64,
+    /// Could not be had within the bounds on waiting.
+    pub busy: u64,
+    /// The operating system failed to read it; the entry is left alone.
+    pub io: u64,
+    /// Typed values of another schema or codec.
+    pub schema: u64,
+}
+
+/// Bytes of values before and after compression, over all sets that used it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Compressed {
+    /// Before.
+    pub from: u64,
+    /// After.
+    pub to: u64,
+}
+
+/// Which limit asked for evictions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Evictions {
+    /// `max_entries`.
+    pub entries: u64,
+    /// `max_bytes`.
+    pub bytes: u64,
+    /// `min_free_bytes`, `min_free_inodes`, or a full disk.
+    pub free_space: u64,
+}
+
+impl Stats {
+    /// Fills in what the counters say; the rest is the store's to add.
+    pub(crate) fn from_counts(count: impl Fn(Count) -> u64) -> Stats {
+        let misses_by = Misses {
+            absent: count(Count::MissAbsent),
+            expired: count(Count::MissExpired),
+            cleared: count(Count::MissCleared),
+            corrupt: count(Count::MissCorrupt),
+            foreign: count(Count::MissForeign),
+            version: count(Count::MissVersion),
+            clock: count(Count::MissClock),
+            busy: count(Count::MissBusy),
+            io: count(Count::MissIo),
+            schema: count(Count::MissSchema),
+        };
+        let m = &misses_by;
+        let misses = [m.absent, m.expired, m.cleared, m.corrupt, m.foreign, m.version, m.clock, m.busy, m.io, m.schema];
+        let evictions_by = Evictions {
+            entries: count(Count::EvictedEntries),
+            bytes: count(Count::EvictedBytes),
+            free_space: count(Count::EvictedFreeSpace),
+        };
+        Stats {
+            hits: count(Count::Hits),
+            misses: misses.iter().fold(0, |sum, n| sum.wrapping_add(*n)),
+            misses_by,
+            sets: count(Count::Sets),
+            deletes: count(Count::Deletes),
+            evictions: evictions_by.entries.wrapping_add(evictions_by.bytes).wrapping_add(evictions_by.free_space),
+            evictions_by,
+            expired: count(Count::Expired),
+            corrupt_removed: count(Count::CorruptRemoved),
+            stale: count(Count::StaleServed),
+            compressed: Compressed { from: count(Count::CompressedFrom), to: count(Count::CompressedTo) },
+            ..Stats::default()
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! For tests alone, and outside of any promise of stability: watching, failing and shortening this thread's calls.
+
+use std::cell::RefCell;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+use super::call::Op;
+use super::fs::Open;
+
+/// A system call, as a test sees it. Paths are absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Its name: `open`, `create`, `read`, `write`, `rename`, …
+    pub name: &'static str,
+    /// The file, directory or name it's made on.
+    pub path: String,
+    /// The other name of a rename or exchange.
+    pub to: Option<String>,
+    /// The offset of a read or write.
+    pub offset: u64,
+    /// The bytes of a write.
+    pub bytes: Vec<u8>,
+}
+
+/// What a test wants to happen to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It's made.
+    Pass,
+    /// It isn't made and fails with this errno.
+    Fail(i32),
+    /// A read or write moves this many bytes at the most; other calls pass.
+    Short(usize),
+}
+
+/// A test's hand in the calls of its thread.
+pub trait Injector {
+    /// Before each call, and each repetition after EINTR.
+    fn before(&mut self, call: &Call) -> Verdict;
+
+    /// After each call that succeeded; a write that was cut short has the bytes that were written.
+    fn after(&mut self, _call: &Call) {}
+}
+
+thread_local! {
+    static INJECTOR: RefCell<Option<Box<dyn Injector>>> = const { RefCell::new(None) };
+}
+
+/// Runs `body` with an injector on this thread's calls, and gives both results back.
+pub fn inject<I: Injector + 'static, R>(injector: I, body: impl FnOnce() -> R) -> R {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            INJECTOR.with(|slot| slot.replace(None));
+        }
+    }
+    INJECTOR.with(|slot| slot.replace(Some(Box::new(injector))));
+    let _reset = Reset;
+    body()
+}
+
+pub(super) fn before(op: Op<'_>) -> Result<usize, Errno> {
+    let verdict = with_injector(|injector| injector.before(&describe(op)));
+    match verdict {
+        None | Some(Verdict::Pass) => Ok(usize::MAX),
+        Some(Verdict::Fail(errno)) => Err(Errno::from_raw_os_error(errno)),
+        Some(Verdict::Short(most)) => Ok(most.max(1)),
+    }
+}
+
+pub(super) fn after(op: Op<'_>, most: usize) {
+    with_injector(|injector| {
+        let mut call = describe(op);
+        call.bytes.truncate(most);
+        injector.after(&call);
+    });
+}
+
+fn with_injector<R>(look: impl FnOnce(&mut dyn Injector) -> R) -> Option<R> {
+    INJECTOR.with(|slot| {
+        let mut slot = slot.try_borrow_mut().ok()?;
+        let injector = slot.as_mut()?;
+        Some(look(&mut **injector))
+    })
+}
+
+fn describe(op: Op<'_>) -> Call {
+    let at = |fd: BorrowedFd<'_>| {
+        std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+            .map_or_else(|_| "?".to_owned(), |path| path.to_string_lossy().into_owned())
+    };
+    let below = |fd: BorrowedFd<'_>, name: &str| format!("{}/{name}", at(fd));
+    let plain = |name, path| Call { name, path, to: None, offset: 0, bytes: Vec::new() };
+    match op {
+        Op::Open(dir, path, how) => {
+            let name = match how {
+                Open::Read => "open",
+                Open::Write => "open_rw",
+                Open::Create(_) => "create",
+                Open::New(_) => "create_new",
+                Open::Dir => "open_dir",
+            };
+            plain(name, dir.map_or_else(|| path.to_owned(), |dir| below(dir, path)))
+        }
+        Op::MakeDir(dir, name) => plain("mkdir", below(dir, name)),
+        Op::Stat(fd) => plain("stat", at(fd)),
+        Op::StatAt(dir, name) => plain("stat_at", below(dir, name)),
+        Op::Read(fd, offset) => Call { offset, ..plain("read", at(fd)) },
+        Op::Write(fd, offset, parts) => Call { offset, bytes: parts.concat(), ..plain("write", at(fd)) },
+        Op::Rename(from, old, to, new) => Call { to: Some(below(to, new)), ..plain("rename", below(from, old)) },
+        Op::Exchange(dir, a, b) => Call { to: Some(below(dir, b)), ..plain("exchange", below(dir, a)) },
+        Op::Unlink(dir, name) => plain("unlink", below(dir, name)),
+        Op::RemoveDir(dir, name) => plain("rmdir", below(dir, name)),
+        Op::List(dir) => plain("list", at(dir)),
+        Op::SetTimes(fd) => plain("set_times", at(fd)),
+        Op::SetMode(fd) => plain("set_mode", at(fd)),
+        Op::SetOwner(fd) => plain("set_owner", at(fd)),
+        Op::SyncData(fd) => plain("fdatasync", at(fd)),
+        Op::Sync(fd) => plain("fsync", at(fd)),
+        Op::SyncAll(fd) => plain("syncfs", at(fd)),
+        Op::Allocate(fd, len) => Call { offset: len, ..plain("fallocate", at(fd)) },
+        Op::Room(fd) => plain("statvfs", at(fd)),
+        Op::Random => plain("getrandom", String::new()),
+        Op::Lock(fd) => plain("lock", at(fd)),
+        Op::LockFile(fd) => plain("lock_file", at(fd)),
+        Op::FileSystem(fd) => plain("statfs", at(fd)),
+        Op::Map(fd) => plain("mmap", at(fd)),
+    }
+}

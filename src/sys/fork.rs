@@ -1,0 +1,175 @@
+//! State that belongs to one process and must not be shared with a child made by `fork`.
+//!
+//! A forked child inherits locked mutexes whose owners don't exist in it, and open files whose kernel locks count as
+//! the parent's own. Whatever holds such things lives in a [`PerProcess`], which builds it anew in the child.
+//!
+//! The fork is noticed by a page that the kernel hands to a child as zeros (`MADV_WIPEONFORK`, Linux 4.14): one load,
+//! where `getpid` would be a system call. `unsafe` here is that page, the pointer inside [`PerProcess`], and the closing of
+//! inherited descriptors.
+//! The worst that another process can do to this memory: nothing, it is private.
+#![allow(unsafe_code, reason = "a mapping of its own; see above")]
+
+use std::fs::File;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Once, OnceLock};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+
+/// The wiped page's first word: 0 in a fresh child, else this process's epoch.
+fn wiped_word() -> Option<&'static AtomicU64> {
+    static PAGE: OnceLock<Option<&'static AtomicU64>> = OnceLock::new();
+    *PAGE.get_or_init(|| {
+        const LEN: usize = 4096;
+        // SAFETY: a new private anonymous mapping, placed by the kernel, aliases nothing. It is never unmapped, so the
+        // reference stays good for the life of the process and, as the kernel keeps the mapping, of its children.
+        unsafe {
+            let page = mmap_anonymous(std::ptr::null_mut(), LEN, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+                .ok()?;
+            madvise(page, LEN, Advice::LinuxWipeOnFork).ok()?;
+            Some(&*page.cast::<AtomicU64>())
+        }
+    })
+}
+
+/// A number that differs between a process and its forked children (never 0).
+pub(crate) fn epoch() -> u64 {
+    /// Inherited by a child, which therefore counts on from its parent.
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let Some(word) = wiped_word() else {
+        return u64::from(rustix::process::getpid().as_raw_nonzero().get().unsigned_abs());
+    };
+    match word.load(Ordering::Acquire) {
+        0 => {
+            let mine = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+            match word.compare_exchange(0, mine, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => mine,
+                Err(first) => first,
+            }
+        }
+        epoch => epoch,
+    }
+}
+
+/// Descriptors that a forked child must not keep: their locks would outlive the parent. -1: free.
+static PRIVATE: [AtomicI32; 1024] = [const { AtomicI32::new(-1) }; 1024];
+
+/// Closes them, in the child, before anything else runs there. An unlock instead would take the parent's locks away.
+extern "C" fn close_private() {
+    for slot in &PRIVATE {
+        let fd = slot.swap(-1, Ordering::AcqRel);
+        if fd >= 0 {
+            // SAFETY: `Private` owns this descriptor, and in a child neither uses nor closes it any more: see there.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
+/// An open file whose locks must end with this process: a forked child closes its copy at once.
+pub(crate) struct Private {
+    file: ManuallyDrop<File>,
+    epoch: u64,
+}
+
+impl Private {
+    pub(crate) fn new(file: File) -> Private {
+        static HANDLER: Once = Once::new();
+        // SAFETY: the handler only swaps atomics and closes descriptors, which a child of any process may do.
+        HANDLER.call_once(|| unsafe {
+            libc::pthread_atfork(None, None, Some(close_private));
+        });
+        let fd = file.as_raw_fd();
+        // Beyond so many open caches a child keeps what it inherits, as it would without all this.
+        let free = |slot: &&AtomicI32| slot.compare_exchange(-1, fd, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let _ = PRIVATE.iter().find(free);
+        Private { file: ManuallyDrop::new(file), epoch: epoch() }
+    }
+}
+
+impl Deref for Private {
+    type Target = File;
+
+    /// Must not be used in a forked child; [`PerProcess`] sees to that, and what's left fails with `EBADF`.
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        if self.epoch != epoch() {
+            // A child's: closed already.
+            return;
+        }
+        let fd = self.file.as_raw_fd();
+        for slot in &PRIVATE {
+            if slot.compare_exchange(fd, -1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                break;
+            }
+        }
+        // SAFETY: dropped once, here, and not used after it.
+        unsafe { ManuallyDrop::drop(&mut self.file) };
+    }
+}
+
+/// A value that is built once per process: again in a forked child, at its first use there.
+pub(crate) struct PerProcess<T> {
+    node: AtomicPtr<Node<T>>,
+}
+
+struct Node<T> {
+    epoch: u64,
+    value: T,
+}
+
+impl<T> PerProcess<T> {
+    pub(crate) fn new(value: T) -> Self {
+        PerProcess { node: AtomicPtr::new(Box::into_raw(Box::new(Node { epoch: epoch(), value }))) }
+    }
+
+    /// The value of this process. In a forked child the first call makes it with `build`; the parent's is left as it
+    /// is and never dropped, since dropping it could wait for threads that don't exist here.
+    pub(crate) fn get(&self, build: impl FnOnce() -> io::Result<T>) -> io::Result<&T> {
+        let now = epoch();
+        let old = self.node.load(Ordering::Acquire);
+        // SAFETY: `node` always holds a pointer from `Box::into_raw` that is freed by `drop` alone, which has `&mut`.
+        let node = unsafe { &*old };
+        if node.epoch == now {
+            return Ok(&node.value);
+        }
+        let new = Box::into_raw(Box::new(Node { epoch: now, value: build()? }));
+        match self.node.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: as above; published by this exchange.
+            Ok(_) => Ok(unsafe { &(*new).value }),
+            Err(first) => {
+                // SAFETY: `new` was never published, so this is its only owner; `first` is what another thread of
+                // this same process published.
+                unsafe {
+                    drop(Box::from_raw(new));
+                    Ok(&(*first).value)
+                }
+            }
+        }
+    }
+}
+
+impl<T> Drop for PerProcess<T> {
+    fn drop(&mut self) {
+        let node = *self.node.get_mut();
+        // SAFETY: `&mut self` means that no reference from `get` is left. In a child that never called `get` the value
+        // is the parent's and is left alone.
+        unsafe {
+            if (*node).epoch == epoch() {
+                drop(Box::from_raw(node));
+            }
+        }
+    }
+}
+
+// SAFETY: a `PerProcess` hands out `&T` to all threads and drops `T` on one of them, as a `Box<T>` in a lock would.
+unsafe impl<T: Send + Sync> Send for PerProcess<T> {}
+// SAFETY: as for `Send`.
+unsafe impl<T: Send + Sync> Sync for PerProcess<T> {}

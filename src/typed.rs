@@ -1,0 +1,199 @@
+//! Typed values: any serde type, stored under a codec and the caller's schema number.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::backend::{Condition, Expect};
+use crate::cache::Cache;
+use crate::entry::{Codec, SetOptions, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flight::{Fetch, Flight};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How typed values become bytes. None of Larder's runs code when it reads.
+pub trait Format {
+    /// What entries carry, so that another format's bytes are a miss and not misread. Of your own:
+    /// [`Codec::Custom`] with a number from 16 up.
+    const CODEC: Codec;
+
+    /// The bytes of a value.
+    fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, BoxError>;
+
+    /// The value of these bytes, all of them: what is left over must be an error.
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BoxError>;
+}
+
+/// The default format: postcard, compact and fast.
+///
+/// It is not self-describing. A type whose fields or variants changed needs a new schema number; without one, old bytes
+/// may decode into a wrong value.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Postcard;
+
+impl Format for Postcard {
+    const CODEC: Codec = Codec::Postcard;
+
+    fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, BoxError> {
+        Ok(postcard::to_stdvec(value)?)
+    }
+
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BoxError> {
+        match postcard::take_from_bytes(bytes)? {
+            (value, []) => Ok(value),
+            (_, rest) => Err(format!("{} bytes are left over", rest.len()).into()),
+        }
+    }
+}
+
+/// JSON: larger and slower, readable by others (feature `json`).
+#[cfg(feature = "json")]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Json;
+
+#[cfg(feature = "json")]
+impl Format for Json {
+    const CODEC: Codec = Codec::Json;
+
+    fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, BoxError> {
+        Ok(serde_json::to_vec(value)?)
+    }
+
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BoxError> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+/// A cache of values of one type, from [`Cache::typed`].
+///
+/// A value of another schema or format is a miss, counted as `schema`. Bytes that can't be decoded are an error of
+/// kind `Codec`.
+pub struct Typed<T, F = Postcard> {
+    cache: Cache,
+    schema: u32,
+    of: PhantomData<fn() -> (T, F)>,
+}
+
+impl Cache {
+    /// Values of type `T`, in the postcard format. Give the type a new schema number whenever it changes.
+    ///
+    /// ```
+    /// # use larder::{Cache, Ttl};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let cache = Cache::file(dir.path().join("app")).open()?;
+    /// let scores = cache.typed::<Vec<(String, u32)>>(1);
+    /// scores.set("today", &vec![("ann".to_owned(), 7)], Ttl::hours(1))?;
+    /// assert_eq!(scores.get("today")?.unwrap()[0].1, 7);
+    /// # Ok(()) }
+    /// ```
+    pub fn typed<T>(&self, schema: u32) -> Typed<T> {
+        Typed { cache: self.clone(), schema, of: PhantomData }
+    }
+
+    /// Stores a typed value, by postcard and schema 0; see [`typed`](Cache::typed).
+    pub fn set_as<T: Serialize>(&self, key: impl AsRef<[u8]>, value: &T, options: impl Into<SetOptions>) -> Result<()> {
+        self.typed::<T>(0).set(key, value, options)
+    }
+
+    /// A typed value, by postcard and schema 0; see [`typed`](Cache::typed).
+    pub fn get_as<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
+        self.typed::<T>(0).get(key)
+    }
+}
+
+impl<T, F: Format> Typed<T, F> {
+    /// The same in another format.
+    #[must_use]
+    pub fn format<G: Format>(self) -> Typed<T, G> {
+        Typed { cache: self.cache, schema: self.schema, of: PhantomData }
+    }
+
+    fn expect(&self) -> Expect {
+        Expect { codec: F::CODEC, schema: self.schema }
+    }
+}
+
+impl<T: DeserializeOwned, F: Format> Typed<T, F> {
+    /// The value of a key. `Err` of kind `Codec`: its bytes don't make a `T`.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
+        let value = self.cache.store().get(self.cache.id(key.as_ref())?, Some(self.expect()))?;
+        value.map(|value| Self::decode(&value)).transpose()
+    }
+
+    /// Removes a key and returns its value, to exactly one of many callers. A value of another schema or format is
+    /// removed too, and is none.
+    pub fn pop(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
+        let value = self.cache.pop(key)?;
+        let expect = self.expect();
+        let value = value.filter(|v| v.facts().codec == expect.codec && v.facts().schema == expect.schema);
+        value.map(|value| Self::decode(&value)).transpose()
+    }
+
+    fn decode(value: &Value) -> Result<T> {
+        F::decode(value).map_err(|e| Error::new(ErrorKind::Codec, "can't decode the value").because(e))
+    }
+}
+
+impl<T: Serialize, F: Format> Typed<T, F> {
+    /// Stores a value; see [`Cache::set`].
+    pub fn set(&self, key: impl AsRef<[u8]>, value: &T, options: impl Into<SetOptions>) -> Result<()> {
+        self.store_if(key.as_ref(), value, options.into(), Condition::Always).map(drop)
+    }
+
+    /// Stores a value if there is none; see [`Cache::add`].
+    pub fn add(&self, key: impl AsRef<[u8]>, value: &T, options: impl Into<SetOptions>) -> Result<bool> {
+        self.store_if(key.as_ref(), value, options.into(), Condition::IfAbsent)
+    }
+
+    /// Stores a value if there is one; see [`Cache::replace`].
+    pub fn replace(&self, key: impl AsRef<[u8]>, value: &T, options: impl Into<SetOptions>) -> Result<bool> {
+        self.store_if(key.as_ref(), value, options.into(), Condition::IfPresent)
+    }
+
+    fn store_if(&self, key: &[u8], value: &T, options: SetOptions, condition: Condition) -> Result<bool> {
+        let expect = self.expect();
+        let options = SetOptions { codec: expect.codec, schema: expect.schema, ..options };
+        self.cache.store().set(self.cache.id(key)?, &Self::encode(value)?, &options, condition)
+    }
+
+    fn encode(value: &T) -> Result<Vec<u8>> {
+        F::encode(value).map_err(|e| Error::new(ErrorKind::Codec, "can't encode the value").because(e))
+    }
+}
+
+impl<T: Serialize + DeserializeOwned, F: Format> Typed<T, F> {
+    /// The value of a key, or else what `compute` returns, which is then stored; see [`Cache::get_or_set_with`].
+    pub fn get_or_set_with<E: From<Error>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        fetch: impl Into<Fetch>,
+        compute: impl FnOnce(&mut SetOptions) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let expect = self.expect();
+        let fetch = fetch.into().typed(expect);
+        let flight = Flight {
+            store: &**self.cache.store(),
+            id: self.cache.id(key.as_ref())?,
+            fetch: &fetch,
+            expect: Some(expect),
+        };
+        let value = flight.run(|options| Ok::<_, E>(Self::encode(&compute(options)?)?))?;
+        Ok(Self::decode(&value)?)
+    }
+}
+
+impl<T, F> Clone for Typed<T, F> {
+    fn clone(&self) -> Typed<T, F> {
+        Typed { cache: self.cache.clone(), schema: self.schema, of: PhantomData }
+    }
+}
+
+impl<T, F> fmt::Debug for Typed<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Typed").field("cache", &self.cache).field("schema", &self.schema).finish()
+    }
+}

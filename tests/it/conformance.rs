@@ -1,0 +1,203 @@
+//! One suite for every store: what a call means doesn't depend on where the entries rest.
+//!
+//! A store describes itself by a [`Store`]; the macro below makes a module for each, and in it a test for each check, so
+//! that a failure names both. A new store is one more line there.
+
+use std::path::Path;
+
+#[cfg(any(feature = "lz4", feature = "zstd"))]
+use larder::Compression;
+use larder::{Access, Cache, Durability, ErrorKind, Result};
+use tempfile::TempDir;
+
+use crate::support::{HandClock, disk_dir, temp_dir};
+
+/// What each call means, row by row.
+mod calls;
+/// Namespaces, versions, tags.
+mod derived;
+/// `get_or_set_with`.
+mod flights;
+/// Random calls, held against a model.
+mod model;
+/// `incr`, `decr` and `incr_or`.
+mod numbers;
+/// Writers and readers.
+mod streams;
+/// Ttl, clear, listing, counters.
+mod time;
+/// Compare and swap.
+mod tokens;
+/// Values of a type.
+mod typed;
+/// Keys, values, metadata: what may go in, and that it comes out.
+mod values;
+
+/// How a store is opened, and what it can do.
+struct Store {
+    name: &'static str,
+    /// A directory of its own for each test.
+    room: fn() -> TempDir,
+    open: fn(&Path, &HandClock) -> Cache,
+    /// Another handle opened on the same room sees the same entries.
+    shared: bool,
+    /// Values may take less room than they have bytes.
+    compresses: bool,
+    /// How many random histories it takes in a few seconds.
+    histories: u32,
+}
+
+const FILE_IN_MEMORY: Store = Store {
+    name: "file in memory",
+    room: temp_dir,
+    open: |dir, clock| Cache::file(dir.join("cache")).clock(clock.source()).open().expect("a cache"),
+    shared: true,
+    compresses: false,
+    histories: 300,
+};
+
+const FILE_ON_DISK: Store = Store { name: "file on disk", room: disk_dir, histories: 50, ..FILE_IN_MEMORY };
+
+const FILE_UNMAPPED: Store = Store {
+    name: "file without shared memory",
+    open: |dir, clock| {
+        let options = Cache::file(dir.join("cache")).clock(clock.source());
+        options.shared_memory(false).open().expect("a cache")
+    },
+    histories: 100,
+    ..FILE_IN_MEMORY
+};
+
+const FILE_DURABLE: Store = Store {
+    name: "file, durable",
+    room: disk_dir,
+    open: |dir, clock| {
+        let options = Cache::file(dir.join("cache")).clock(clock.source());
+        options.durability(Durability::Disk).open().expect("a cache")
+    },
+    histories: 10,
+    ..FILE_IN_MEMORY
+};
+
+const FILE_FOR_A_GROUP: Store = Store {
+    name: "file for a group",
+    open: |dir, clock| {
+        let options = Cache::file(dir.join("cache")).clock(clock.source());
+        options.access(Access::Group).open().expect("a cache")
+    },
+    histories: 50,
+    ..FILE_IN_MEMORY
+};
+
+const FILE_SEALED: Store = Store {
+    name: "file, sealed by a key",
+    open: |dir, clock| {
+        let options = Cache::file(dir.join("cache")).clock(clock.source());
+        options.mac_key([7; 32]).open().expect("a cache")
+    },
+    histories: 100,
+    ..FILE_IN_MEMORY
+};
+
+#[cfg(feature = "lz4")]
+const FILE_BY_LZ4: Store = Store {
+    name: "file, compressed by LZ4",
+    open: |dir, clock| {
+        let options = Cache::file(dir.join("cache")).clock(clock.source());
+        options.compression(Compression::Lz4).open().expect("a cache")
+    },
+    compresses: true,
+    histories: 50,
+    ..FILE_IN_MEMORY
+};
+
+#[cfg(feature = "zstd")]
+const FILE_BY_ZSTD: Store = Store {
+    name: "file, compressed by Zstandard and sealed by a key",
+    open: |dir, clock| {
+        let options = Cache::file(dir.join("cache")).clock(clock.source());
+        options.compression(Compression::Zstd(3)).mac_key([7; 32]).open().expect("a cache")
+    },
+    compresses: true,
+    histories: 50,
+    ..FILE_IN_MEMORY
+};
+
+/// The kind of an error that must be one.
+fn kind<T: std::fmt::Debug>(outcome: Result<T>) -> ErrorKind {
+    outcome.expect_err("an error").kind()
+}
+
+/// One store, open and empty.
+struct Bench {
+    store: &'static Store,
+    clock: HandClock,
+    cache: Cache,
+    room: TempDir,
+}
+
+impl Bench {
+    fn new(store: &'static Store) -> Bench {
+        let (room, clock) = ((store.room)(), HandClock::new());
+        let cache = (store.open)(room.path(), &clock);
+        Bench { store, clock, cache, room }
+    }
+
+    /// Another handle on the same entries.
+    fn again(&self) -> Cache {
+        if self.store.shared { (self.store.open)(self.room.path(), &self.clock) } else { self.cache.clone() }
+    }
+}
+
+/// A module for each store, with a test for each check.
+macro_rules! suite {
+    ($($(#[$when:meta])? $module:ident: $store:expr;)+) => {
+        $($(#[$when])? mod $module {
+            use super::{Bench, Store};
+
+            static STORE: Store = $store;
+            suite!(@checks
+                values { every_key invalid_keys one_key_by_text_and_bytes every_size held_values_stay metadata too_large_metadata }
+                values { too_large_values }
+                calls { set_and_get add replace touch delete pop contains_and_ttl many_at_once some_of_many_fail }
+                calls { two_handles clones_and_threads one_winner_of_add one_winner_of_pop flush }
+                time { over_at_once far_and_near absolute_times extreme_times clear_and_after listing listing_disturbs_nothing }
+                time { counters a_ttl_of_zero_counts_as_a_delete misses_by_reason pop_counts_its_reason }
+                numbers { incr_and_decr incr_keeps_the_rest no_number_to_add_to not_a_number out_of_range }
+                numbers { numbers_set_by_hand incr_or incr_by_threads incr_counts_as_a_set }
+                tokens { swap_if_unchanged every_change_voids_a_token a_touch_voids_no_token tokens_are_of_one_key }
+                tokens { one_winner_of_a_swap one_winner_of_a_swap_to_nothing }
+                derived { namespaces_are_apart a_namespace_is_cleared_alone versions_are_apart incr_version }
+                derived { incr_version_refuses invalid_namespaces invalidated_tags what_is_invalidated_is_absent }
+                derived { tags_come_and_go_with_the_value }
+                flights { hit_and_miss an_error_stores_nothing a_panic_releases_the_key nested_calls_compute }
+                flights { the_callback_chooses_the_options a_change_meanwhile_voids_what_is_computed }
+                flights { changes_elsewhere_void_nothing threads_compute_once stale_is_for_those_who_ask }
+                typed { every_type by_the_short_way another_schema_or_format_is_a_miss wrong_bytes_are_errors }
+                typed { typed_calls what_cannot_be_encoded typed_flights a_format_of_ones_own }
+                streams { written_in_pieces read_in_pieces seeking dropped_writers commit_conditions }
+                streams { cleared_while_writing the_last_commit_wins readers_keep_what_they_opened streams_count }
+                model { random_histories }
+            );
+        })+
+    };
+    (@checks $($file:ident { $($check:ident)+ })+) => {
+        $($(#[test]
+        fn $check() {
+            super::$file::$check(&Bench::new(&STORE));
+        })+)+
+    };
+}
+
+suite! {
+    file_in_memory: super::FILE_IN_MEMORY;
+    file_on_disk: super::FILE_ON_DISK;
+    file_unmapped: super::FILE_UNMAPPED;
+    file_durable: super::FILE_DURABLE;
+    file_for_a_group: super::FILE_FOR_A_GROUP;
+    file_sealed: super::FILE_SEALED;
+    #[cfg(feature = "lz4")]
+    file_by_lz4: super::FILE_BY_LZ4;
+    #[cfg(feature = "zstd")]
+    file_by_zstd: super::FILE_BY_ZSTD;
+}

@@ -1,0 +1,224 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use larder::{Cache, Error, ErrorKind, Fetch, SetOptions, Ttl};
+
+use super::Bench;
+use crate::support::get;
+
+/// What a callback of these tests may return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    Mine,
+    Cache(ErrorKind),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Cache(error.kind())
+    }
+}
+
+type Outcome = Result<String, Failure>;
+
+/// Gets "k", or computes it by this.
+fn fetch(c: &Cache, how: impl Into<Fetch>, compute: impl FnOnce(&mut SetOptions) -> Outcome) -> Outcome {
+    let value = c.get_or_set_with("k", how, compute)?;
+    Ok(String::from_utf8(value.into_vec()).expect("text"))
+}
+
+fn value(text: &str) -> Outcome {
+    Ok(text.to_owned())
+}
+
+fn never(_: &mut SetOptions) -> Outcome {
+    panic!("there's a value")
+}
+
+pub(super) fn hit_and_miss(b: &Bench) {
+    let c = &b.cache;
+    assert_eq!(fetch(c, Ttl::secs(10).tag("t"), |_| value("one")), value("one"));
+    assert_eq!(get(c, "k").as_deref(), Some(b"one".as_slice()), "it is stored");
+    assert_eq!(c.ttl("k").expect("ttl"), Some(Ttl::secs(10)), "as was asked for");
+    assert_eq!(c.get("k").expect("get").expect("a hit").meta().tags, ["t"]);
+    assert_eq!(fetch(c, Ttl::secs(99), never), value("one"));
+    assert_eq!(fetch(&b.again(), Ttl::secs(99), never), value("one"), "by another handle");
+    assert_eq!(c.ttl("k").expect("ttl"), Some(Ttl::secs(10)), "a hit changes nothing");
+    let stats = c.stats().expect("stats");
+    assert_eq!((stats.misses, stats.hits, stats.sets, stats.stale), (1, 4, 1, 0));
+    b.clock.step(10_000);
+    assert_eq!(fetch(c, Duration::from_secs(5), |_| value("")), value(""), "an expired one is none");
+    assert_eq!(fetch(c, Ttl::Never, never), value(""), "an empty value is a hit");
+}
+
+pub(super) fn an_error_stores_nothing(b: &Bench) {
+    let c = &b.cache;
+    for _ in 0..2 {
+        assert_eq!(fetch(c, Ttl::Never, |_| Err(Failure::Mine)), Err(Failure::Mine));
+        assert_eq!(get(c, "k"), None);
+    }
+    assert_eq!(fetch(c, Ttl::Never, |_| value("one")), value("one"), "the next one may succeed");
+    let invalid = c.get_or_set_with("", Ttl::Never, |_| Ok::<_, Failure>("never computed"));
+    assert_eq!(invalid.expect_err("no key"), Failure::Cache(ErrorKind::InvalidKey), "the cache's errors arrive too");
+    assert_eq!(c.stats().expect("stats").sets, 1);
+}
+
+pub(super) fn a_panic_releases_the_key(b: &Bench) {
+    let c = &b.cache;
+    for _ in 0..2 {
+        let call = || fetch(c, Ttl::Never, |_| panic!("as told"));
+        catch_unwind(AssertUnwindSafe(call)).expect_err("the panic goes on to the caller");
+        assert_eq!(get(c, "k"), None);
+    }
+    let other = b.again();
+    let elsewhere = thread::scope(|scope| scope.spawn(|| fetch(&other, Ttl::Never, |_| value("one"))).join());
+    assert_eq!(elsewhere.expect("a thread"), value("one"), "and nobody waits for who panicked");
+    assert_eq!(get(c, "k").as_deref(), Some(b"one".as_slice()));
+}
+
+pub(super) fn nested_calls_compute(b: &Bench) {
+    let c = &b.cache;
+    let outer = fetch(c, Ttl::Never, |_| {
+        let inner = fetch(c, Ttl::Never, |_| value("inner"))?;
+        assert_eq!(get(c, "k"), None, "only the outer one stores");
+        Ok(format!("outer of {inner}"))
+    });
+    assert_eq!(outer, value("outer of inner"));
+    assert_eq!(get(c, "k").as_deref(), Some(b"outer of inner".as_slice()));
+
+    let whole = c.get_or_set_with("whole", Ttl::Never, |_| {
+        let part = c.namespace("a").get_or_set_with("part", Ttl::Never, |_| Ok::<_, Failure>("part"))?;
+        Ok::<_, Failure>([b"whole of ", &*part].concat())
+    });
+    assert_eq!(&*whole.expect("a value"), b"whole of part");
+    assert_eq!(get(&c.namespace("a"), "part").as_deref(), Some(b"part".as_slice()), "other keys are stored");
+    assert!(c.contains("whole").expect("contains"));
+}
+
+pub(super) fn the_callback_chooses_the_options(b: &Bench) {
+    let c = &b.cache;
+    let chosen = fetch(c, Ttl::secs(10).tag("asked"), |options| {
+        *options = options.clone().ttl(Ttl::secs(3)).tag("chosen").meta("m", "x");
+        value("one")
+    });
+    assert_eq!(chosen, value("one"));
+    let meta = c.get("k").expect("get").expect("a hit").meta();
+    assert_eq!((c.ttl("k").expect("ttl"), &*meta.user["m"]), (Some(Ttl::secs(3)), "x"));
+    assert_eq!(meta.tags, ["asked", "chosen"]);
+    c.invalidate_tag("chosen").expect("invalidate_tag");
+    let unstored = fetch(c, Ttl::secs(10), |options| {
+        *options = Ttl::secs(0).into();
+        value("not worth keeping")
+    });
+    assert_eq!(unstored, value("not worth keeping"));
+    assert_eq!(get(c, "k"), None, "it was gone at once");
+}
+
+pub(super) fn a_change_meanwhile_voids_what_is_computed(b: &Bench) {
+    type Change = fn(&Cache);
+    let changes: [(&str, Change, Option<&str>); 14] = [
+        ("set", |c| c.set("k", "other", Ttl::Never).expect("set"), Some("other")),
+        ("set to nothing", |c| c.set("k", "other", Ttl::secs(0)).expect("set"), None),
+        ("add", |c| assert!(c.add("k", "other", Ttl::Never).expect("add")), Some("other")),
+        ("delete", |c| assert!(!c.delete("k").expect("delete")), None),
+        ("delete_many", |c| assert_eq!(c.delete_many(["k"]).expect("delete_many"), 0), None),
+        ("pop", |c| assert_eq!(c.pop("k").expect("pop"), None), None),
+        ("incr_or", |c| assert_eq!(c.incr_or("k", 1, 7, Ttl::Never).expect("incr_or"), 7), Some("7")),
+        ("a writer", |c| assert!(c.writer("k", Ttl::Never).expect("writer").commit().expect("commit")), Some("")),
+        ("a typed set", |c| c.set_as("k", &"other", Ttl::Never).expect("set_as"), Some("\x05other")),
+        (
+            "another version's move",
+            |c| {
+                c.version(0).set("k", "other", Ttl::Never).expect("set");
+                assert_eq!(c.version(0).incr_version("k", 1).expect("incr_version"), 1);
+            },
+            Some("other"),
+        ),
+        ("clear of the namespace", |c| c.clear().expect("clear"), None),
+        ("clear of everything", |c| c.clear_all().expect("clear_all"), None),
+        ("its tag", |c| c.invalidate_tag("asked").expect("invalidate_tag"), None),
+        ("a tag chosen later", |c| c.invalidate_tag("chosen").expect("invalidate_tag"), None),
+    ];
+    let c = b.cache.namespace("a");
+    for (what, change, left) in changes {
+        c.delete("k").expect("delete");
+        let sets = c.stats().expect("stats").sets;
+        let mine = fetch(&c, Ttl::secs(60).tag("asked"), |options| {
+            change(&b.again().namespace("a"));
+            *options = options.clone().tag("chosen");
+            value("mine")
+        });
+        assert_eq!(mine, value("mine"), "{what}: the caller has it all the same");
+        assert_eq!(get(&c, "k").as_deref(), left.map(str::as_bytes), "{what}");
+        assert!(c.stats().expect("stats").sets - sets <= 2, "{what}: nor was it stored for a moment");
+        c.delete("k").expect("delete");
+        assert_eq!(fetch(&c, Ttl::Never, |_| value("again")), value("again"), "{what}");
+        assert_eq!(get(&c, "k").as_deref(), Some(b"again".as_slice()), "{what}: the next one is stored");
+    }
+}
+
+pub(super) fn changes_elsewhere_void_nothing(b: &Bench) {
+    let c = b.cache.namespace("a");
+    // By chance two keys may share their state; that it happens to two of three is next to impossible.
+    let stored = ["x", "y", "z"].into_iter().filter(|other| {
+        c.delete("k").expect("delete");
+        let mine = fetch(&c, Ttl::Never.tag("t"), |_| {
+            c.set(other, "v", Ttl::Never.tag("t")).expect("set");
+            c.delete(other).expect("delete");
+            c.namespace("b").clear().expect("clear");
+            c.invalidate_tag("u").expect("invalidate_tag");
+            assert_eq!(get(&c, "k"), None, "looking is no change");
+            assert!(!c.contains("k").expect("contains"));
+            assert!(!c.replace("k", "v", Ttl::Never).expect("replace"), "nor is what does nothing");
+            value("mine")
+        });
+        assert_eq!(mine, value("mine"));
+        get(&c, "k").is_some_and(|value| value == b"mine")
+    });
+    assert!(stored.count() >= 2);
+}
+
+pub(super) fn threads_compute_once(b: &Bench) {
+    let (start, computed) = (Barrier::new(4), AtomicUsize::new(0));
+    for round in 0..10 {
+        b.cache.delete("k").expect("delete");
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                let cache = b.again();
+                let (start, computed) = (&start, &computed);
+                scope.spawn(move || {
+                    start.wait();
+                    let text = fetch(&cache, Ttl::Never, |_| {
+                        value(&format!("number {}", computed.fetch_add(1, Ordering::SeqCst)))
+                    });
+                    assert_eq!(text, value(&format!("number {round}")));
+                });
+            }
+        });
+    }
+    assert_eq!(computed.into_inner(), 10);
+}
+
+pub(super) fn stale_is_for_those_who_ask(b: &Bench) {
+    let c = &b.cache;
+    let forgiving = || Fetch::new(Ttl::secs(10)).stale_if_error(Duration::from_secs(5));
+    let fail = |_: &mut SetOptions| Err(Failure::Mine);
+    assert_eq!(fetch(c, forgiving(), |_| value("one")), value("one"));
+    b.clock.step(10_000);
+    assert_eq!(get(c, "k"), None, "a get doesn't ask");
+    assert_eq!(fetch(c, Ttl::secs(10), fail), Err(Failure::Mine), "nor does this");
+    let revalidating = Fetch::new(Ttl::secs(10)).stale_while_revalidate(Duration::from_secs(5));
+    assert_eq!(fetch(c, revalidating, fail), Err(Failure::Mine), "this asks for something else");
+    assert_eq!(c.stats().expect("stats").stale, 0);
+    assert_eq!(fetch(c, forgiving(), fail), value("one"));
+    b.clock.step(4999);
+    assert_eq!(fetch(&b.again(), forgiving(), fail), value("one"), "until the last moment");
+    assert_eq!(c.stats().expect("stats").stale, 2, "stale values are counted");
+    b.clock.step(1);
+    assert_eq!(fetch(c, forgiving(), fail), Err(Failure::Mine), "and no longer");
+    assert_eq!(fetch(c, forgiving(), |_| value("two")), value("two"));
+    assert_eq!(get(c, "k").as_deref(), Some(b"two".as_slice()));
+}

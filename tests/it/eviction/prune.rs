@@ -1,0 +1,315 @@
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::Duration;
+
+use larder::{Cache, Change, Policy, Prune, PruneReport, Reason, Ttl};
+use tempfile::TempDir;
+
+use super::{SMALL, keys, present};
+use crate::support::{HandClock, counts_match, entry_file, files_below, fresh, fresh_with, get, listing, options};
+
+/// How many went for which reason.
+fn removed(report: &PruneReport) -> Vec<(Reason, u64)> {
+    report.removed.iter().map(|(reason, tally)| (*reason, tally.entries)).collect()
+}
+
+/// 30 entries a second apart: the first 10 have a ttl of a minute, all others none.
+fn thirty() -> (TempDir, HandClock, Cache) {
+    let (dir, clock, cache) = fresh();
+    for (i, key) in keys(30).enumerate() {
+        cache.set(&key, "v", if i < 10 { Ttl::secs(60) } else { Ttl::Never }).expect("set");
+        clock.step(1000);
+    }
+    (dir, clock, cache)
+}
+
+#[test]
+fn nothing_to_do() {
+    let (_dir, _clock, cache) = fresh();
+    let report = cache.prune(&Prune::new()).expect("prune");
+    assert_eq!(report.removed, BTreeMap::new());
+    assert_eq!((report.kept.entries, report.kept.bytes, report.examined), (0, 0, 0));
+    assert!(report.finished && !report.dry_run);
+}
+
+#[test]
+fn each_rule_removes_what_it_names_and_nothing_else() {
+    let seconds = Duration::from_secs;
+    // At second 62 the entries 0 to 2 have expired, and entry 20 is 42 seconds old.
+    let cases: [(&str, Prune<'_>, Reason, Vec<u64>); 7] = [
+        ("no rule", Prune::new(), Reason::Expired, (3..30).collect()),
+        ("expired", Prune::new().expired(), Reason::Expired, (3..30).collect()),
+        ("older_than", Prune::new().older_than(seconds(42)), Reason::OlderThan, (20..30).collect()),
+        ("idle", Prune::new().idle(seconds(42)), Reason::Idle, (20..30).collect()),
+        ("max_entries", Prune::new().max_entries(7), Reason::Entries, (23..30).collect()),
+        ("max_bytes", Prune::new().max_bytes(7 * SMALL + 1), Reason::Bytes, (23..30).collect()),
+        ("min_free_bytes", Prune::new().min_free_bytes(u64::MAX), Reason::FreeSpace, vec![]),
+    ];
+    for (name, rules, reason, left) in cases {
+        let (_dir, clock, cache) = thirty();
+        clock.set(crate::support::START + 62_000);
+        let report = cache.prune(&rules).expect(name);
+        assert_eq!(removed(&report), [(reason, 30 - left.len() as u64)], "{name}");
+        assert_eq!(report.removed[&reason].bytes, (30 - left.len() as u64) * SMALL, "{name}");
+        assert_eq!((report.kept.entries, report.kept.bytes), (left.len() as u64, left.len() as u64 * SMALL), "{name}");
+        assert!(report.finished && !report.dry_run && report.examined == 30, "{name}: {report:?}");
+        let stats = counts_match(&cache);
+        assert_eq!(stats.entries, left.len() as u64, "{name}");
+        clock.set(crate::support::START + 30_000);
+        assert_eq!(present(&cache, 30), left, "{name}");
+        let again = cache.prune(&rules).expect(name);
+        assert_eq!(again.removed.len(), 0, "{name}: twice is once");
+        let counted = [stats.expired, stats.deletes, stats.evictions_by.entries, stats.evictions_by.bytes];
+        let counted = counted.iter().sum::<u64>() + stats.evictions_by.free_space;
+        assert_eq!(counted, 30 - left.len() as u64, "{name}: {stats:?}");
+    }
+}
+
+#[test]
+fn rules_work_together() {
+    let (_dir, clock, cache) = thirty();
+    clock.set(crate::support::START + 62_000);
+    let rules = Prune::new().expired().older_than(Duration::from_secs(57)).max_entries(20).max_bytes(15 * SMALL);
+    let report = cache.prune(&rules).expect("prune");
+    // Expired: 0, 1, 2. Older: 3, 4. Over 20: five more. Over 15 small ones: another five.
+    let expected = [(Reason::Expired, 3), (Reason::OlderThan, 2), (Reason::Entries, 5), (Reason::Bytes, 5)];
+    assert_eq!(removed(&report), expected);
+    assert_eq!(present(&cache, 30), (15..30).collect::<Vec<_>>());
+    counts_match(&cache);
+}
+
+#[test]
+fn without_a_rule_it_goes_by_the_limits_of_the_cache() {
+    let (_dir, _clock, cache) = thirty();
+    cache.configure(&Change::new().max_entries(12)).expect("configure");
+    let report = cache.prune(&Prune::new()).expect("prune");
+    assert_eq!(removed(&report), [(Reason::Entries, 18)]);
+    cache.configure(&Change::new().max_bytes(4 * SMALL)).expect("configure");
+    let named = cache.prune(&Prune::new().expired()).expect("prune");
+    assert_eq!(named.removed.len(), 0, "a prune with rules leaves the cache's own limits to the sets");
+    let report = cache.prune(&Prune::new()).expect("prune");
+    assert_eq!((removed(&report), counts_match(&cache).entries), (vec![(Reason::Bytes, 8)], 4));
+}
+
+#[test]
+fn the_order_is_global_over_all_shards() {
+    for policy in [Policy::Lru, Policy::Fifo] {
+        let (_dir, clock, cache) = fresh_with(|options| options.policy(policy).touch_interval(Duration::ZERO));
+        for key in keys(600) {
+            cache.set(&key, "v", Ttl::Never).expect("set");
+            clock.step(1);
+        }
+        // Every third one is used again, in another order.
+        for i in (0..200).rev() {
+            get(&cache, format!("k{}", 3 * i));
+            clock.step(1);
+        }
+        let report = cache.prune(&Prune::new().max_entries(150)).expect("prune");
+        assert_eq!(removed(&report), [(Reason::Entries, 450)]);
+        let expected: Vec<u64> = match policy {
+            Policy::Lru => (0..150).map(|i| 3 * i).collect(),
+            _ => (450..600).collect(),
+        };
+        assert_eq!(present(&cache, 600), expected, "{policy}");
+    }
+    let (_dir, _clock, cache) = fresh_with(|options| options.policy(Policy::Random));
+    keys(100).for_each(|key| cache.set(&key, "v", Ttl::Never).expect("set"));
+    cache.prune(&Prune::new().max_entries(50)).expect("prune");
+    let left = present(&cache, 100);
+    assert_eq!(left.len(), 50);
+    assert_ne!(left, (50..100).collect::<Vec<_>>(), "the newest half by chance: 1 in 10^29");
+}
+
+#[test]
+fn a_limit_takes_expired_entries_before_living_ones() {
+    for limits in [Prune::new().max_entries(20), Prune::new().max_bytes(20 * SMALL)] {
+        let (_dir, clock, cache) = fresh();
+        for (i, key) in keys(30).enumerate() {
+            // The newest have expired.
+            cache.set(&key, "v", if i < 20 { Ttl::Never } else { Ttl::secs(60) }).expect("set");
+            clock.step(1000);
+        }
+        clock.step(60_000);
+        cache.prune(&limits).expect("prune");
+        assert_eq!(present(&cache, 30), (0..20).collect::<Vec<_>>(), "{limits:?}: all the living are left");
+        assert_eq!(counts_match(&cache).entries, 20);
+    }
+}
+
+/// Key, place, reason, bytes.
+type Told = BTreeSet<(Option<String>, String, Reason, u64)>;
+
+/// What a prune removes, or would.
+fn told(cache: &Cache, rules: Prune<'_>) -> (Told, PruneReport) {
+    let told = RefCell::new(BTreeSet::new());
+    let rules = rules.on_remove(|removal| {
+        let key = removal.key.map(|key| key.escape_ascii().to_string());
+        let new = told.borrow_mut().insert((key, removal.place.to_owned(), removal.reason, removal.bytes));
+        assert!(new, "told once: {removal:?}");
+        true
+    });
+    let report = cache.prune(&rules).expect("prune");
+    drop(rules);
+    (told.into_inner(), report)
+}
+
+/// Two sets of removals are one; says what one of them has and the other hasn't.
+#[track_caller]
+fn assert_same(would: &Told, did: &Told, what: &str) {
+    let differences: Vec<_> = would.symmetric_difference(did).collect();
+    assert!(differences.is_empty(), "{what}: {differences:?}");
+}
+
+/// A cache that has something for every rule.
+fn something_of_everything() -> (TempDir, HandClock, Cache) {
+    let (dir, clock, cache) = fresh();
+    // More than the sets below throw away.
+    for key in keys(200) {
+        cache.set(&key, "v", Ttl::Never).expect("set");
+    }
+    cache.clear().expect("clear");
+    // The first third has expired, and was used last: for a limit on entries it would be the best.
+    for (i, key) in keys(30).enumerate() {
+        clock.step(1000);
+        cache.set(&key, "v", if i >= 20 { Ttl::secs(60) } else { Ttl::Never }).expect("set");
+    }
+    clock.step(60_000);
+    fs::write(entry_file(&cache, "k3"), "damaged").expect("an entry to damage");
+    let shard = entry_file(&cache, "k4");
+    fs::write(shard.with_file_name(format!(".tmp-{:012x}-{:032x}", 0xabcd, 7)), "left").expect("a leftover");
+    (dir, clock, cache)
+}
+
+/// A name for a rule, and the rule anew for each run.
+type Rule = (&'static str, fn() -> Prune<'static>);
+
+#[test]
+fn a_dry_run_changes_nothing_and_says_what_the_real_one_removes() {
+    let rules: [Rule; 7] = [
+        ("no rule", Prune::new),
+        ("expired", || Prune::new().expired()),
+        ("older_than", || Prune::new().older_than(Duration::from_secs(75))),
+        ("idle", || Prune::new().idle(Duration::from_secs(75))),
+        ("max_entries", || Prune::new().max_entries(9)),
+        ("max_bytes", || Prune::new().max_bytes(9 * SMALL)),
+        ("everything", || Prune::new().min_free_bytes(u64::MAX)),
+    ];
+    for (name, rules) in rules {
+        let (_dir, _clock, cache) = something_of_everything();
+        let before = (listing(cache.dir()), cache.stats().expect("stats"));
+        let (would, dry) = told(&cache, rules().dry_run(true));
+        assert!((listing(cache.dir()), cache.stats().expect("stats")) == before, "{name}: a dry run writes nothing");
+        assert!(dry.dry_run && dry.finished && !would.is_empty(), "{name}");
+        let (did, real) = told(&cache, rules());
+        assert_same(&would, &did, name);
+        assert_eq!((&dry.removed, dry.kept), (&real.removed, real.kept), "{name}");
+        counts_match(&cache);
+    }
+}
+
+#[test]
+fn a_dry_run_with_several_rules_counts_nobody_twice() {
+    for limit in [1, 5, 15] {
+        let (_dir, _clock, cache) = something_of_everything();
+        let rules = || Prune::new().expired().older_than(Duration::from_secs(80)).max_entries(limit);
+        let (would, dry) = told(&cache, rules().dry_run(true));
+        let (did, real) = told(&cache, rules());
+        assert_same(&would, &did, &format!("down to {limit}"));
+        assert_eq!((&dry.removed, dry.kept), (&real.removed, real.kept), "down to {limit}");
+        counts_match(&cache);
+    }
+}
+
+#[test]
+fn a_dry_run_works_for_a_reader() {
+    let (dir, clock, cache) = something_of_everything();
+    let reader = options(&dir, &clock).read_only(true).open().expect("a reader");
+    let (would, _) = told(&reader, Prune::new().dry_run(true));
+    let error = reader.prune(&Prune::new()).expect_err("a reader removes nothing");
+    assert_eq!(error.kind(), larder::ErrorKind::ReadOnly);
+    assert_same(&would, &told(&cache, Prune::new()).0, "a reader's dry run");
+}
+
+#[test]
+fn leftovers_damage_and_trash_go_with_every_rule() {
+    let (_dir, _clock, cache) = something_of_everything();
+    let trash = files_below(&cache, "trash").len() as u64;
+    assert!(trash > 0, "some of the clear's files still wait");
+    let report = cache.prune(&Prune::new().older_than(Duration::from_secs(1_000_000))).expect("prune");
+    let expected = [(Reason::Leftover, 1), (Reason::Corrupt, 1), (Reason::Cleared, trash)];
+    assert_eq!(removed(&report), expected);
+    assert_eq!((report.kept.entries, files_below(&cache, "trash").len()), (29, 0));
+    let stats = counts_match(&cache);
+    assert_eq!((stats.corrupt_removed, stats.trash), (1, false));
+}
+
+#[test]
+fn a_living_writer_keeps_its_temporary_file() {
+    let (_dir, _clock, cache) = fresh();
+    cache.set("k", "v", Ttl::Never).expect("set");
+    // The first session of a cache is number 1: this process's own.
+    let own = entry_file(&cache, "k").with_file_name(format!(".tmp-{:012x}-{:032x}", 1, 7));
+    fs::write(&own, "being written").expect("a temporary file");
+    assert_eq!(cache.prune(&Prune::new()).expect("prune").removed.len(), 0);
+    assert!(own.exists());
+    fs::remove_file(&own).expect("a temporary file to remove");
+}
+
+#[test]
+fn a_deadline_that_is_over_stops_before_the_first_removal() {
+    let (_dir, clock, cache) = thirty();
+    clock.step(60_000);
+    let report = cache.prune(&Prune::new().deadline(Duration::ZERO)).expect("prune");
+    assert!(!report.finished);
+    assert_eq!((report.removed.len(), counts_match(&cache).entries), (0, 30));
+    let report = cache.prune(&Prune::new().deadline(Duration::from_secs(3600))).expect("prune");
+    assert!(report.finished);
+    assert_eq!((removed(&report), counts_match(&cache).entries), (vec![(Reason::Expired, 10)], 20));
+}
+
+#[test]
+fn who_is_asked_before_each_removal_can_stop_it() {
+    for rules in [Prune::new().expired(), Prune::new().max_entries(3)] {
+        let (_dir, clock, cache) = thirty();
+        clock.step(60_000);
+        let asked = RefCell::new(0);
+        let rules = rules.on_remove(|removal| {
+            assert!(removal.key.is_some_and(|key| key.starts_with(b"k")) && removal.namespace.is_empty());
+            assert!(cache.dir().join(removal.place).exists(), "asked before it goes");
+            *asked.borrow_mut() += 1;
+            *asked.borrow() <= 5
+        });
+        let report = cache.prune(&rules).expect("prune");
+        assert!(!report.finished, "{rules:?}");
+        let sum: u64 = report.removed.values().map(|tally| tally.entries).sum();
+        assert_eq!((*asked.borrow(), sum), (6, 5), "{rules:?}: the sixth was refused");
+        assert_eq!(counts_match(&cache).entries, 25, "{rules:?}");
+        assert_eq!(report.kept.entries, 25, "{rules:?}: what is left");
+    }
+}
+
+#[test]
+fn extreme_limits_overflow_nothing() {
+    let (_dir, _clock, cache) = thirty();
+    let rules = Prune::new().max_entries(u64::MAX).max_bytes(u64::MAX).older_than(Duration::MAX).idle(Duration::MAX);
+    assert_eq!(cache.prune(&rules).expect("prune").removed.len(), 0);
+    let rules = Prune::new().min_free_bytes(u64::MAX).min_free_inodes(u64::MAX);
+    let report = cache.prune(&rules).expect("prune");
+    assert_eq!((removed(&report), report.kept.entries), (vec![(Reason::FreeSpace, 30)], 0));
+    let rules = Prune::new().max_entries(0).max_bytes(0).older_than(Duration::ZERO).idle(Duration::ZERO);
+    cache.set("k", "v", Ttl::Never).expect("set");
+    assert_eq!(cache.prune(&rules).expect("prune").kept.entries, 0, "0 here means none, not no limit");
+}
+
+#[test]
+fn of_several_prunes_one_gets_the_maintenance_lock() {
+    let (dir, clock, cache) = fresh();
+    let other = options(&dir, &clock).open().expect("another handle");
+    let held = cache.maintenance().expect("maintenance").expect("nobody has it");
+    assert!(other.maintenance().expect("maintenance").is_none());
+    other.set("k", "v", Ttl::Never).expect("it excludes nothing else");
+    assert!(other.prune(&Prune::new()).expect("prune").finished);
+    drop(held);
+    assert!(other.maintenance().expect("maintenance").is_some());
+}

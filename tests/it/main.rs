@@ -1,0 +1,48 @@
+//! Larder's integration tests, through the public API and real processes. Table of contents:
+#![allow(
+    clippy::disallowed_methods,
+    clippy::type_complexity,
+    clippy::unnecessary_wraps,
+    clippy::unwrap_used,
+    reason = "tests may take the direct way, and fail by panic"
+)]
+
+/// Compressed values, false lengths, bombs.
+mod compression;
+/// One suite for every store.
+mod conformance;
+/// Damage to any byte of any file.
+mod corruption;
+/// Numbers that many processes count in.
+mod counts;
+/// The hook that is told what happens.
+mod events;
+/// Limits, culling, pruning.
+mod eviction;
+/// Expiry, by a clock in the test's hand.
+mod expiry;
+/// Single flight: leaders that are slow, fail or die; early refresh, stale values.
+mod flight;
+/// The directory that release 1 wrote, and the marker.
+mod format_compat;
+/// Loose, pre-made, foreign and full directories, with a canary outside.
+mod hostile_dir;
+/// Invalidated tags and namespaces, and their sweeping.
+mod invalidation;
+/// Several processes on one directory: races, kills, forks, stopped writers.
+mod multiprocess;
+/// Opening, creating, settings, read-only, vanishing.
+mod opening;
+/// README and examples compile and run.
+mod papers;
+/// Bugs that were found, each with its story.
+mod regression;
+/// Caches sealed by a key.
+mod sealed;
+/// Values larger than memory.
+mod streaming;
+/// Verify and its repairs.
+mod verify;
+
+mod support;
+mod tidy;
