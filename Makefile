@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := list
-.PHONY: list demo test lint bench audit clean
+.PHONY: list demo test lint bench bench-peers audit clean
 
 list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -28,6 +28,9 @@ lint:  ## formatting, clippy, docs, and licences where cargo-deny is installed
 bench:  ## the benchmarks; ARGS="get" runs those whose name contains it
 	$(CARGO) bench --bench tree -- $(ARGS)
 
+bench-peers:  ## Larder beside its peers in one table; ARGS="--quick", ARGS="--help"
+	$(CARGO) run --release --quiet --manifest-path benches/peers/Cargo.toml -- $(ARGS)
+
 audit:  ## known vulnerabilities, from the database that `cargo deny fetch db` or cargo-audit left
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		$(CARGO) deny --offline check advisories; \
@@ -39,3 +42,4 @@ audit:  ## known vulnerabilities, from the database that `cargo deny fetch db` o
 
 clean:  ## remove what was built
 	$(CARGO) clean
+	$(CARGO) clean --manifest-path benches/peers/Cargo.toml

@@ -73,13 +73,13 @@ fn eight_processes_lose_no_increment() {
     let dir = temp_dir();
     let cache = open(&dir.path().join("cache"));
     cache.set("n", "0", Ttl::secs(60).tag("t").meta("m", "x")).expect("set");
-    eight(&cache, |_| "incr 2000".to_owned());
-    assert_eq!(number(&cache, "n"), 16_000);
+    eight(&cache, |_| "incr 10000".to_owned());
+    assert_eq!(number(&cache, "n"), 80_000);
     assert_eq!(cache.ttl("n").expect("ttl"), Some(Ttl::secs(60)), "no increment changed its ttl");
     let meta = cache.get("n").expect("get").expect("a hit").meta();
     assert_eq!((&meta.tags[..], &*meta.user["m"]), (&["t".to_owned()][..], "x"));
     let stats = counts_match(&cache);
-    assert_eq!((stats.entries, stats.sets), (1, 16_001));
+    assert_eq!((stats.entries, stats.sets), (1, 80_001));
 }
 
 #[test]
