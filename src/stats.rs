@@ -115,7 +115,7 @@ pub struct Stats {
     pub stale: u64,
     /// What compression did to the values it was used on.
     pub compressed: Compressed,
-    /// Grows by one with each clear or invalidation.
+    /// Grows with each clear or invalidation, and leaps ahead when the machine was started anew.
     pub generation: u64,
     /// Entries of an invalidated tag or namespace may still be among those counted; `prune` removes them.
     pub reclaimable: bool,

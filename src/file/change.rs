@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::PoisonError;
 
 use crate::backend::Condition;
 use crate::clock::duration_ms;
@@ -45,10 +46,6 @@ impl FileBackend {
                     open::make_shard(self.root(), shard, self.access, self.owner)
                         .doing("can't make a shard")
                         .map_err(|e| self.gone_or(e))?;
-                    if self.durability() == Durability::Disk {
-                        let shards = fs::open(self.root(), layout::SHARDS_DIR, fs::Open::Dir);
-                        shards.and_then(|dir| fs::sync(dir.as_fd())).doing("can't sync the shards")?;
-                    }
                 }
                 other => return other.doing("can't start an entry").map_err(|e| self.gone_or(e)),
             }
@@ -112,10 +109,22 @@ impl FileBackend {
         Ok(draft)
     }
 
-    /// Makes a draft's bytes survive a power cut, where that was asked for.
+    /// Makes a draft ready to survive a power cut, where that was asked for: its data, and the name of its shard, which
+    /// may be new, and made by somebody who doesn't care.
     pub(super) fn sync_draft(&self, draft: &Draft) -> Result<()> {
-        if self.durability() == Durability::Disk {
-            draft.sync_data().doing("can't sync an entry")?;
+        if self.durability() == Durability::Process {
+            return Ok(());
+        }
+        draft.sync_data().doing("can't sync an entry")?;
+        // A clear may give the inode to another shard.
+        let (shard, ino) = draft.shard();
+        let this = (ino, self.control.floor().doing("can't read the control file")?);
+        let mut known = self.own()?.durable_shards.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.get(&shard) != Some(&this) {
+            let doing = "can't sync the shards";
+            let shards = fs::open(self.root(), layout::SHARDS_DIR, fs::Open::Dir).doing(doing)?;
+            fs::sync(shards.as_fd()).doing(doing)?;
+            known.insert(shard, this);
         }
         Ok(())
     }
@@ -123,6 +132,7 @@ impl FileBackend {
     /// Puts a draft of `size` bytes in place of what its name leads to, and gives the lock up. `Ok(false)`: a clear has
     /// set the shard aside, and the draft with it.
     pub(super) fn publish(&self, draft: Draft, size: u64, name: Name, lock: ShardLock<'_>) -> Result<bool> {
+        let names = self.names_to_sync(name.shard())?;
         let (old, leftover) = match draft.publish(self.root(), name) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 self.look_for_root()?;
@@ -133,25 +143,24 @@ impl FileBackend {
         self.account(name.shard(), old.filter(|st| st.regular).map(|st| st.size), Some(size));
         drop(lock);
         drop(leftover);
-        self.sync_names(name.shard())?;
+        Self::sync_names(names.as_ref())?;
         Ok(true)
     }
 
-    /// Makes changes of names in a shard survive a power cut, where that was asked for, or may have been.
+    /// The directory whose names must survive a power cut, where that was asked for; opened before they change, so that
+    /// what can fail does so in time.
+    fn names_to_sync(&self, shard: u8) -> Result<Option<OwnedFd>> {
+        if self.durability() == Durability::Disk { self.shard_dir(shard) } else { Ok(None) }
+    }
+
+    /// Makes changes of names in a shard survive a power cut.
     ///
     /// The changes are made, whatever comes of this: so an error here is `Io`, never one that says that the old value
     /// stays.
-    pub(super) fn sync_names(&self, shard: u8) -> Result<()> {
-        if self.durability() == Durability::Process {
-            return Ok(());
-        }
-        let sync = || match fs::open(self.root(), &layout::shard_path(shard), fs::Open::Dir) {
-            // A clear has set it aside.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            dir => fs::sync(dir?.as_fd()),
-        };
+    fn sync_names(dir: Option<&OwnedFd>) -> Result<()> {
         let text = "the change is made, but may not survive a power cut: can't sync a shard";
-        sync().map_err(|e| Error::new(ErrorKind::Io, text).because(e))
+        let sync = dir.map_or(Ok(()), |dir| fs::sync(dir.as_fd()));
+        sync.map_err(|e| Error::new(ErrorKind::Io, text).because(e))
     }
 
     /// Runs a change that puts something in place, under the shard's lock.
@@ -283,12 +292,16 @@ impl FileBackend {
         now: u64,
         holds: impl FnOnce() -> Result<bool>,
     ) -> Result<Option<bool>> {
+        let names = self.names_to_sync(name.shard())?;
         let lock = self.lock(name.shard())?;
         if !holds()? {
             return Ok(None);
         }
         self.void_lease(name)?;
         let Some(stat) = fs::stat_at(self.root(), &name.path()).doing("can't look at an entry")? else {
+            // Who removed it may not have asked for it to last, or not have synced it yet.
+            drop(lock);
+            Self::sync_names(names.as_ref())?;
             return Ok(Some(false));
         };
         let live = match self.current(name, id, now, read::READ_HEAD) {
@@ -298,12 +311,13 @@ impl FileBackend {
         };
         let gone = stat.regular && self.unlink(name, &stat)?;
         drop(lock);
-        self.sync_names(name.shard())?;
+        Self::sync_names(names.as_ref())?;
         Ok(Some(gone && live))
     }
 
     /// Removes a live entry and returns its value, or why there was none.
     pub(super) fn take(&self, name: Name, id: Id<'_>, now: u64) -> Result<Result<Value, Count>> {
+        let names = self.names_to_sync(name.shard())?;
         let lock = self.lock(name.shard())?;
         self.void_lease(name)?;
         let found = match self.current(name, id, now, read::READ_WHOLE)? {
@@ -314,7 +328,7 @@ impl FileBackend {
         let value = readable(name, found.value(&self.seal, self.may_map))?;
         let gone = self.unlink(name, &stat)?;
         drop(lock);
-        self.sync_names(name.shard())?;
+        Self::sync_names(names.as_ref())?;
         Ok(value.filter(|_| gone).ok_or(Count::MissCorrupt))
     }
 
@@ -385,9 +399,10 @@ impl FileBackend {
         };
         let new = NewEntry::new(id, facts, &extra, &value)?;
         let draft = self.draft(name, generation, &new)?;
+        let names = self.names_to_sync(name.shard())?;
         let (old, _leftover) = draft.publish(self.root(), name).doing("can't put an entry in place")?;
         self.account(name.shard(), old.map(|st| st.size), Some(new.size()));
-        self.sync_names(name.shard())
+        Self::sync_names(names.as_ref())
     }
 }
 

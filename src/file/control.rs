@@ -48,6 +48,7 @@ pub(crate) const SETTINGS: usize = 11;
 pub(crate) const CURSOR: usize = 12;
 pub(crate) const TRASH: usize = 13;
 pub(crate) const SWEPT: usize = 14;
+pub(crate) const BOOT: usize = 15;
 pub(crate) const COUNTS: usize = 64;
 pub(crate) const SHARD_WORDS: usize = 512;
 pub(crate) const NAMESPACE_FLOORS: usize = 1536;
@@ -60,6 +61,11 @@ const _: () = assert!(FLOOR == GENERATION + 1);
 const _: () = assert!(COUNTS + 64 <= SHARD_WORDS && Count::ALL <= 64);
 const _: () = assert!(SHARD_WORDS + 4 * SHARDS == NAMESPACE_FLOORS && NAMESPACE_FLOORS + FLOORS == TAG_FLOORS);
 const _: () = assert!(TAG_FLOORS + FLOORS == LEASES && (LEASES + LEASE_WORDS) * 8 <= LEN);
+
+/// How far generations and sessions leap at the first opening after the machine was started: more than a power cut can
+/// have taken back.
+const LEAP: u64 = 1 << 32;
+const SESSION_LEAP: u64 = 1 << 20;
 
 /// Where the byte locks of unmapped words begin; the session locks lie below.
 const WORD_LOCKS: u64 = 1 << 61;
@@ -121,19 +127,25 @@ impl Direct {
     }
 }
 
+/// A number for this run of the machine; 0 where it can't be had.
+fn boot() -> u64 {
+    fs::boot_id().map_or(0, |id| XxHash3_64::oneshot(&id).max(1))
+}
+
 /// Fills a new, empty control file. `generation` must be above that of every entry that may be left in the directory.
 pub(crate) fn fill(file: &OwnedFd, generation: u64) -> io::Result<()> {
     fs::allocate(file.as_fd(), LEN as u64)?;
     for word in [GENERATION, FLOOR, SWEPT] {
         fs::write_all_at(file.as_fd(), &[&generation.to_le_bytes()], (word * 8) as u64)?;
     }
+    fs::write_all_at(file.as_fd(), &[&boot().to_le_bytes()], (BOOT * 8) as u64)?;
     // The magic comes last: a file without it was never finished.
     fs::write_all_at(file.as_fd(), &[&MAGIC.to_le_bytes()], 0)?;
     fs::sync(file.as_fd())
 }
 
 impl Control {
-    pub(crate) fn open(root: &Arc<OwnedFd>, writable: bool, mapped: bool) -> io::Result<Control> {
+    pub(crate) fn open(root: &Arc<OwnedFd>, writable: bool, mapped: bool, now: u64) -> io::Result<Control> {
         let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
         let own = Direct::open(root.as_fd(), writable)?;
         let stat = fs::stat(own.file.as_fd())?;
@@ -155,7 +167,26 @@ impl Control {
         } else {
             Words::Direct { root: root.clone(), own: PerProcess::new(own), writable }
         };
-        Ok(Control { words, ino: stat.ino })
+        let control = Control { words, ino: stat.ino };
+        if writable {
+            control.leap(now)?;
+        }
+        Ok(control)
+    }
+
+    /// Leaves behind whatever a power cut may have taken back. After one, each page of this file may be as it was at
+    /// another time in the last half minute: an entry could have a generation that is yet to come, and outlive the next
+    /// invalidation of its tag; or a tag a floor that is yet to come, and every new entry with it be a miss; or a new
+    /// session the number of one whose leftovers lie about. So whoever opens the file first after the machine was
+    /// started leaps ahead of them all: of the time, which no generation but a leap is ahead of. Where two come here at once, both do, which does no harm.
+    fn leap(&self, now: u64) -> io::Result<()> {
+        let boot = boot();
+        if boot != 0 && self.load(BOOT)? == boot {
+            return Ok(());
+        }
+        self.update(GENERATION, |g| g.max(now).saturating_add(LEAP))?;
+        self.update(SESSION, |n| n.wrapping_add(SESSION_LEAP))?;
+        self.update(BOOT, |_| boot).map(drop)
     }
 
     /// True once the file was cut short under its mapping.

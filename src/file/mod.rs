@@ -32,6 +32,7 @@ pub(crate) mod session;
 mod stream;
 pub(crate) mod tree;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -111,6 +112,8 @@ struct Own {
     process: Process,
     evictor: Mutex<Evictor>,
     flights: Flights,
+    /// The directories of shards whose names are known to survive a power cut: inode, and floor when that was seen.
+    durable_shards: Mutex<HashMap<u8, (u64, u64)>>,
     settings: RwLock<(u64, Settings)>,
 }
 

@@ -97,13 +97,13 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
         open_locks(root.as_fd(), access, owner(&stat)).doing("can't open the lock file").map_err(at)?;
     }
     let process = Process::open(root.as_fd(), config.read_only, config.lock_wait).map_err(at)?;
-    let opened = match Control::open(&root, !config.read_only, mapped) {
+    let opened = match Control::open(&root, !config.read_only, mapped, config.clock.now()) {
         Err(e) if !config.read_only && is_lost(&e) => {
             // Of several who find it so, the first makes it, and is in the others' way from then on.
-            let still_lost = || Control::open(&root, true, mapped).is_err();
+            let still_lost = || Control::open(&root, true, mapped, config.clock.now()).is_err();
             let remake = || remake_control(root.as_fd(), access, owner(&stat), config.clock.now());
             process.alone(config.lock_wait, still_lost, remake).map_err(at)?;
-            Control::open(&root, true, mapped)
+            Control::open(&root, true, mapped, config.clock.now())
         }
         other => other,
     };
@@ -116,6 +116,7 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
         process,
         evictor: Mutex::new(Evictor::default()),
         flights: Flights::default(),
+        durable_shards: Mutex::default(),
         settings: RwLock::new((version, marker.settings)),
     };
     let backend = FileBackend {
@@ -151,6 +152,7 @@ impl Own {
             process: Process::open(root, read_only, Duration::from_secs(1))?,
             evictor: Mutex::new(Evictor::default()),
             flights: Flights::default(),
+            durable_shards: Mutex::default(),
             settings: RwLock::new((version, marker.settings)),
         })
     }
@@ -451,5 +453,8 @@ fn remake(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) -> io::R
             fs::rename_between(shards.as_fd(), &name, trash.as_fd(), &to)?;
         }
     }
+    // Not before they are out of the way for good: the new file knows nothing of what was cleared.
+    fs::sync(trash.as_fd())?;
+    fs::sync(shards.as_fd())?;
     control::fill(&write_file(root, layout::CONTROL, &[], access, owner)?, now)
 }

@@ -400,6 +400,16 @@ pub(crate) fn is_network(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(NETWORK.contains(&kind))
 }
 
+/// Text that differs with each start of the machine.
+pub(crate) fn boot_id() -> io::Result<Vec<u8>> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let (flags, mode) = (OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty());
+    let file = call(Op::Open(None, PATH, Open::Read), || os::open(PATH, flags, mode))?;
+    let mut text = Vec::new();
+    read_at(file.as_fd(), &mut text, 64, 0)?;
+    Ok(text)
+}
+
 /// The user that this process acts as.
 pub(crate) fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()

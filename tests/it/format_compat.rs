@@ -66,7 +66,9 @@ fn holds(cache: &Cache, clock: &HandClock) {
     assert_eq!((s.policy, s.durability, s.access), (Policy::Fifo, Durability::Process, Access::Private));
     assert_eq!((s.touch_interval, s.created, s.format), (Duration::from_secs(77), at(START), 1));
     let stats = cache.stats().expect("stats");
-    assert_eq!((stats.entries, stats.sets, stats.generation), (8, 9, START + 1));
+    assert_eq!((stats.entries, stats.sets), (8, 9));
+    // It leaps where the machine was started since.
+    assert!(stats.generation > START);
     assert_eq!((stats.hits, stats.misses, stats.misses_by.absent, stats.trash), (1, 1, 1, false));
 
     let forever = |value: &[u8], created| (value.to_vec(), created, None);

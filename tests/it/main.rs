@@ -15,12 +15,18 @@ mod conformance;
 mod corruption;
 /// Numbers that many processes count in.
 mod counts;
+/// What power cuts may leave, from a record of calls.
+#[cfg(feature = "fault")]
+mod crash;
 /// The hook that is told what happens.
 mod events;
 /// Limits, culling, pruning.
 mod eviction;
 /// Expiry, by a clock in the test's hand.
 mod expiry;
+/// Every system call of every operation made to fail.
+#[cfg(feature = "fault")]
+mod faults;
 /// Single flight: leaders that are slow, fail or die; early refresh, stale values.
 mod flight;
 /// The directory that release 1 wrote, and the marker.
@@ -29,6 +35,9 @@ mod format_compat;
 mod hostile_dir;
 /// Invalidated tags and namespaces, and their sweeping.
 mod invalidation;
+/// Death at every system call.
+#[cfg(feature = "fault")]
+mod kills;
 /// Several processes on one directory: races, kills, forks, stopped writers.
 mod multiprocess;
 /// Opening, creating, settings, read-only, vanishing.

@@ -1,6 +1,9 @@
 //! Bugs that were found, each with its story: what was wrong, and what came of it. A test here stays for good; where it
 //! goes beside others of its kind, those name the rule, and this one the bug.
 
+#[cfg(feature = "fault")]
+mod faults;
+
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 

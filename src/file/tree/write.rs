@@ -67,6 +67,11 @@ impl Draft {
         Ok(Draft { file, shard, dir_ino, temp })
     }
 
+    /// The shard it's in, and the inode of that shard's directory.
+    pub(crate) fn shard(&self) -> (u8, u64) {
+        (self.shard, self.dir_ino)
+    }
+
     pub(crate) fn write(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
         fs::write_all_at(self.file.as_fd(), parts, offset)
     }

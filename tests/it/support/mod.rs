@@ -11,6 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use larder::{Cache, Options, Stats};
 use tempfile::TempDir;
 
+#[cfg(feature = "fault")]
+pub(crate) mod crash;
+#[cfg(feature = "fault")]
+pub(crate) mod image;
 /// Directories to and from archives.
 /// Children that play a role on a directory.
 pub(crate) mod process;
@@ -187,6 +191,12 @@ impl Dice {
     /// From 0 to `n - 1`.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
+    }
+
+    /// Others that go their own way from here.
+    #[cfg(feature = "fault")]
+    pub(crate) fn split(&mut self) -> Dice {
+        Dice::new(self.next())
     }
 
     /// One of several.

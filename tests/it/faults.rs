@@ -1,0 +1,529 @@
+//! The matrix of faults: every operation, every system call it makes, every way for that call to fail.
+//!
+//! A clean run on a prepared directory tells how many calls there are. Then, for each of them and each errno, the
+//! operation runs again on a fresh copy, that call failing once, or all failing from there on; and each read and write
+//! moves a single byte. Afterwards, with all calls working again: every key has its old value, its new one or none, as
+//! the answer allows; counts equal files; no leftover, descriptor or mapping stays; locks are free; `verify` finds
+//! nothing. The table of what was failed is printed, and held to the list of calls in src/sys/fault.rs.
+//!
+//! By default each call meets three of the nine errnos, in rotation; with `LARDER_SOAK` set, all.
+
+mod operations;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use larder::fault::{Call, Injector, Verdict, inject};
+use larder::{Cache, Durability, ErrorKind, Ttl, Verify};
+
+use crate::support::image::{Image, empty, time};
+use crate::support::{HandClock, temp_dir};
+use operations::{NOW, OPERATIONS, Operation, Scene, Stock, large};
+
+const ERRNOS: [(i32, &str); 9] = [
+    (libc::ENOSPC, "ENOSPC"),
+    (libc::EIO, "EIO"),
+    (libc::EINTR, "EINTR"),
+    (libc::EDQUOT, "EDQUOT"),
+    (libc::EMFILE, "EMFILE"),
+    (libc::EACCES, "EACCES"),
+    (libc::EROFS, "EROFS"),
+    (libc::ESTALE, "ESTALE"),
+    (libc::ENOMEM, "ENOMEM"),
+];
+
+/// Where the control file says that there's something in the trash: docs/FORMAT.md, "control".
+const AT_TRASH: u64 = 104;
+/// How many reads and writes are cut short at the most: a cut a byte shows no more after this many.
+const MOST_SHORT: u64 = 100;
+
+/// How the cache is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Config {
+    durability: Durability,
+    mapped: bool,
+}
+
+const CONFIGS: [Config; 4] = [
+    Config { durability: Durability::Process, mapped: true },
+    Config { durability: Durability::Process, mapped: false },
+    Config { durability: Durability::Disk, mapped: true },
+    Config { durability: Durability::Disk, mapped: false },
+];
+
+/// What happens to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Harm {
+    Errno(i32),
+    /// Reads and writes move one byte.
+    Short,
+}
+
+/// What happens to which calls.
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    at: usize,
+    harm: Harm,
+    forever: bool,
+}
+
+/// What an operation did.
+#[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing that happened or not")]
+struct Log {
+    calls: Vec<(&'static str, String)>,
+    /// The first that was failed.
+    hit: Option<(&'static str, String)>,
+    failed: u64,
+    published: bool,
+    unlinked: bool,
+    /// A leftover could not be unlinked, or a shard not counted.
+    temp_stuck: bool,
+    control_failed: bool,
+    sync_failed: bool,
+}
+
+struct Saboteur {
+    fault: Option<Fault>,
+    log: Rc<RefCell<Log>>,
+    interrupted: bool,
+}
+
+/// Whether a path is that of an entry.
+fn is_entry(path: &str) -> bool {
+    path.rsplit_once('/').is_some_and(|(dir, name)| name.len() == 30 && dir.contains("/shards/"))
+}
+
+impl Saboteur {
+    fn verdict(&mut self, call: &Call, n: usize) -> Verdict {
+        let Some(fault) = self.fault else { return Verdict::Pass };
+        if n < fault.at || (n > fault.at && !fault.forever) {
+            return Verdict::Pass;
+        }
+        match fault.harm {
+            Harm::Short if matches!(call.name, "read" | "write") && self.log.borrow().failed < MOST_SHORT => {
+                Verdict::Short(1)
+            }
+            Harm::Short => Verdict::Pass,
+            // A signal that interrupts a call for ever is none: each call is interrupted once.
+            Harm::Errno(libc::EINTR) => {
+                self.interrupted = !self.interrupted;
+                if self.interrupted { Verdict::Fail(libc::EINTR) } else { Verdict::Pass }
+            }
+            Harm::Errno(errno) => Verdict::Fail(errno),
+        }
+    }
+}
+
+impl Injector for Saboteur {
+    fn before(&mut self, call: &Call) -> Verdict {
+        let n = self.log.borrow().calls.len();
+        let verdict = self.verdict(call, n);
+        let mut log = self.log.borrow_mut();
+        log.calls.push((call.name, call.path.clone()));
+        if verdict != Verdict::Pass {
+            log.failed += 1;
+            log.hit.get_or_insert_with(|| (call.name, call.path.clone()));
+        }
+        if matches!(verdict, Verdict::Fail(errno) if errno != libc::EINTR) {
+            log.temp_stuck |= call.name == "unlink" && call.path.contains("/.tmp-");
+            log.control_failed |= call.path.ends_with("/control");
+            log.sync_failed |= call.name == "fsync";
+        }
+        verdict
+    }
+
+    fn after(&mut self, call: &Call) {
+        let mut log = self.log.borrow_mut();
+        log.published |= matches!(call.name, "rename" | "exchange") && call.to.as_deref().is_some_and(is_entry);
+        log.unlinked |= call.name == "unlink" && is_entry(&call.path);
+    }
+}
+
+/// How an operation ended.
+struct End<'a> {
+    said: &'a Result<String, ErrorKind>,
+    fault: Option<Fault>,
+    log: &'a Log,
+    /// `k`'s value before.
+    old: &'static str,
+}
+
+impl End<'_> {
+    fn is(&self, answers: &[&str]) -> bool {
+        self.said.as_ref().is_ok_and(|said| answers.contains(&said.as_str()))
+    }
+
+    /// The disk was full, so that entries may have been evicted to make room.
+    fn full(&self) -> bool {
+        self.fault.is_some_and(|f| matches!(f.harm, Harm::Errno(libc::ENOSPC | libc::EDQUOT)))
+    }
+
+    fn published(&self) -> bool {
+        self.log.published
+    }
+
+    fn unlinked(&self) -> bool {
+        self.log.unlinked
+    }
+}
+
+/// Makes the directory that operations start from.
+fn prepare(stock: Stock, config: Config, dir: &Path) -> Image {
+    empty(dir);
+    if stock == Stock::Nothing {
+        return Image::take(dir);
+    }
+    let clock = HandClock::at(NOW - 5000);
+    let mut options = Cache::file(dir).clock(clock.source()).durability(config.durability).shared_memory(config.mapped);
+    if stock == Stock::Full {
+        options = options.max_entries(12);
+    }
+    let cache = options.open().expect("a cache");
+    let set = |cache: &Cache, key: &str, value: &str| cache.set(key, value, Ttl::Never).expect("set");
+    set(&cache, "b", "by");
+    if stock == Stock::Large {
+        cache.set("k", large(), Ttl::Never).expect("set");
+    } else {
+        set(&cache, "k", "old");
+    }
+    if stock == Stock::Full {
+        (0..10).for_each(|n| set(&cache, &format!("more {n}"), "more"));
+    } else {
+        set(&cache, "n", "41");
+        cache.set("t", "tagged", Ttl::Never.tag("tag")).expect("set");
+        cache.set("e", "expired", Ttl::millis(1)).expect("set");
+        set(&cache.namespace("ns"), "x", "nsx");
+    }
+    let file = cache.dir().join(cache.info("k").expect("info").expect("an entry").place);
+    drop(cache);
+    match stock {
+        Stock::NoControl => fs::write(dir.join("control"), b"").expect("a control file cut to nothing"),
+        Stock::Damaged => {
+            let mut bytes = fs::read(&file).expect("a file");
+            *bytes.last_mut().expect("bytes") ^= 1;
+            let (atime, mtime) = (time(NOW - 5000), time(NOW + 1_000_000));
+            fs::write(&file, bytes).expect("a file");
+            let times = fs::FileTimes::new().set_accessed(atime).set_modified(mtime);
+            fs::File::options().write(true).open(&file).and_then(|f| f.set_times(times)).expect("times");
+        }
+        Stock::Trash => {
+            let shard = file.parent().expect("a shard");
+            let trash = dir.join("trash/000102030405060708090a0b0c0d0e0f");
+            fs::create_dir(&trash).expect("a shard in the trash");
+            fs::write(trash.join("000102030405060708090a0b0c0d0e"), b"gone").expect("a file in the trash");
+            let control = fs::File::options().write(true).open(dir.join("control")).expect("the control file");
+            control.write_all_at(&1u64.to_le_bytes(), AT_TRASH).expect("a word to write");
+            fs::write(shard.join(".tmp-00000000ffff-000102030405060708090a0b0c0d0e0f"), b"half").expect("a leftover");
+        }
+        _ => {}
+    }
+    Image::take(dir)
+}
+
+/// What one row of one configuration came to.
+#[derive(Default)]
+struct Row {
+    calls: BTreeMap<&'static str, usize>,
+    runs: u64,
+    faults: u64,
+    wrong: Vec<String>,
+}
+
+struct Bench<'a> {
+    operation: &'a Operation,
+    config: Config,
+    image: &'a Image,
+    dir: &'a Path,
+}
+
+impl Bench<'_> {
+    /// Runs the operation with a fault and says what is wrong afterwards.
+    fn run(&self, fault: Option<Fault>, thorough: bool) -> Result<Log, String> {
+        self.image.put(self.dir);
+        let outside = self.dir.with_extension("link");
+        let clock = HandClock::at(NOW);
+        let mut scene = Scene { dir: self.dir, clock: &clock, config: self.config, cache: None };
+        if self.operation.stock == Stock::Linked {
+            let _ = fs::remove_file(&outside);
+            let entry = shard_files(self.dir).into_iter().find(|path| has(path, b"old")).expect("an entry");
+            fs::hard_link(entry, &outside).expect("a second name");
+        }
+        if self.operation.stock == Stock::Foreign && is_root() {
+            give_away(self.dir);
+        }
+        if !self.operation.opens {
+            scene.cache = Some(scene.options().open().map_err(|e| format!("before: {e}"))?);
+        }
+        let log = Rc::new(RefCell::new(Log::default()));
+        let saboteur = Saboteur { fault, log: log.clone(), interrupted: false };
+        let act = AssertUnwindSafe(|| inject(saboteur, || (self.operation.act)(&scene)));
+        let outcome = catch_unwind(act).map_err(|_| "it panicked".to_owned())?;
+        let text = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let said = outcome.map_err(|e| e.kind());
+        let log = std::mem::take(&mut *log.borrow_mut());
+        let old = self.operation.stock;
+        let old = if old == Stock::Large { "large" } else { "old" };
+        self.judge(&scene, &End { said: &said, fault, log: &log, old }, thorough)
+            .map_err(|what| format!("{what}; it said {said:?} {text}; first failed: {:?}", log.hit))?;
+        Ok(log)
+    }
+
+    fn judge(&self, scene: &Scene, end: &End, thorough: bool) -> Result<(), String> {
+        let operation = self.operation;
+        match end.said {
+            Ok(said) if end.fault.is_none() && said != operation.answers[0] => Err("a wrong answer of a clean run")?,
+            Ok(said) if !operation.answers.contains(&said.as_str()) => Err("a wrong answer")?,
+            Err(ErrorKind::Io | ErrorKind::Full | ErrorKind::ReadOnly | ErrorKind::Busy) if end.fault.is_some() => {}
+            Err(_) => Err("a wrong kind of error")?,
+            Ok(_) => {}
+        }
+        if end.fault.is_some_and(|f| f.harm == Harm::Short || f.harm == Harm::Errno(libc::EINTR)) && end.said.is_err() {
+            Err("short counts and signals are no errors")?;
+        }
+        let unsure = end.log.sync_failed && *end.said == Err(ErrorKind::Io);
+        if end.said.is_err() && end.published() && !unsure && operation.name != "incr_version" {
+            Err("an error, though the new value is in place")?;
+        }
+        // From here on all calls work.
+        let opened =
+            if operation.opens { Some(scene.options().open().map_err(|e| format!("afterwards: {e}"))?) } else { None };
+        let cache = opened.as_ref().or(scene.cache.as_ref()).expect("an open cache");
+        for (key, allowed) in (operation.keys)(end) {
+            let value = cache.get(key).map_err(|e| format!("get of {key} afterwards: {e}"))?;
+            let value = value.as_ref().map(|v| String::from_utf8_lossy(v).into_owned());
+            if key == "k" && operation.stock == Stock::Large {
+                continue;
+            }
+            if !allowed.contains(&value.as_deref()) {
+                Err(format!("{key} is {value:?}, where {allowed:?} is allowed"))?;
+            }
+        }
+        if operation.stock == Stock::Large {
+            let value = cache.get("k").map_err(|e| e.to_string())?;
+            if value.as_deref() != Some(&*large()) {
+                Err("the large value is gone or another")?;
+            }
+        }
+        self.leaks(cache, end)?;
+        for key in ["k", "new"] {
+            cache.set(key, "again", Ttl::Never).map_err(|e| format!("a later set of {key}: {e}"))?;
+            let again = cache.get(key).ok().flatten().is_some_and(|value| *value == *b"again");
+            if !again && operation.stock != Stock::Full {
+                Err(format!("a later set of {key} left another value"))?;
+            }
+        }
+        if thorough {
+            self.verify(cache, end)?;
+        }
+        drop(opened);
+        Ok(())
+    }
+
+    /// Counts and leftovers.
+    fn leaks(&self, cache: &Cache, end: &End) -> Result<(), String> {
+        let files = shard_files(self.dir);
+        let (entries, temps): (Vec<_>, Vec<_>) = files.iter().partition(|path| is_entry(&path.to_string_lossy()));
+        let dead =
+            usize::from(self.operation.stock == Stock::Trash && !(self.operation.name == "prune" && end.said.is_ok()));
+        if temps.len() > dead && !end.log.temp_stuck {
+            Err(format!("leftovers: {temps:?}"))?;
+        }
+        let stats = cache.stats().map_err(|e| e.to_string())?;
+        let bytes: u64 = entries.iter().map(|path| charged(path)).sum();
+        let drift = stats.entries.abs_diff(entries.len() as u64);
+        let exact = drift == 0 && stats.bytes == bytes;
+        // Unmapped, the counts are a write like any other, which can fail after the fact.
+        let uncounted = end.log.control_failed && !self.config.mapped;
+        if !(exact || uncounted) {
+            Err(format!(
+                "counted {} entries, {} bytes; there are {}, {bytes}",
+                stats.entries,
+                stats.bytes,
+                entries.len()
+            ))?;
+        }
+        Ok(())
+    }
+
+    fn verify(&self, cache: &Cache, end: &End) -> Result<(), String> {
+        if end.log.temp_stuck || (end.log.control_failed && !self.config.mapped) || self.operation.stock == Stock::Trash
+        {
+            cache.verify(Verify::new().repair(true), |_| ()).map_err(|e| format!("repair afterwards: {e}"))?;
+        }
+        let mut findings = Vec::new();
+        cache.verify(Verify::new(), |found| findings.push(found.clone())).map_err(|e| e.to_string())?;
+        if findings.is_empty() { Ok(()) } else { Err(format!("verify found {findings:?}")) }
+    }
+
+    /// Descriptors and mappings below the directory, once everything is dropped.
+    fn open_files(&self) -> Vec<String> {
+        let below = self.dir.to_string_lossy().into_owned() + "/";
+        let fds =
+            fs::read_dir("/proc/self/fd").expect("descriptors").filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+        let maps = fs::read_to_string("/proc/self/maps").expect("mappings");
+        let mut open: Vec<_> =
+            fds.map(|path| path.to_string_lossy().into_owned()).filter(|p| p.starts_with(&below)).collect();
+        open.extend(maps.lines().filter(|line| line.contains(&below)).map(ToOwned::to_owned));
+        open
+    }
+
+    /// All faults of this row.
+    fn sweep(&self, soak: bool, turn: usize) -> Row {
+        let mut row = Row::default();
+        let clean = match self.run(None, true) {
+            Ok(log) => log,
+            Err(what) => {
+                row.wrong.push(format!("without a fault: {what}"));
+                return row;
+            }
+        };
+        for (name, _) in &clean.calls {
+            *row.calls.entry(name).or_default() += 1;
+        }
+        // Of the many shards that aren't there, a sweep in CI visits some.
+        let last = clean.calls.len();
+        let step = if soak || last < 150 { 1 } else { last / 40 };
+        let mut rotation = turn;
+        let mut at = 0;
+        while at < last {
+            let (name, _) = &clean.calls[at];
+            let mut harms: Vec<_> = if soak {
+                ERRNOS.iter().map(|(errno, _)| Harm::Errno(*errno)).collect()
+            } else {
+                (0..3).map(|n| Harm::Errno(ERRNOS[(rotation + 3 * n) % ERRNOS.len()].0)).collect()
+            };
+            rotation += 1;
+            if matches!(*name, "read" | "write") {
+                harms.push(Harm::Short);
+            }
+            for (harm, forever) in harms.iter().flat_map(|harm| [(*harm, false), (*harm, true)]) {
+                if harm == Harm::Short && forever && self.operation.stock == Stock::Large {
+                    continue;
+                }
+                let fault = Fault { at, harm, forever };
+                row.runs += 1;
+                let thorough = row.runs.is_multiple_of(if soak { 4 } else { 16 });
+                match self.run(Some(fault), thorough) {
+                    Ok(log) => row.faults += log.failed,
+                    Err(what) => row.wrong.push(format!("call {at} ({name}), {harm:?}, forever {forever}: {what}")),
+                }
+                let open = self.open_files();
+                if !open.is_empty() {
+                    row.wrong.push(format!("call {at} ({name}), {harm:?}, forever {forever}: left open: {open:?}"));
+                }
+            }
+            at += step;
+        }
+        row
+    }
+}
+
+fn has(path: &Path, tail: &[u8]) -> bool {
+    fs::read(path).is_ok_and(|bytes| bytes.ends_with(tail))
+}
+
+fn charged(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |meta| meta.len().div_ceil(4096) * 4096 + 256)
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
+
+/// Makes a directory and all that is in it another user's.
+fn give_away(dir: &Path) {
+    for path in crate::support::listing(dir).into_keys() {
+        std::os::unix::fs::lchown(dir.join(path), Some(1234), Some(1234)).expect("root to give files away");
+    }
+}
+
+/// All files in shards.
+fn shard_files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let list = |dir: &Path| {
+        fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok).map(|item| item.path()).collect::<Vec<_>>()
+    };
+    list(&dir.join("shards")).iter().flat_map(|shard| list(shard)).collect()
+}
+
+/// The names of calls, as src/sys/fault.rs has them.
+fn all_calls() -> BTreeSet<&'static str> {
+    let source = include_str!("../../src/sys/fault.rs");
+    let describe = &source[source.find("fn describe").expect("the list of calls")..];
+    let named = describe.split("plain(\"").skip(1);
+    let opened = describe.split("=> \"").skip(1);
+    named.chain(opened).map(|rest| rest.split('"').next().expect("a name")).collect()
+}
+
+#[test]
+fn every_operation_survives_every_fault() {
+    let soak = std::env::var_os("LARDER_SOAK").is_some();
+    let only = std::env::var("LARDER_FAULTS_ONLY").ok();
+    let jobs: Vec<_> = CONFIGS.iter().flat_map(|config| OPERATIONS.iter().map(move |o| (*config, o))).collect();
+    let jobs: Vec<_> =
+        jobs.into_iter().filter(|(_, o)| only.as_ref().is_none_or(|only| o.name.contains(only.as_str()))).collect();
+    let (next, rows) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let room = temp_dir();
+                let mut images: HashMap<(Stock, Config), Image> = HashMap::new();
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((config, operation)) = jobs.get(at) else { break };
+                    let key = (operation.stock, *config);
+                    let image = images
+                        .entry(key)
+                        .or_insert_with(|| prepare(operation.stock, *config, &room.path().join("stock")));
+                    let bench = Bench { operation, config: *config, image, dir: &room.path().join("run") };
+                    let row = bench.sweep(soak, at);
+                    rows.lock().expect("rows").insert(at, row);
+                }
+            });
+        }
+    });
+    let rows = rows.into_inner().expect("rows");
+    let mut wrong = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut table = String::new();
+    let (mut runs, mut faults) = (0, 0);
+    for (at, row) in &rows {
+        let (config, operation) = jobs[*at];
+        let Config { durability, mapped } = config;
+        let _ = write!(
+            table,
+            "{:<28} {durability:?} mapped={mapped}: {} runs, {} faults;",
+            operation.name, row.runs, row.faults
+        );
+        for (name, n) in &row.calls {
+            seen.insert(*name);
+            let _ = write!(table, " {name} {n}");
+        }
+        table.push('\n');
+        runs += row.runs;
+        faults += row.faults;
+        wrong.extend(
+            row.wrong.iter().map(|what| format!("{}, {durability:?}, mapped {mapped}, {what}", operation.name)),
+        );
+    }
+    println!("{table}{runs} runs with {faults} failed calls over {} rows", rows.len());
+    let shown =
+        wrong.iter().take(if only.is_none() { 60 } else { 5000 }).fold(String::new(), |all, line| all + line + "\n");
+    assert!(wrong.is_empty(), "{} of {runs} runs went wrong:\n{shown}", wrong.len());
+    if only.is_none() {
+        let mut missing: Vec<_> = all_calls().into_iter().filter(|name| !seen.contains(name)).collect();
+        if !is_root() {
+            println!("not run as root: no file was given to another user, so `set_owner` was left out");
+            missing.retain(|name| *name != "set_owner");
+        }
+        assert!(missing.is_empty(), "calls that no operation makes: {missing:?}");
+    }
+}

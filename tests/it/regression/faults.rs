@@ -1,0 +1,170 @@
+//! Bugs that the matrix of faults and the crash states found.
+
+use std::cell::RefCell;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+
+use larder::fault::{Call, Injector, Verdict, inject};
+use larder::{Cache, Durability, ErrorKind, Ttl};
+
+use crate::support::{fresh, fresh_with, get, options, temp_dir};
+
+/// Fails the calls that a test names, and writes down all.
+struct Hand {
+    fail: fn(&Call) -> Option<i32>,
+    calls: Rc<RefCell<Vec<Call>>>,
+}
+
+impl Injector for Hand {
+    fn before(&mut self, call: &Call) -> Verdict {
+        self.calls.borrow_mut().push(call.clone());
+        (self.fail)(call).map_or(Verdict::Pass, Verdict::Fail)
+    }
+}
+
+/// Runs `body` while some calls fail, and gives back all that were made.
+fn with_faults<R>(fail: fn(&Call) -> Option<i32>, body: impl FnOnce() -> R) -> (R, Vec<Call>) {
+    let calls = Rc::new(RefCell::new(Vec::new()));
+    let result = inject(Hand { fail, calls: calls.clone() }, body);
+    (result, calls.take())
+}
+
+fn place(calls: &[Call], what: impl Fn(&Call) -> bool) -> Option<usize> {
+    calls.iter().position(what)
+}
+
+/// `incr_version` went by `get`, for which an entry that can't be read is a miss like any other, and so told its caller
+/// that the key wasn't there (`NotFound`) when the disk had one bad moment. Decision 18: never take unreadable for
+/// absent.
+#[test]
+fn incr_version_takes_no_unreadable_entry_for_an_absent_one() {
+    let (_dir, _clock, cache) = fresh();
+    cache.set("k", "v", Ttl::Never).expect("set");
+    let bad_moment = |call: &Call| (call.name == "open" && call.path.contains("/shards/")).then_some(libc::EIO);
+    let (moved, _) = with_faults(bad_moment, || cache.incr_version("k", 1));
+    assert_ne!(moved.expect_err("it can't be read").kind(), ErrorKind::NotFound);
+    assert_eq!(cache.incr_version("none", 1).expect_err("there's none").kind(), ErrorKind::NotFound);
+    assert_eq!(cache.incr_version("k", 1).expect("it can be read again"), 2);
+}
+
+/// Unmapped, the counts of a shard are written by `pwrite`. Where that failed after the new file was in place, `set`
+/// said so (`Full`, even, which promises that the old value stays), although the new value was there for all to see;
+/// and `pop` lost the value it had just removed.
+#[test]
+fn a_change_that_is_made_is_not_reported_as_failed_for_its_count() {
+    let (_dir, _clock, cache) = fresh_with(|options| options.shared_memory(false));
+    cache.set("k", "old", Ttl::Never).expect("set");
+    let no_counts = |call: &Call| {
+        let shard_counts = call.name == "write" && call.path.ends_with("/control") && call.offset >= 4096;
+        (shard_counts && call.offset < 12288).then_some(libc::ENOSPC)
+    };
+    let (set, calls) = with_faults(no_counts, || cache.set("k", "new", Ttl::Never));
+    assert!(place(&calls, |call| no_counts(call).is_some()).is_some(), "a count was to be written");
+    set.expect("it is stored");
+    assert_eq!(get(&cache, "k").as_deref(), Some(b"new".as_slice()));
+    let (popped, _) = with_faults(no_counts, || cache.pop("k"));
+    assert_eq!(popped.expect("it is removed").as_deref(), Some(b"new".as_slice()));
+}
+
+/// A lock that a security module forbids (EACCES) was taken for one that another process holds: each change waited its
+/// second out, unmapped even per word, and then said `Busy`.
+#[test]
+fn a_forbidden_lock_is_no_busy_one() {
+    let (_dir, _clock, cache) = fresh();
+    cache.set("k", "v", Ttl::Never).expect("set");
+    let forbidden = |call: &Call| (call.name == "lock").then_some(libc::EACCES);
+    let (set, calls) = with_faults(forbidden, || cache.set("k", "v", Ttl::Never));
+    assert_eq!(set.expect_err("no lock to be had").kind(), ErrorKind::Io);
+    assert_eq!(calls.iter().filter(|call| call.name == "lock").count(), 1, "asked again and again");
+}
+
+/// With `Durability::Disk` the first set into a shard made its directory, and synced all but the name of that: after a
+/// power cut the acknowledged entry could be gone, shard and all.
+#[test]
+fn disk_syncs_the_name_of_a_new_shard_before_anything_is_put_into_it() {
+    let (_dir, _clock, cache) = fresh_with(|options| options.durability(Durability::Disk));
+    let (set, calls) = with_faults(|_| None, || cache.set("k", "v", Ttl::Never));
+    set.expect("set");
+    let made = place(&calls, |call| call.name == "mkdir").expect("a new shard");
+    let synced = place(&calls, |call| call.name == "fsync" && call.path.ends_with("/shards")).expect("a sync");
+    let published = place(&calls, |call| call.name == "rename").expect("an entry put in place");
+    assert!(made < synced && synced < published, "mkdir {made}, fsync {synced}, rename {published}");
+}
+
+/// With `Durability::Disk` a delete of a key that was gone already, evicted a moment ago or deleted by a thread that
+/// was still syncing, returned at once. A power cut then brought the entry back that the caller knew to be deleted.
+#[test]
+fn disk_syncs_a_delete_of_what_is_gone_already() {
+    let (_dir, _clock, cache) = fresh_with(|options| options.durability(Durability::Disk));
+    cache.set("k", "v", Ttl::Never).expect("set");
+    assert!(cache.delete("k").expect("delete"));
+    let (again, calls) = with_faults(|_| None, || cache.delete("k"));
+    assert!(!again.expect("delete"));
+    assert!(place(&calls, |call| call.name == "fsync" && call.path.contains("/shards/")).is_some());
+}
+
+/// A new cache's marker was renamed into place before the names beside it were synced. A power cut could leave the
+/// marker alone, and then no `open` ever worked again: there was a cache, and it had no `locks`.
+#[test]
+fn a_marker_comes_after_all_that_it_stands_for() {
+    let (dir, clock) = (temp_dir(), crate::support::HandClock::new());
+    let (cache, calls) = with_faults(|_| None, || options(&dir, &clock).open());
+    cache.expect("a new cache");
+    let marker = |call: &Call| call.to.as_deref().is_some_and(|to| to.ends_with("/marker"));
+    let marked = place(&calls, marker).expect("a marker");
+    let synced = place(&calls, |call| call.name == "fsync" && call.path.ends_with("/cache")).expect("a sync");
+    let last = calls.iter().rposition(|call| matches!(call.name, "create" | "mkdir") && !call.path.contains("/.tmp-"));
+    assert!(last.expect("names") < synced && synced < marked, "names {last:?}, fsync {synced}, marker {marked}");
+}
+
+/// A power cut could take back the last generations from the control file, but not the entries that had been set in
+/// them. The next invalidation of a tag then took a generation that those entries already had, and spared them.
+#[test]
+fn an_invalidation_after_a_power_cut_spares_nothing() {
+    let (dir, clock, cache) = fresh();
+    cache.invalidate_tag("tag").expect("invalidate");
+    cache.set("k", "v", Ttl::Never.tag("tag")).expect("set");
+    drop(cache);
+    power_cut(&options(&dir, &clock).open().expect("a cache"), &[(64, 1)]);
+    let cache = options(&dir, &clock).open().expect("a cache");
+    assert_eq!(get(&cache, "k").as_deref(), Some(b"v".as_slice()));
+    cache.invalidate_tag("tag").expect("invalidate");
+    assert_eq!(get(&cache, "k"), None);
+}
+
+/// The other way round, the page with a tag's floor could survive and the generation not: from then on every entry
+/// that was set with this tag was a miss at once, until as many invalidations had come as were lost.
+#[test]
+fn a_set_after_a_power_cut_is_not_below_a_floor_that_survived() {
+    let (dir, clock, cache) = fresh();
+    cache.invalidate_tag("tag").expect("invalidate");
+    drop(cache);
+    power_cut(&options(&dir, &clock).open().expect("a cache"), &[(64, 1)]);
+    let cache = options(&dir, &clock).open().expect("a cache");
+    cache.set("k", "v", Ttl::Never.tag("tag")).expect("set");
+    assert_eq!(get(&cache, "k").as_deref(), Some(b"v".as_slice()));
+}
+
+/// What a start of the machine leaves: some words of the control file as they were before, and another boot.
+fn power_cut(cache: &Cache, words: &[(u64, u64)]) {
+    let control = fs::File::options().write(true).open(cache.dir().join("control")).expect("the control file");
+    for (at, word) in words.iter().chain(&[(120, 0)]) {
+        control.write_all_at(&word.to_le_bytes(), *at).expect("a word to write");
+    }
+}
+
+/// In a copy of a cache's directory the shards have other inodes than the counts were taken for, and the first set into
+/// each put its counts back to nothing: the copy then held up to twice what its limits allowed.
+#[test]
+fn a_copy_keeps_its_counts() {
+    let (dir, clock, cache) = fresh();
+    (0..50).for_each(|n| cache.set(format!("{n}"), "v", Ttl::Never).expect("set"));
+    drop(cache);
+    let (from, to) = (dir.path().join("cache"), dir.path().join("copy"));
+    let copied = std::process::Command::new("cp").arg("-a").arg(&from).arg(&to).status();
+    assert!(copied.expect("cp").success());
+    let copy = Cache::file(&to).clock(clock.source()).open().expect("the copy");
+    (0..50).for_each(|n| copy.set(format!("{n}"), "w", Ttl::Never).expect("set"));
+    crate::support::counts_match(&copy);
+}
