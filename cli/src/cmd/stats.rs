@@ -35,6 +35,13 @@ pub struct Stats {
     textfile: Option<PathBuf>,
 }
 
+/// Bytes of values before and after compression.
+#[derive(Serialize)]
+struct Compressed {
+    from: u64,
+    to: u64,
+}
+
 #[derive(Serialize)]
 struct Answer<'a> {
     schema: &'static str,
@@ -56,6 +63,9 @@ struct Answer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     expired_now: Option<u64>,
     corrupt_removed: u64,
+    stale: u64,
+    compressed: Compressed,
+    reclaimable: bool,
     generation: u64,
     trash: bool,
 }
@@ -147,6 +157,9 @@ fn answer<'a>(
         expired: figures.expired,
         expired_now,
         corrupt_removed: figures.corrupt_removed,
+        stale: figures.stale,
+        compressed: Compressed { from: figures.compressed.from, to: figures.compressed.to },
+        reclaimable: figures.reclaimable,
         generation: figures.generation,
         trash: figures.trash,
     }

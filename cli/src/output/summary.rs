@@ -55,6 +55,14 @@ impl Summary<'_> {
             ("evictions", grouped(figures.evictions), breakdown(&evictions(figures))),
             ("expired", grouped(figures.expired), waiting),
         ];
+        if figures.compressed.from > 0 {
+            let (from, to) = (figures.compressed.from, figures.compressed.to);
+            let share = u128::from(to) * 100 / u128::from(from);
+            rows.push(("compressed", approx_size(to), format!("{share} % of {}", approx_size(from))));
+        }
+        if figures.stale > 0 {
+            rows.push(("stale", grouped(figures.stale), "expired values served as asked".to_owned()));
+        }
         if figures.corrupt_removed > 0 {
             rows.push(("damaged", grouped(figures.corrupt_removed), "removed".to_owned()));
         }

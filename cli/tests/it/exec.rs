@@ -34,6 +34,19 @@ fn everything_is_repeated_byte_for_byte() {
     assert_eq!((&listed["codec"], &listed["value_schema"]), (&"postcard".into(), &1.into()));
 }
 
+/// examples/shell_memo.sh, with this build's cachectl on its path.
+#[test]
+fn the_example_for_shells_runs() {
+    let sandbox = Sandbox::empty();
+    let cachectl = sandbox.cachectl();
+    let folder = std::path::Path::new(cachectl.get_program()).parent().unwrap().to_path_buf();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/shell_memo.sh");
+    let output = Command::new("sh").arg(example).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.stdout, b"the command ran twice for four questions\n");
+}
+
 #[test]
 fn large_output_on_both_streams() {
     let sandbox = Sandbox::new();

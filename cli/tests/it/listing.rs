@@ -132,6 +132,9 @@ fn stats_as_json() {
             "evictions": 0,
             "evictions_by": {"entries": 0, "bytes": 0, "free_space": 0},
             "corrupt_removed": 0,
+            "stale": 0,
+            "compressed": {"from": 0, "to": 0},
+            "reclaimable": false,
         })
     );
 }
