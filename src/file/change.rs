@@ -205,7 +205,7 @@ impl FileBackend {
                 self.count(Count::CompressedTo, new.value.len() as u64);
             }
             // The value is stored whatever comes of this; what can't be culled now is left to the next set.
-            let _ = self.make_room(charged(new.size()));
+            let _ = self.make_room(charged(new.size()), Name::of(&self.seed, new.id));
         }
         Ok(stored)
     }
@@ -361,7 +361,7 @@ impl FileBackend {
         };
         let (sum, size) = self.change(name.shard(), Ok, add)?;
         self.count(Count::Sets, 1);
-        let _ = self.make_room(charged(size));
+        let _ = self.make_room(charged(size), name);
         Ok(sum)
     }
 

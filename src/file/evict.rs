@@ -148,16 +148,33 @@ impl Over {
     }
 }
 
+/// Who is not to be evicted.
+#[derive(Clone, Copy, Debug)]
+struct Sparing {
+    /// Under no circumstances.
+    always: Option<Name>,
+    /// Not before others that are due at the same time.
+    fresh: Option<Name>,
+}
+
 impl Evictor {
     /// Takes the one who should go next: whoever has expired by now, else the first of the queue.
-    fn next(&mut self, now: u64) -> Option<Victim> {
+    /// Of two that should go at the same time, `fresh` stays: within one millisecond the newest isn't older.
+    fn next(&mut self, now: u64, fresh: Option<Name>) -> Option<Victim> {
         if let Some(Reverse(Expiring(victim))) = self.expiring.peek()
             && victim.seen.mtime <= now
         {
             // It stays in the queue; found gone when its turn comes there.
             return self.expiring.pop().map(|Reverse(Expiring(victim))| victim);
         }
-        let Reverse(victim) = self.queue.pop()?;
+        let Reverse(mut victim) = self.queue.pop()?;
+        if fresh == Some(victim.name)
+            && let Some(Reverse(other)) = self.queue.pop()
+        {
+            let (first, back) = if other.order == victim.order { (other, victim) } else { (victim, other) };
+            victim = first;
+            self.queue.push(Reverse(back));
+        }
         self.credit = self.credit.saturating_sub(1);
         let left = &mut self.queued[usize::from(victim.name.shard())];
         *left = left.saturating_sub(1);
@@ -171,8 +188,9 @@ impl Evictor {
 }
 
 impl FileBackend {
-    /// Brings the cache back to its limits after something of `added` bytes was stored.
-    pub(super) fn make_room(&self, added: u64) -> Result<()> {
+    /// Brings the cache back to its limits after an entry of `added` bytes was stored under the name `fresh`.
+    pub(super) fn make_room(&self, added: u64, fresh: Name) -> Result<()> {
+        let sparing = Sparing { always: None, fresh: Some(fresh) };
         // What can't be unlinked there must not keep the limits from being held.
         let _ = self.empty_trash_a_little();
         let start = Instant::now();
@@ -181,7 +199,7 @@ impl FileBackend {
             self.doubt_counts()?;
         }
         while self.over_limit()?.is_some() {
-            match self.evict_one(None, || self.over_limit())? {
+            match self.evict_one(sparing, || self.over_limit())? {
                 Some(bytes) => freed += bytes,
                 None => break,
             }
@@ -192,7 +210,7 @@ impl FileBackend {
         }
         if self.disk_is_short()? {
             for _ in 0..ROOM_BATCH {
-                if self.evict_one(None, || Ok(Some(Over::FreeSpace)))?.is_none() || start.elapsed() > SLICE {
+                if self.evict_one(sparing, || Ok(Some(Over::FreeSpace)))?.is_none() || start.elapsed() > SLICE {
                     break;
                 }
             }
@@ -213,7 +231,7 @@ impl FileBackend {
         // What's lacking may be inodes: one for the file, and one for its shard.
         while (freed < needed || files < 4) && start.elapsed() < FULL_SLICE {
             files += 1;
-            match self.evict_one(Some(keep), || Ok(Some(Over::FreeSpace)))? {
+            match self.evict_one(Sparing { always: Some(keep), fresh: None }, || Ok(Some(Over::FreeSpace)))? {
                 Some(bytes) => freed += bytes,
                 None => break,
             }
@@ -269,18 +287,18 @@ impl FileBackend {
     }
 
     /// Evicts the next victim and says how many bytes that gave; `None`: nobody is left, others are at it, or scanning
-    /// has mended the counts and `over` finds nothing to do any more. `keep` is spared.
-    fn evict_one(&self, keep: Option<Name>, over: impl Fn() -> Result<Option<Over>>) -> Result<Option<u64>> {
+    /// has mended the counts and `over` finds nothing to do any more.
+    fn evict_one(&self, sparing: Sparing, over: impl Fn() -> Result<Option<Over>>) -> Result<Option<u64>> {
         let own = self.own()?;
         for _ in 0..STALE {
             let (victim, over) = {
                 let Ok(mut evictor) = own.evictor.try_lock() else { return Ok(None) };
                 self.look_for_victims(&mut evictor)?;
                 let Some(over) = over()? else { return Ok(None) };
-                (evictor.next(self.clock.now()), over)
+                (evictor.next(self.clock.now(), sparing.fresh), over)
             };
             let Some(victim) = victim else { return Ok(None) };
-            if keep != Some(victim.name)
+            if sparing.always != Some(victim.name)
                 && let Some(bytes) = self.evict(&victim, over)?
             {
                 return Ok(Some(bytes));

@@ -146,7 +146,7 @@ impl Writing for FileWriter {
             return Ok(false);
         }
         store.count(Count::Sets, 1);
-        let _ = store.make_room(charged(size));
+        let _ = store.make_room(charged(size), name);
         Ok(true)
     }
 }

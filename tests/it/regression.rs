@@ -195,3 +195,14 @@ fn a_floor_above_the_generation_fails_no_set() {
     cache.set("k", "w", Ttl::Never).expect("and no failures");
     assert_eq!(get(&cache, "k").as_deref(), Some(b"w".as_slice()));
 }
+
+/// Times have milliseconds. In a cache that was filled within one, the value just set was as old as all others, and now
+/// and then its own victim.
+#[test]
+fn a_value_is_not_its_own_victim_within_one_millisecond() {
+    let (_dir, _clock, cache) = fresh_with(|options| options.max_entries(50));
+    for i in 0..400 {
+        cache.set(format!("k{i}"), "v", Ttl::Never).expect("set");
+        assert!(get(&cache, format!("k{i}")).is_some(), "k{i} was just set");
+    }
+}
