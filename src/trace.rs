@@ -7,3 +7,11 @@ macro_rules! trace {
         tracing::debug!(target: "larder", $($event)+);
     };
 }
+
+/// A span at level debug, open until the end of the enclosing block; nothing at all without the feature.
+macro_rules! span {
+    ($name:literal) => {
+        #[cfg(feature = "tracing")]
+        let _span = tracing::debug_span!(target: "larder", $name).entered();
+    };
+}

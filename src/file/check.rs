@@ -140,6 +140,7 @@ struct Run<'a> {
 impl FileBackend {
     /// Checks everything; see [`Verify`].
     pub(crate) fn verify(&self, how: Verify<'_>, tell: &mut dyn FnMut(&Finding)) -> Result<VerifyReport> {
+        span!("verify");
         if how.repair {
             self.writable()?;
         } else {

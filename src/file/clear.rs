@@ -17,6 +17,7 @@ const A_LITTLE: usize = 4;
 
 impl FileBackend {
     pub(super) fn clear_all(&self, now: u64) -> Result<()> {
+        span!("clear");
         let generation = self.control.invalidate(Scope::All, now).doing("can't write the control file")?;
         trace!(generation, "clear");
         self.sync_control()?;

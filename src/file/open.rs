@@ -63,6 +63,7 @@ const README: &str = "This directory is a cache made by Larder.\n\n\
 
 /// Opens a cache, and makes it first where that's wanted and needed.
 pub(crate) fn open(config: Config) -> Result<FileBackend> {
+    span!("open");
     // Without a trailing slash, which would lead through a link.
     let config = Config { dir: config.dir.components().collect(), ..config };
     let at = |e: Error| if e.path().is_some() { e } else { e.at(&config.dir) };

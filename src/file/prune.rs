@@ -291,6 +291,7 @@ struct Run<'a> {
 impl FileBackend {
     /// Removes what is due. See [`Prune`].
     pub(crate) fn prune(&self, rules: &Prune<'_>) -> Result<PruneReport> {
+        span!("prune");
         let now = if rules.dry_run { self.now()? } else { self.writable()? };
         let report = PruneReport { dry_run: rules.dry_run, ..PruneReport::default() };
         let everything = rules.has_no_rule();
