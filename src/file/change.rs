@@ -189,12 +189,10 @@ impl FileBackend {
 
     /// Stores a value where the condition holds; the disk being full, makes room and tries once more.
     pub(super) fn store(&self, new: &NewEntry<'_>, condition: Condition) -> Result<bool> {
-        let stored = match self.try_store(new, condition) {
-            Err(e)
-                if e.kind() == ErrorKind::Full
-                    && self.make_room_on_disk(new.size(), Name::of(&self.seed, new.id))? =>
-            {
-                self.try_store(new, condition)
+        let name = Name::of(&self.seed, new.id);
+        let stored = match self.try_store(name, new, condition) {
+            Err(e) if e.kind() == ErrorKind::Full && self.make_room_on_disk(new.size(), name)? => {
+                self.try_store(name, new, condition)
             }
             other => other,
         }?;
@@ -205,13 +203,12 @@ impl FileBackend {
                 self.count(Count::CompressedTo, new.value.len() as u64);
             }
             // The value is stored whatever comes of this; what can't be culled now is left to the next set.
-            let _ = self.make_room(charged(new.size()), Name::of(&self.seed, new.id));
+            let _ = self.make_room(charged(new.size()), name);
         }
         Ok(stored)
     }
 
-    fn try_store(&self, new: &NewEntry<'_>, condition: Condition) -> Result<bool> {
-        let name = Name::of(&self.seed, new.id);
+    fn try_store(&self, name: Name, new: &NewEntry<'_>, condition: Condition) -> Result<bool> {
         let holds = || self.holds(condition, name, new);
         // What is plain before anything is written: that an `add` finds an entry, and that the others find no file.
         let plain = match condition {

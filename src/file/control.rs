@@ -178,7 +178,8 @@ impl Control {
     /// another time in the last half minute: an entry could have a generation that is yet to come, and outlive the next
     /// invalidation of its tag; or a tag a floor that is yet to come, and every new entry with it be a miss; or a new
     /// session the number of one whose leftovers lie about. So whoever opens the file first after the machine was
-    /// started leaps ahead of them all: of the time, which no generation but a leap is ahead of. Where two come here at once, both do, which does no harm.
+    /// started leaps ahead of them all: of the time, which no generation but a leap is ahead of. Where two come here at
+    /// once, both do, which does no harm.
     fn leap(&self, now: u64) -> io::Result<()> {
         let boot = boot();
         if boot != 0 && self.load(BOOT)? == boot {
