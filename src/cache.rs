@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{Backend, Condition, Listing};
-use crate::clock::to_ms;
-use crate::entry::{Entry, SetOptions, State, Token, Ttl, Value};
+use crate::entry::{Entry, NEVER, SetOptions, State, Token, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::check::{Finding, Verify, VerifyReport};
 use crate::file::prune::{Prune, PruneReport};
@@ -44,6 +43,8 @@ impl Cache {
     }
 
     pub(crate) fn over_file(store: Arc<FileBackend>) -> Cache {
+        // What can't begin now begins with the next opening; until it's done, misses are counted as such.
+        let _ = store.start_rebuild();
         Cache { store: store.clone(), file: store, namespace: Arc::from(""), version: 1 }
     }
 
@@ -75,6 +76,12 @@ impl Cache {
     /// One file is opened, read and closed; no lock is taken. Damaged entries are misses, and are removed.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.store.get(self.id(key.as_ref())?, None)
+    }
+
+    /// The value of a key, put into a buffer, which then holds it alone. `Ok(false)`: there's none, and the buffer is
+    /// empty. A buffer that is used again and again makes reads of small values free of allocation.
+    pub fn get_into(&self, key: impl AsRef<[u8]>, buffer: &mut Vec<u8>) -> Result<bool> {
+        self.store.get_into(self.id(key.as_ref())?, buffer)
     }
 
     /// The values of several keys: those that were found, in the order asked for.
@@ -235,16 +242,16 @@ impl Cache {
     /// Whether a `get` would find a value. Reads the head of the entry alone, counts as no use, and can't tell a value
     /// whose bytes are damaged.
     pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.info(key)?.is_some_and(|entry| entry.state == State::Live))
+        Ok(self.store.expiry(self.id(key.as_ref())?)?.is_some())
     }
 
     /// How long a key has left: `None` where there's no live value, else [`Ttl::Never`] or [`Ttl::After`]. Counts as
     /// no use.
     pub fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
-        let Some(entry) = self.info(key)?.filter(|entry| entry.state == State::Live) else { return Ok(None) };
-        Ok(Some(match entry.meta.expires {
-            None => Ttl::Never,
-            Some(at) => Ttl::After(Duration::from_millis(to_ms(at).saturating_sub(self.store.now()?))),
+        let Some(expires) = self.store.expiry(self.id(key.as_ref())?)? else { return Ok(None) };
+        Ok(Some(match expires {
+            NEVER => Ttl::Never,
+            at => Ttl::After(Duration::from_millis(at.saturating_sub(self.store.now()?))),
         }))
     }
 

@@ -303,6 +303,8 @@ impl Facts {
 #[derive(Clone)]
 enum Bytes {
     Heap(Arc<Vec<u8>>),
+    /// A record: the one allocation that it was copied out into.
+    Record(Arc<[u8]>),
     Mapped(Arc<dyn Mapped>),
 }
 
@@ -332,6 +334,17 @@ impl Value {
         Value { bytes: Bytes::Heap(Arc::new(buffer)), start, len, facts, extra: extra.map(Arc::new) }
     }
 
+    /// A part of a record.
+    pub(crate) fn of_record(
+        record: Arc<[u8]>,
+        value: std::ops::Range<usize>,
+        facts: Facts,
+        extra: Option<Extra>,
+    ) -> Value {
+        let (start, len) = (value.start, value.len());
+        Value { bytes: Bytes::Record(record), start, len, facts, extra: extra.map(Arc::new) }
+    }
+
     /// What a caller computed, as it would be read back.
     pub(crate) fn computed(bytes: Vec<u8>, options: &SetOptions, now: u64, expires: u64) -> Value {
         let facts = Facts {
@@ -352,7 +365,7 @@ impl Value {
         Value { bytes: Bytes::Mapped(Arc::new(bytes)), start: 0, len, facts, extra: extra.map(Arc::new) }
     }
 
-    /// The bytes as a vector; in the same allocation where this is the only clone of a value that isn't mapped.
+    /// The bytes as a vector; where this is the only clone of a value from a file that was read, in the same allocation.
     pub fn into_vec(self) -> Vec<u8> {
         match self.bytes {
             Bytes::Heap(shared) => match Arc::try_unwrap(shared) {
@@ -363,6 +376,7 @@ impl Value {
                 }
                 Err(shared) => shared[self.start..][..self.len].to_vec(),
             },
+            Bytes::Record(shared) => shared[self.start..][..self.len].to_vec(),
             Bytes::Mapped(shared) => (*shared).as_ref()[self.start..][..self.len].to_vec(),
         }
     }
@@ -371,7 +385,7 @@ impl Value {
     /// zeros from then on. Always true for values up to 4 MiB.
     pub fn is_intact(&self) -> bool {
         match &self.bytes {
-            Bytes::Heap(_) => true,
+            Bytes::Heap(_) | Bytes::Record(_) => true,
             Bytes::Mapped(shared) => shared.is_intact(),
         }
     }
@@ -411,6 +425,7 @@ impl Deref for Value {
     fn deref(&self) -> &[u8] {
         let all = match &self.bytes {
             Bytes::Heap(shared) => shared.as_slice(),
+            Bytes::Record(shared) => shared,
             Bytes::Mapped(shared) => (**shared).as_ref(),
         };
         &all[self.start..][..self.len]

@@ -55,7 +55,7 @@ pub use file::prune::{Prune, PruneReport, Reason, Removal, Tally};
 pub use flight::Fetch;
 pub use key::{MAX_KEY_LEN, MAX_NAMESPACE_LEN};
 pub use options::Options;
-pub use settings::{Access, Change, Compression, Durability, Policy, Settings};
+pub use settings::{Accelerate, Access, Change, Compression, Durability, Policy, Settings};
 pub use stats::{Compressed, Event, Evictions, Limits, Misses, Stats};
 pub use stream::{Reader, Writer};
 #[cfg(feature = "fault")]

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::entry::Ttl;
 use crate::error::Result;
 use crate::file::{self, Config};
-use crate::settings::{Access, Change, Compression, Durability, Policy};
+use crate::settings::{Accelerate, Access, Change, Compression, Durability, Policy};
 use crate::stats::Event;
 
 /// How to open a cache. Made by [`Cache::file`].
@@ -30,6 +30,7 @@ impl Options {
                 dir,
                 change: Change::new(),
                 access: None,
+                accelerate: None,
                 read_only: false,
                 create: true,
                 shared_memory: true,
@@ -104,6 +105,13 @@ impl Options {
     /// is an error. [`Access::Group`] also accepts a directory that belongs to another user.
     pub fn access(mut self, access: Access) -> Options {
         self.config.access = Some(access);
+        self
+    }
+
+    /// Whether values up to 4 KiB rest in memory that all processes share, in mapped segments, and an index knows of
+    /// every entry. Fixed when the cache is made; opening it with another is an error.
+    pub fn accelerate(mut self, how: Accelerate) -> Options {
+        self.config.accelerate = Some(how);
         self
     }
 

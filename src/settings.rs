@@ -11,13 +11,37 @@ use crate::error::{Error, ErrorKind};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Policy {
-    /// Least recently used, to within [`touch_interval`](crate::Options::touch_interval). The default.
+    /// Least recently used, to within [`touch_interval`](crate::Options::touch_interval) in the plain tree, whose default
+    /// it is, and to within a thousandth of the cache where there is an index.
     #[default]
     Lru,
     /// First in, first out: reads don't matter and cost nothing.
     Fifo,
     /// Any entry, by chance.
     Random,
+    /// New entries must prove themselves in a small part of the cache before they push others out of the main part: one
+    /// use more than a scan makes. The default where there is an index, and refused without one.
+    S3Fifo,
+    /// Least frequently used, by a counter of two bits that wears off. Needs an index.
+    Lfu,
+}
+
+impl Policy {
+    pub(crate) fn needs_index(self) -> bool {
+        matches!(self, Policy::S3Fifo | Policy::Lfu)
+    }
+}
+
+/// Whether small values rest in memory that all processes share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Accelerate {
+    /// A file for each entry, and nothing else: the plain tree. The only way on network file systems.
+    Off,
+    /// A shared index knows where every entry rests, and values up to 4 KiB rest in mapped segments; larger ones in files
+    /// as ever. The default on local file systems.
+    #[default]
+    Auto,
 }
 
 /// What an acknowledged change survives.
@@ -107,7 +131,8 @@ macro_rules! named {
     };
 }
 
-named!(Policy, "policy": Lru = 0, "lru"; Fifo = 1, "fifo"; Random = 2, "random";);
+named!(Policy, "policy": Lru = 0, "lru"; Fifo = 1, "fifo"; Random = 2, "random"; S3Fifo = 3, "s3fifo"; Lfu = 4, "lfu";);
+named!(Accelerate, "acceleration": Off = 0, "off"; Auto = 1, "auto";);
 named!(Durability, "durability": Process = 0, "process"; Disk = 1, "disk";);
 named!(Access, "access": Private = 0, "private"; Group = 1, "group";);
 
@@ -133,8 +158,10 @@ pub struct Settings {
     pub durability: Durability,
     /// Who may use the directory. Fixed when it's made.
     pub access: Access,
-    /// How old a recorded use must be before a read records a new one.
+    /// How old a recorded use must be before a read records a new one, where there's no index.
     pub touch_interval: Duration,
+    /// Whether small values rest in shared memory.
+    pub accelerate: Accelerate,
     /// When the cache was made.
     pub created: SystemTime,
     /// The format of the directory.
@@ -224,6 +251,9 @@ impl Change {
         settings.min_free_bytes = self.min_free_bytes.unwrap_or(settings.min_free_bytes);
         settings.min_free_inodes = self.min_free_inodes.unwrap_or(settings.min_free_inodes);
         settings.policy = self.policy.unwrap_or(settings.policy);
+        if settings.policy.needs_index() && settings.accelerate == Accelerate::Off {
+            return refuse(format!("the policy {} needs an index, which this cache doesn't have", settings.policy));
+        }
         settings.durability = self.durability.unwrap_or(settings.durability);
         settings.touch_interval = self.touch_interval.unwrap_or(settings.touch_interval);
         Ok(settings)

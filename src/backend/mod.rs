@@ -104,6 +104,9 @@ pub(crate) trait Backend: Send + Sync {
     /// miss, not an error. A value of another codec or schema than expected MUST be a miss.
     fn get(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>>;
 
+    /// The same into a buffer, which then holds the value alone; `false`: there's none, and the buffer is empty.
+    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool>;
+
     /// The value that a `get` would return, or one that has expired but may still be served as stale. MUST count nothing.
     fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>>;
 
@@ -112,6 +115,10 @@ pub(crate) trait Backend: Send + Sync {
 
     /// Counts a stale value that was served.
     fn served_stale(&self);
+
+    /// When a live entry expires, [`NEVER`](crate::entry::NEVER) for never; `None`: there's none. MUST NOT count as a use
+    /// or read the value.
+    fn expiry(&self, id: Id<'_>) -> Result<Option<u64>>;
 
     /// What is known of an entry, live or not. MUST NOT count as a use or read the value.
     fn info(&self, id: Id<'_>) -> Result<Option<Entry>>;

@@ -96,8 +96,14 @@ impl FileBackend {
 
     /// Writes a new entry's file into its shard, unpublished.
     pub(super) fn draft(&self, name: Name, generation: u64, new: &NewEntry<'_>) -> Result<Draft> {
+        self.draft_of(name, generation, new).map(|(draft, _)| draft)
+    }
+
+    /// The same, and its nonce.
+    pub(super) fn draft_of(&self, name: Name, generation: u64, new: &NewEntry<'_>) -> Result<(Draft, u128)> {
         let (temp, nonce) = halves(&self.own()?.process.random());
-        let header = new.header(generation, u128::from_le_bytes(nonce), new.value.len() as u64);
+        let nonce = u128::from_le_bytes(nonce);
+        let header = new.header(generation, nonce, new.value.len() as u64);
         let head = format::encode_head(&self.seal, &header, &new.meta, new.id, &self.seal.value(&new.value));
         let draft = self.start_draft(name.shard(), &temp)?;
         let write = || {
@@ -106,7 +112,7 @@ impl FileBackend {
         };
         write().doing("can't write an entry")?;
         self.sync_draft(&draft)?;
-        Ok(draft)
+        Ok((draft, nonce))
     }
 
     /// Makes a draft ready to survive a power cut, where that was asked for: its data, and the name of its shard, which
@@ -149,7 +155,7 @@ impl FileBackend {
 
     /// The directory whose names must survive a power cut, where that was asked for; opened before they change, so that
     /// what can fail does so in time.
-    fn names_to_sync(&self, shard: u8) -> Result<Option<OwnedFd>> {
+    pub(super) fn names_to_sync(&self, shard: u8) -> Result<Option<OwnedFd>> {
         if self.durability() == Durability::Disk { self.shard_dir(shard) } else { Ok(None) }
     }
 
@@ -157,7 +163,7 @@ impl FileBackend {
     ///
     /// The changes are made, whatever comes of this: so an error here is `Io`, never one that says that the old value
     /// stays.
-    fn sync_names(dir: Option<&OwnedFd>) -> Result<()> {
+    pub(super) fn sync_names(dir: Option<&OwnedFd>) -> Result<()> {
         let text = "the change is made, but may not survive a power cut: can't sync a shard";
         let sync = dir.map_or(Ok(()), |dir| fs::sync(dir.as_fd()));
         sync.map_err(|e| Error::new(ErrorKind::Io, text).because(e))
@@ -412,11 +418,23 @@ pub(super) struct NewEntry<'a> {
     meta: Vec<u8>,
     /// As it's stored.
     pub value: Cow<'a, [u8]>,
-    raw_len: u64,
-    compression: u8,
+    pub raw_len: u64,
+    pub compression: u8,
 }
 
 impl<'a> NewEntry<'a> {
+    /// One whose value is as it was stored already.
+    pub(super) fn stored(
+        id: Id<'a>,
+        facts: Facts,
+        extra: &'a Extra,
+        value: &'a [u8],
+        compression: u8,
+        raw_len: u64,
+    ) -> Result<NewEntry<'a>> {
+        Ok(NewEntry { compression, raw_len, ..NewEntry::new(id, facts, extra, value)? })
+    }
+
     /// Refuses what is over the limits of the format.
     pub(super) fn new(id: Id<'a>, facts: Facts, extra: &'a Extra, value: &'a [u8]) -> Result<NewEntry<'a>> {
         let too_large = |text: String| Err(Error::new(ErrorKind::TooLarge, text));
@@ -486,12 +504,12 @@ fn readable(name: Name, value: Result<Value, Miss>) -> Result<Option<Value>> {
     }
 }
 
-fn no_number() -> Error {
+pub(super) fn no_number() -> Error {
     Error::new(ErrorKind::NotFound, "there is no number to add to")
 }
 
 /// A stored decimal integer plus another.
-fn sum(value: &[u8], by: i64) -> Result<i64> {
+pub(super) fn sum(value: &[u8], by: i64) -> Result<i64> {
     // What `i64` parses and other stores write: an optional sign and digits, 20 bytes at the most.
     let number = std::str::from_utf8(value).ok().filter(|text| text.len() <= 20).and_then(|text| text.parse().ok());
     let number: i64 = number.ok_or_else(|| Error::new(ErrorKind::NotANumber, "the value is no decimal integer"))?;

@@ -35,7 +35,7 @@ impl FileBackend {
 
     /// Moves a shard into the trash, and its counts to 0. Where that isn't possible (a full disk), the entries stay,
     /// invalid and counted, for `prune` to find, and this is `Ok(false)`.
-    fn set_aside(&self, shard: u8) -> Result<bool> {
+    pub(super) fn set_aside(&self, shard: u8) -> Result<bool> {
         let _lock = self.lock(shard)?;
         let before = self.control.shard(shard).doing("can't read the control file")?;
         // Counts first: killed in between, the shard has entries that nobody counts, and its next recount finds them.

@@ -21,7 +21,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ pub(crate) const CURSOR: usize = 12;
 pub(crate) const TRASH: usize = 13;
 pub(crate) const SWEPT: usize = 14;
 pub(crate) const BOOT: usize = 15;
+/// How often the index was built.
+pub(crate) const LIFE: usize = 16;
 pub(crate) const COUNTS: usize = 64;
 pub(crate) const SHARD_WORDS: usize = 512;
 pub(crate) const NAMESPACE_FLOORS: usize = 1536;
@@ -56,11 +58,16 @@ pub(crate) const TAG_FLOORS: usize = 5632;
 pub(crate) const FLOORS: usize = 4096;
 pub(crate) const LEASES: usize = 9728;
 pub(crate) const LEASE_WORDS: usize = 4096;
+/// Counters of use once more, in stripes: what threads count, each in one of these, doesn't make them wait for a cache
+/// line. The sum of all is what counts.
+pub(crate) const STRIPES: usize = 13_824;
+pub(crate) const STRIPE_COUNT: usize = 32;
 
 const _: () = assert!(FLOOR == GENERATION + 1);
 const _: () = assert!(COUNTS + 64 <= SHARD_WORDS && Count::ALL <= 64);
 const _: () = assert!(SHARD_WORDS + 4 * SHARDS == NAMESPACE_FLOORS && NAMESPACE_FLOORS + FLOORS == TAG_FLOORS);
-const _: () = assert!(TAG_FLOORS + FLOORS == LEASES && (LEASES + LEASE_WORDS) * 8 <= LEN);
+const _: () = assert!(TAG_FLOORS + FLOORS == LEASES && LEASES + LEASE_WORDS == STRIPES);
+const _: () = assert!((STRIPES + 64 * STRIPE_COUNT) * 8 <= LEN);
 
 /// How far generations and sessions leap at the first opening after the machine was started: more than a power cut can
 /// have taken back.
@@ -306,7 +313,7 @@ impl Control {
     pub(crate) fn count(&self, count: Count, n: u64) {
         match &self.words {
             Words::Mapped(words) => {
-                words.word(COUNTS + count as usize).fetch_add(n, Ordering::Relaxed);
+                words.word(STRIPES + 64 * stripe() + count as usize).fetch_add(n, Ordering::Relaxed);
             }
             Words::Direct { .. } => {
                 let Ok(direct) = self.direct() else { return };
@@ -341,6 +348,13 @@ impl Control {
         self.settle();
         let mut counts = [0; Count::ALL];
         self.load_run(COUNTS, &mut counts)?;
+        for stripe in 0..STRIPE_COUNT {
+            let mut striped = [0; Count::ALL];
+            self.load_run(STRIPES + 64 * stripe, &mut striped)?;
+            for (sum, n) in counts.iter_mut().zip(striped) {
+                *sum = u64::wrapping_add(*sum, n);
+            }
+        }
         Ok(counts)
     }
 
@@ -381,6 +395,16 @@ impl Control {
     /// A session number that no other session of this cache has or had.
     pub(crate) fn next_session(&self) -> io::Result<u64> {
         Ok(self.update(SESSION, |n| n.wrapping_add(1))?.wrapping_add(1) & ((1 << 48) - 1))
+    }
+
+    /// The number of an index that is about to be built, never given out before.
+    pub(crate) fn next_life(&self) -> io::Result<u64> {
+        Ok(self.update(LIFE, |n| n.wrapping_add(1))?.wrapping_add(1))
+    }
+
+    /// A number for this run of the machine; 0 where it can't be had.
+    pub(crate) fn boot() -> u64 {
+        boot()
     }
 
     /// Changes with every change of the settings.
@@ -425,6 +449,16 @@ impl Drop for Control {
     fn drop(&mut self) {
         self.settle();
     }
+}
+
+/// The stripe that this thread counts in: threads take turns, and processes begin apart.
+fn stripe() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static MINE: usize = {
+        let first = fs::process_id() as usize;
+        first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % STRIPE_COUNT
+    });
+    MINE.with(|mine| *mine)
 }
 
 fn lease_word(hash: u64) -> usize {

@@ -269,7 +269,7 @@ impl FileBackend {
     }
 
     /// Whether the file system has less left than the cache should leave. Asked now and then only.
-    fn disk_is_short(&self) -> Result<bool> {
+    pub(super) fn disk_is_short(&self) -> Result<bool> {
         let (bytes, inodes) = self.with_settings(|s| (s.min_free_bytes, s.min_free_inodes))?;
         if bytes == 0 && inodes == 0 {
             return Ok(false);

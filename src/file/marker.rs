@@ -18,7 +18,7 @@ use twox_hash::XxHash3_128;
 use crate::clock::{duration_ms, from_ms, to_ms};
 use crate::entry::Ttl;
 use crate::error::{Error, ErrorKind, Result};
-use crate::settings::{Access, Durability, Policy, Settings};
+use crate::settings::{Accelerate, Access, Durability, Policy, Settings};
 
 pub(crate) const MAGIC: [u8; 8] = *b"LARDER\x01M";
 pub(crate) const FORMAT: u32 = 1;
@@ -72,7 +72,7 @@ impl Marker {
             seed: self.seed,
             mac_fingerprint: self.mac_fingerprint,
             shards: 256,
-            accelerate: 0,
+            accelerate: s.accelerate.number(),
             created_ms: to_ms(s.created),
             name: s.name.clone(),
             max_entries: s.max_entries,
@@ -129,14 +129,15 @@ impl Marker {
         let Ok((body, [])) = postcard::take_from_bytes::<Body>(body) else {
             return refused("can't be decoded");
         };
-        let (Some(policy), Some(durability), Some(access)) = (
+        let (Some(policy), Some(durability), Some(access), Some(accelerate)) = (
             Policy::from_number(body.policy),
             Durability::from_number(body.durability),
             Access::from_number(body.access),
+            Accelerate::from_number(body.accelerate),
         ) else {
             return newer("it has a setting that isn't known here".to_owned());
         };
-        if body.shards != 256 || body.accelerate != 0 {
+        if body.shards != 256 {
             return newer("its tree has another shape".to_owned());
         }
         Ok(Marker {
@@ -154,6 +155,7 @@ impl Marker {
                 durability,
                 access,
                 touch_interval: Duration::from_millis(body.touch_interval_ms),
+                accelerate,
                 created: from_ms(body.created_ms),
                 format: word(AT_FORMAT),
             },

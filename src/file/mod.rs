@@ -15,6 +15,7 @@
 //! 3. the set takes the lock. Is its generation below the floor, it came before the clear; is the shard's directory no
 //!    longer the one that it wrote to, its draft is in the trash: in both cases it starts again from 1.
 
+mod accel;
 mod change;
 pub(crate) mod check;
 mod clear;
@@ -24,10 +25,12 @@ mod evict;
 mod flight;
 #[cfg(test)]
 mod format_doc;
+pub(crate) mod index;
 mod lookup;
 pub(crate) mod marker;
 mod open;
 pub(crate) mod prune;
+pub(crate) mod segments;
 pub(crate) mod session;
 mod stream;
 pub(crate) mod tree;
@@ -41,8 +44,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::backend::{Backend, Condition, Expect, Lead, Listing, Reading, Writing};
-use crate::clock::Clock;
-use crate::entry::{Entry, SetOptions, Ttl, Value};
+use crate::clock::{Clock, to_ms};
+use crate::entry::{Entry, NEVER, SetOptions, State, Ttl, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::key::Id;
 use crate::settings::{Access, Compression, Durability, Settings};
@@ -51,10 +54,12 @@ use crate::sys::fork::PerProcess;
 use crate::sys::fs::{self};
 use crate::sys::lock;
 
+use accel::Accel;
 use change::NewEntry;
-use control::{Control, Scope};
+use control::{Control, Scope, ShardCounts};
 use evict::Evictor;
 use flight::Flights;
+use segments::record::HEADER as RECORD_HEADER;
 use session::{Process, ShardLock};
 use tree::format::{HEADER_LEN, Seal};
 use tree::layout::{self, Name};
@@ -86,6 +91,9 @@ pub(crate) struct FileBackend {
     // Shared with all processes.
     control: Control,
 
+    /// The index and the segments, where the cache has them.
+    accel: Option<Accel>,
+
     // This process's own.
     own: PerProcess<Own>,
     /// When the directory was last looked at.
@@ -115,6 +123,7 @@ struct Own {
     /// The directories of shards whose names are known to survive a power cut: inode, and floor when that was seen.
     durable_shards: Mutex<HashMap<u8, (u64, u64)>>,
     settings: RwLock<(u64, Settings)>,
+    writer: accel::Writer,
 }
 
 /// Bytes charged for a file: whole blocks of 4 KiB, and 256 for the inode.
@@ -164,6 +173,20 @@ impl FileBackend {
         Ok(look(&known.1))
     }
 
+    /// What the cache holds.
+    fn totals(&self) -> Result<ShardCounts> {
+        let tree = self.control.totals().doing("can't read the control file")?;
+        let Some(accel) = &self.accel else { return Ok(tree) };
+        let totals = accel.totals();
+        let records = totals.entries.saturating_sub(tree.entries);
+        Ok(ShardCounts {
+            entries: totals.entries,
+            bytes: tree.bytes.saturating_add(totals.record_bytes),
+            // Of records to within their padding: what dies must not be looked at for a sum.
+            payload: tree.payload.saturating_add(totals.record_bytes.saturating_sub(records * RECORD_HEADER as u64)),
+        })
+    }
+
     /// What durability was asked for, as far as is known: a control file that can't be read just now changes nothing.
     fn durability(&self) -> Durability {
         let known = |own: &Own| own.settings.read().unwrap_or_else(PoisonError::into_inner).1.durability;
@@ -177,7 +200,8 @@ impl FileBackend {
         let locks = fs::stat_at(self.root(), layout::LOCKS);
         let there = match (control, marker, locks) {
             (Ok(Some(control)), Ok(Some(_)), Ok(Some(locks))) => {
-                let same = control.ino == self.control.ino && !self.control.poisoned();
+                let mapped = self.accel.as_ref().is_none_or(|accel| accel.files().are_there(self.root()));
+                let same = control.ino == self.control.ino && !self.control.poisoned() && mapped;
                 same && self.own().map_or(true, |own| own.process.has_locks(locks.ino).unwrap_or(true))
             }
             (Ok(None), ..) | (_, Ok(None), _) | (.., Ok(None)) => false,
@@ -244,6 +268,12 @@ impl FileBackend {
     }
 }
 
+impl Drop for FileBackend {
+    fn drop(&mut self) {
+        self.hand_back();
+    }
+}
+
 /// Refuses an entry that is larger than the whole cache may be.
 fn check_size(size: u64, max_bytes: u64) -> Result<()> {
     if max_bytes == 0 || charged(size) <= max_bytes {
@@ -272,11 +302,29 @@ impl Backend for FileBackend {
     }
 
     fn get(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
+        if let Some(accel) = &self.accel {
+            return self.accel_get(accel, id, expect);
+        }
         let value = |found: Found| found.value(&self.seal, self.may_map);
         self.read(Name::of(&self.seed, id), id, expect, read::READ_WHOLE, value)
     }
 
+    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
+        if let Some(accel) = &self.accel
+            && self.accel_get_into(accel, id, out)?
+        {
+            return Ok(true);
+        }
+        let value = self.get(id, None)?;
+        out.clear();
+        out.extend_from_slice(value.as_deref().unwrap_or_default());
+        Ok(value.is_some())
+    }
+
     fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
+        if let Some(accel) = &self.accel {
+            return self.accel_peek(accel, id, expect);
+        }
         let now = self.now()?;
         Ok(self.read_stale(Name::of(&self.seed, id), id, now, expect))
     }
@@ -290,7 +338,18 @@ impl Backend for FileBackend {
         self.count(Count::StaleServed, 1);
     }
 
+    fn expiry(&self, id: Id<'_>) -> Result<Option<u64>> {
+        if let Some(accel) = &self.accel {
+            return self.accel_expiry(accel, id);
+        }
+        let entry = self.info(id)?.filter(|entry| entry.state == State::Live);
+        Ok(entry.map(|entry| entry.meta.expires.map_or(NEVER, to_ms)))
+    }
+
     fn info(&self, id: Id<'_>) -> Result<Option<Entry>> {
+        if let Some(accel) = &self.accel {
+            return self.accel_info(accel, id);
+        }
         let now = self.now()?;
         let name = Name::of(&self.seed, id);
         match read::load(self.root(), &name.path(), &self.seal, read::READ_HEAD) {
@@ -309,7 +368,12 @@ impl Backend for FileBackend {
             new.compress(self.compression);
         }
         check_size(new.size(), max_bytes)?;
-        if expires <= now { self.store_nothing(&new, condition) } else { self.store(&new, condition) }
+        match &self.accel {
+            Some(accel) if expires <= now => self.accel_store_nothing(accel, &new, condition),
+            Some(accel) => self.accel_store(accel, &new, condition),
+            None if expires <= now => self.store_nothing(&new, condition),
+            None => self.store(&new, condition),
+        }
     }
 
     fn writer(self: Arc<Self>, id: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>> {
@@ -317,12 +381,22 @@ impl Backend for FileBackend {
     }
 
     fn reader(&self, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
+        if let Some(accel) = &self.accel {
+            return self.accel_reader(accel, id);
+        }
         self.read(Name::of(&self.seed, id), id, None, read::READ_HEAD, |found| self.open_reader(found))
     }
 
     fn touch(&self, id: Id<'_>, ttl: Ttl) -> Result<bool> {
         let now = self.writable()?;
         let expires = ttl.expiry(now, self.with_settings(|s| s.default_ttl)?);
+        if let Some(accel) = &self.accel {
+            return if expires <= now {
+                self.accel_remove(accel, id, now)
+            } else {
+                self.accel_touch(accel, id, now, expires)
+            };
+        }
         let name = Name::of(&self.seed, id);
         if expires <= now {
             let removed = self.remove(name, id, now)?;
@@ -338,6 +412,9 @@ impl Backend for FileBackend {
 
     fn delete(&self, id: Id<'_>) -> Result<bool> {
         let now = self.writable()?;
+        if let Some(accel) = &self.accel {
+            return self.accel_remove(accel, id, now);
+        }
         let removed = self.remove(Name::of(&self.seed, id), id, now)?;
         self.count(Count::Deletes, u64::from(removed));
         Ok(removed)
@@ -345,7 +422,10 @@ impl Backend for FileBackend {
 
     fn pop(&self, id: Id<'_>) -> Result<Option<Value>> {
         let now = self.writable()?;
-        let taken = self.take(Name::of(&self.seed, id), id, now)?;
+        let taken = match &self.accel {
+            Some(accel) => self.accel_take(accel, id, now)?,
+            None => self.take(Name::of(&self.seed, id), id, now)?,
+        };
         self.count(taken.as_ref().err().copied().unwrap_or(Count::Hits), 1);
         self.count(Count::Deletes, u64::from(taken.is_ok()));
         Ok(taken.ok())
@@ -354,7 +434,11 @@ impl Backend for FileBackend {
     fn incr(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
         let now = self.writable()?;
         let default_ttl = self.with_settings(|s| s.default_ttl)?;
-        self.add_to(id, by, initial.map(|(first, ttl)| (first, ttl.expiry(now, default_ttl))), now)
+        let initial = initial.map(|(first, ttl)| (first, ttl.expiry(now, default_ttl)));
+        match &self.accel {
+            Some(accel) => self.accel_add_to(accel, id, by, initial, now),
+            None => self.add_to(id, by, initial, now),
+        }
     }
 
     fn invalidate_tag(&self, tag: &str) -> Result<()> {
@@ -370,19 +454,25 @@ impl Backend for FileBackend {
                 self.control.invalidate(Scope::Namespace(name), now).doing("can't write the control file")?;
                 self.sync_control()
             }
-            None => self.clear_all(now),
+            None => match &self.accel {
+                Some(accel) => self.accel_clear_all(accel, now),
+                None => self.clear_all(now),
+            },
         }
     }
 
     fn entries(self: Arc<Self>) -> Result<Listing> {
         self.now()?;
+        if self.accel.is_some() {
+            return Ok(Box::new(accel::Listed::new(self)));
+        }
         Ok(Box::new(entries::Walk::new(self)))
     }
 
     fn stats(&self) -> Result<Stats> {
         self.now()?;
         let counts = self.control.counts().doing("can't read the control file")?;
-        let totals = self.control.totals().doing("can't read the control file")?;
+        let totals = self.totals()?;
         let limits = self.with_settings(|s| Limits {
             max_entries: s.max_entries,
             max_bytes: s.max_bytes,
@@ -405,6 +495,9 @@ impl Backend for FileBackend {
     fn flush(&self) -> Result<()> {
         self.writable()?;
         self.control.settle();
+        if let Some(accel) = &self.accel {
+            accel.sync().doing("can't sync the segments")?;
+        }
         fs::sync_all(self.root()).doing("can't sync the cache's file system")
     }
 }

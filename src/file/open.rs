@@ -21,10 +21,13 @@ use std::time::Duration;
 use crate::clock::{Clock, from_ms};
 use crate::entry::Ttl;
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::file::accel::{self, Accel, Writer};
 use crate::file::control::{self, Control};
 use crate::file::evict::Evictor;
 use crate::file::flight::Flights;
 use crate::file::marker::{self, Marker};
+use crate::file::segments;
+use crate::file::segments::record::RecordSeal;
 use crate::file::session::{self, Process};
 use crate::file::tree::compress;
 use crate::file::tree::format::Seal;
@@ -32,7 +35,7 @@ use crate::file::tree::layout;
 use crate::file::tree::walk;
 use crate::file::tree::write::Owner;
 use crate::file::{FileBackend, OnEvent, Own};
-use crate::settings::{Access, Change, Compression, Durability, Policy, Settings};
+use crate::settings::{Accelerate, Access, Change, Compression, Durability, Policy, Settings};
 use crate::sys::fork::PerProcess;
 use crate::sys::fs::{self, Open, Stat};
 
@@ -42,6 +45,7 @@ pub(crate) struct Config {
     /// Settings the caller named; they're written to the marker where they differ.
     pub change: Change,
     pub access: Option<Access>,
+    pub accelerate: Option<Accelerate>,
     pub read_only: bool,
     pub create: bool,
     pub shared_memory: bool,
@@ -109,6 +113,12 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
         other => other,
     };
     let control = opened.doing("can't open the control file").map_err(at)?;
+    let accel = match marker.settings.accelerate {
+        Accelerate::Off => None,
+        Accelerate::Auto => {
+            Some(open_accel(&root, &process, &control, &marker, &config, mapped, owner(&stat)).map_err(at)?)
+        }
+    };
     // The settings as of this version or later: read the other way round, a change in between would be missed.
     let version = control.settings_version().doing("can't read the control file").map_err(at)?;
     let marker = read_marker(root.as_fd(), config.read_only).map_err(at)?;
@@ -119,6 +129,7 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
         flights: Flights::default(),
         durable_shards: Mutex::default(),
         settings: RwLock::new((version, marker.settings)),
+        writer: Writer::default(),
     };
     let backend = FileBackend {
         owner: owner(&stat),
@@ -133,6 +144,7 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
         dir: config.dir,
         root,
         control,
+        accel,
         own: PerProcess::new(own),
         clock: config.clock,
         pulse: AtomicU64::new(now),
@@ -155,6 +167,7 @@ impl Own {
             flights: Flights::default(),
             durable_shards: Mutex::default(),
             settings: RwLock::new((version, marker.settings)),
+            writer: Writer::default(),
         })
     }
 }
@@ -173,6 +186,47 @@ impl FileBackend {
             }
             Ok(new.settings)
         })
+    }
+}
+
+/// Maps index and segments. Where they are lost, or of another start of the machine, they are made anew first, by whoever
+/// has the cache to himself; a rebuild then finds what rests.
+fn open_accel(
+    root: &Arc<OwnedFd>,
+    process: &Process,
+    control: &Control,
+    marker: &Marker,
+    config: &Config,
+    mapped: bool,
+    owner: Owner,
+) -> Result<Accel> {
+    if !mapped {
+        let text = "the cache is accelerated, which takes memory that all processes share: not here (a network file system, \
+                    or shared_memory(false))";
+        return Err(Error::new(ErrorKind::Refused, text));
+    }
+    let seal = || RecordSeal::new(&marker.seed, config.mac_key.as_ref());
+    let doing = "can't map the index";
+    match Accel::open(root.as_fd(), !config.read_only, seal()) {
+        Err(e) if accel::is_lost(&e) && config.read_only => {
+            let text = "the index must be built anew, which a read-only opener can't";
+            Err(Error::new(ErrorKind::Busy, text).because(e))
+        }
+        Err(e) if accel::is_lost(&e) => {
+            let still_lost = || Accel::open(root.as_fd(), true, seal()).is_err();
+            let remake = || {
+                let (root_fd, access) = (root.clone(), marker.settings.access);
+                let making = accel::Making {
+                    life: control.next_life().doing("can't write the control file")?,
+                    segment_bytes: segments::segment_bytes(marker.settings.max_bytes),
+                    write: Box::new(move |name| write_file(root_fd.as_fd(), name, &[], access, owner)),
+                };
+                accel::make(root.as_fd(), &making).doing("can't make the index")
+            };
+            process.alone(config.lock_wait, still_lost, remake)?;
+            Accel::open(root.as_fd(), true, seal()).doing(doing)
+        }
+        other => other.doing(doing),
     }
 }
 
@@ -358,7 +412,8 @@ pub(super) fn make_shard(root: BorrowedFd<'_>, shard: u8, access: Access, owner:
 /// Makes a cache out of an empty directory.
 fn make(root: BorrowedFd<'_>, stat: &Stat, config: &Config) -> Result<()> {
     let access = config.access.unwrap_or_default();
-    let settings = config.change.apply(first_settings(config, access))?;
+    let accelerate = config.accelerate.unwrap_or(Accelerate::Off);
+    let settings = config.change.apply(first_settings(config, access, accelerate))?;
     refuse_occupied(root)?;
     fs::set_mode(root, access.dir_mode()).doing("can't set the directory's mode")?;
     let owner = owner(stat);
@@ -386,7 +441,7 @@ fn make(root: BorrowedFd<'_>, stat: &Stat, config: &Config) -> Result<()> {
     })
 }
 
-fn first_settings(config: &Config, access: Access) -> Settings {
+fn first_settings(config: &Config, access: Access, accelerate: Accelerate) -> Settings {
     let name = config.dir.file_name().map_or_else(|| "cache".into(), |name| name.to_string_lossy());
     let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
     Settings {
@@ -396,7 +451,11 @@ fn first_settings(config: &Config, access: Access) -> Settings {
         min_free_bytes: 0,
         min_free_inodes: 0,
         default_ttl: Ttl::Never,
-        policy: Policy::Lru,
+        policy: match accelerate {
+            Accelerate::Off => Policy::Lru,
+            Accelerate::Auto => Policy::S3Fifo,
+        },
+        accelerate,
         durability: Durability::Process,
         access,
         touch_interval: Duration::from_secs(3600),
@@ -411,6 +470,9 @@ fn refuse_occupied(root: BorrowedFd<'_>) -> Result<()> {
         layout::LOCKS,
         layout::CONTROL,
         layout::MAINTENANCE,
+        layout::INDEX,
+        layout::LIVE,
+        layout::ARENA,
         layout::CACHEDIR_TAG,
         layout::README,
         layout::SHARDS_DIR,

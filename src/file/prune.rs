@@ -545,7 +545,7 @@ impl Run<'_> {
                 }
                 let living = stat.mtime > self.now || !self.is_gone(name);
                 let order = match policy {
-                    Policy::Lru | Policy::Fifo => {
+                    Policy::Lru | Policy::Fifo | Policy::S3Fifo | Policy::Lfu => {
                         (living, stat.atime > self.now.saturating_add(SLACK_MS), stat.atime, name)
                     }
                     // Names are hashes, so their order is as good as chance, and the same in each round.

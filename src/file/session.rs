@@ -23,6 +23,8 @@ use crate::sys::lock::{self, Hold};
 const OPENERS: u64 = 1 << 62;
 /// Where the bytes of `locks` begin that leaders hold, one per key in flight.
 pub(crate) const LEADERS: u64 = 1 << 61;
+/// The byte of `locks` that whoever scans for a rebuild of the index holds.
+pub(crate) const REBUILD: u64 = OPENERS + 2;
 /// The byte of `locks` that whoever makes the cache holds.
 const CREATION: u64 = OPENERS + 1;
 
@@ -111,6 +113,11 @@ impl Process {
         }
         // Where two threads came here at once, the first one's session serves both.
         Ok(self.session.get_or_init(|| Session { _control: file, id }).id)
+    }
+
+    /// The number, where one was taken.
+    pub(crate) fn known_session(&self) -> Option<u64> {
+        self.session.get().map(|session| session.id)
     }
 
     /// 32 bytes that nobody can guess: BLAKE3 as a generator, at a fifth of what the kernel's own costs.

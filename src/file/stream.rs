@@ -135,6 +135,10 @@ impl Writing for FileWriter {
         finish().doing("can't write an entry")?;
         store.sync_draft(&draft)?;
         let size = head_len + len;
+        if let Some(accel) = &store.accel {
+            let nonce = new.facts.nonce;
+            return store.accel_commit(accel, draft, &new, size, nonce, generation, condition);
+        }
         let lock = store.lock(name.shard())?;
         let cleared =
             store.control.is_cleared(generation, &namespace, &extra.tags).doing("can't read the control file")?;

@@ -4,8 +4,10 @@
 //! from the future behind all, and MUST accept times from any clock, forwards or backwards.
 
 mod fifo;
+mod lfu;
 mod lru;
 mod random;
+mod s3fifo;
 
 use crate::settings::Policy;
 
@@ -28,11 +30,60 @@ pub(crate) type Order = (bool, bool, u64);
 /// Where an entry stands in the queue.
 pub(crate) fn order(policy: Policy, candidate: &Candidate) -> Order {
     let order = match policy {
-        Policy::Lru => lru::order(candidate),
+        // The last two need an index, and are refused without one.
+        Policy::Lru | Policy::S3Fifo | Policy::Lfu => lru::order(candidate),
         Policy::Fifo => fifo::order(candidate),
         Policy::Random => random::order(candidate),
     };
     (!candidate.expired, candidate.from_the_future, order)
+}
+
+/// What the index knows of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// How many insertions ago it was stored, spared or, where recency counts, used.
+    pub age: u64,
+    /// Uses, up to three.
+    pub heat: u64,
+    /// It belongs to the small class.
+    pub small: bool,
+    /// Bytes charged.
+    pub size: u64,
+    pub chance: u64,
+}
+
+/// What becomes of the entry whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Evict,
+    /// It moves to the main class.
+    Promote,
+    /// It loses a use, and its turn comes again.
+    Spare,
+}
+
+/// The class whose turn it is; `None`: there are no classes.
+pub(crate) fn small_is_due(policy: Policy, entries: u64, small: u64) -> Option<bool> {
+    (policy == Policy::S3Fifo).then(|| s3fifo::small_is_due(entries, small))
+}
+
+/// Of those that were sampled, the one with the highest rank is next. Where bytes are what's lacking, size counts as
+/// much as age.
+pub(crate) fn rank(policy: Policy, seen: &Seen, by_bytes: bool) -> u64 {
+    let weight = if by_bytes { seen.size.max(1) } else { 1 };
+    match policy {
+        Policy::S3Fifo | Policy::Lru | Policy::Fifo => seen.age.saturating_add(1).saturating_mul(weight),
+        Policy::Lfu => (3 - seen.heat.min(3)) << 60 | seen.age.min((1 << 60) - 1),
+        Policy::Random => seen.chance,
+    }
+}
+
+pub(crate) fn verdict(policy: Policy, small: bool, heat: u64) -> Verdict {
+    match policy {
+        Policy::S3Fifo => s3fifo::verdict(small, heat),
+        Policy::Lfu => lfu::verdict(heat),
+        Policy::Lru | Policy::Fifo | Policy::Random => Verdict::Evict,
+    }
 }
 
 #[cfg(test)]

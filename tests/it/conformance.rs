@@ -7,7 +7,7 @@ use std::path::Path;
 
 #[cfg(any(feature = "lz4", feature = "zstd"))]
 use larder::Compression;
-use larder::{Access, Cache, Durability, ErrorKind, Result};
+use larder::{Accelerate, Access, Cache, Durability, ErrorKind, Result};
 use tempfile::TempDir;
 
 use crate::support::{HandClock, disk_dir, temp_dir};
@@ -54,6 +54,16 @@ const FILE_IN_MEMORY: Store = Store {
     shared: true,
     compresses: false,
     histories: 300,
+};
+
+const ACCELERATED: Store = Store {
+    name: "accelerated file",
+    open: |dir, clock| {
+        let options = Cache::file(dir.join("cache")).clock(clock.source());
+        options.accelerate(Accelerate::Auto).open().expect("a cache")
+    },
+    histories: 300,
+    ..FILE_IN_MEMORY
 };
 
 const FILE_ON_DISK: Store = Store { name: "file on disk", room: disk_dir, histories: 50, ..FILE_IN_MEMORY };
@@ -191,6 +201,7 @@ macro_rules! suite {
 
 suite! {
     file_in_memory: super::FILE_IN_MEMORY;
+    accelerated: super::ACCELERATED;
     file_on_disk: super::FILE_ON_DISK;
     file_unmapped: super::FILE_UNMAPPED;
     file_durable: super::FILE_DURABLE;

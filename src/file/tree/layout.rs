@@ -5,6 +5,7 @@
 //! control         shared words: counters, generations, sessions (never replaced, never shrunk)
 //! locks           byte locks: one per shard, openers, creation
 //! maintenance     whole-file lock of prune, verify --repair and clear
+//! index, live, arena   where small entries rest, and where all do (in accelerated caches)
 //! CACHEDIR.TAG, README
 //! shards/ab/      entries whose name starts with "ab", and temporary files on their way to become one
 //! trash/          shards that a clear has set aside, to be unlinked bit by bit
@@ -16,6 +17,9 @@ pub(crate) const MARKER: &str = "marker";
 pub(crate) const CONTROL: &str = "control";
 pub(crate) const LOCKS: &str = "locks";
 pub(crate) const MAINTENANCE: &str = "maintenance";
+pub(crate) const INDEX: &str = "index";
+pub(crate) const LIVE: &str = "live";
+pub(crate) const ARENA: &str = "arena";
 pub(crate) const CACHEDIR_TAG: &str = "CACHEDIR.TAG";
 pub(crate) const README: &str = "README";
 pub(crate) const SHARDS_DIR: &str = "shards";

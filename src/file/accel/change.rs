@@ -1,0 +1,658 @@
+//! Changing an entry by the index.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::lookup::Rest;
+use super::{Accel, Ground, Held, SMALL, SMALL_RECORD};
+use crate::backend::Condition;
+use crate::clock::Wait;
+use crate::entry::{Codec, Extra, Facts, Token, Value};
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::file::change::{self, NewEntry};
+use crate::file::index::bucket::{At, Fill, Slot, Target};
+use crate::file::index::table::{self, Hash, Place};
+use crate::file::segments::record::{EXPIRY_WORD, NewRecord};
+use crate::file::session::ShardLock;
+use crate::file::tree::format::{Damage, expiry_word};
+use crate::file::tree::layout::Name;
+use crate::file::tree::read::{self, Miss};
+use crate::file::tree::write::{Draft, Temp};
+use crate::file::{FileBackend, charged};
+use crate::key::Id;
+use crate::stats::Count;
+use crate::sys::fs;
+
+/// How often a change starts again because clears came in between.
+const CLEAR_RETRIES: usize = 64;
+/// How many buckets a change may split before it finds a slot.
+const GROWTHS: usize = 256;
+
+/// What a name is to lead to.
+enum Fresh {
+    /// A record that's written, unpublished.
+    Record(Place, u64),
+    /// A file that's written, under its temporary name.
+    File(Box<Draft>, u128, u64),
+}
+
+/// The locks of a name.
+struct Keys<'a> {
+    bucket: Held<'a>,
+    /// Held where a file's name may change.
+    shard: Option<ShardLock<'a>>,
+}
+
+impl FileBackend {
+    /// The locks that a change of a name needs: the shard's too where a file comes or goes. `fresh_file`: one comes.
+    fn lock_keys<'a>(&'a self, ground: &'a Ground<'a>, hash: Hash, fresh_file: bool) -> Result<Keys<'a>> {
+        if !fresh_file {
+            let bucket = self.lock_name(ground, hash)?;
+            if bucket.find(hash).is_none_or(|(_, slot)| !slot.place.is_file()) {
+                return Ok(Keys { bucket, shard: None });
+            }
+        }
+        let shard = Some(self.lock(hash.name().shard())?);
+        Ok(Keys { bucket: self.lock_name(ground, hash)?, shard })
+    }
+
+    /// Waits until a rebuild has seen all that rests, for calls that must not take *not yet indexed* for *absent*.
+    pub(super) fn wait_for_rebuild(&self, accel: &Accel) -> Result<()> {
+        let mut wait = Wait::new(self.lock_wait);
+        while accel.is_building() {
+            if !wait.again() {
+                return Err(Error::new(ErrorKind::Busy, "the index is being rebuilt").at(&self.dir));
+            }
+        }
+        Ok(())
+    }
+
+    /// The live entry in a slot, for a caller that holds the locks and must not take *unreadable* for *absent*; or why
+    /// there is none.
+    fn standing(
+        &self,
+        accel: &Accel,
+        found: Option<(At, Slot)>,
+        hash: Hash,
+        id: Id<'_>,
+        now: u64,
+        whole: usize,
+    ) -> Result<Result<Rest, Count>> {
+        let Some((_, slot)) = found else { return Ok(Err(Count::MissAbsent)) };
+        let rest = if slot.place.is_record() {
+            match self.read_record(accel, slot.place) {
+                Ok(record) if record.opened.is(&record.bytes, id) => Rest::Record(record),
+                Ok(_) => return Ok(Err(Count::MissForeign)),
+                Err(_) => return Ok(Err(Count::MissCorrupt)),
+            }
+        } else {
+            let mut wait = Wait::new(std::time::Duration::from_millis(50));
+            loop {
+                match read::load(self.root(), &hash.name().path(), &self.seal, whole) {
+                    Ok(found) if slot.place.is_file_of(found.header.facts.nonce) && found.id() == Some(id) => {
+                        break Rest::File(Box::new(found));
+                    }
+                    Err(Miss::Damaged(Damage::Version, _)) => {
+                        let text = "a newer Larder wrote this entry";
+                        return Err(Error::new(ErrorKind::NewerFormat, text).at(hash.name().path()));
+                    }
+                    Ok(_) | Err(Miss::Absent | Miss::Foreign) => return Ok(Err(Count::MissForeign)),
+                    Err(Miss::Damaged(..)) => return Ok(Err(Count::MissCorrupt)),
+                    Err(Miss::Io(e)) if !wait.again() => {
+                        let error = Error::new(ErrorKind::Busy, "the entry can't be read now");
+                        return Err(error.at(hash.name().path()).because(e));
+                    }
+                    Err(Miss::Io(_)) => {}
+                }
+            }
+        };
+        let reason = self.falls(rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
+        let reason = reason.doing("can't read the control file")?;
+        Ok(reason.map_or(Ok(rest), Err))
+    }
+
+    /// Whether a value may be stored now. Final under the locks.
+    fn may_store(
+        &self,
+        accel: &Accel,
+        condition: Condition,
+        found: Option<(At, Slot)>,
+        hash: Hash,
+        new: &NewEntry<'_>,
+    ) -> Result<bool> {
+        let current = || self.standing(accel, found, hash, new.id, new.facts.created, read::READ_HEAD);
+        Ok(match condition {
+            Condition::Always => true,
+            Condition::IfAbsent => current()?.is_err(),
+            Condition::IfPresent => current()?.is_ok(),
+            Condition::IfToken(Token(nonce)) => current()?.is_ok_and(|rest| rest.facts().nonce == nonce),
+            Condition::Leased(lease) => {
+                let doing = "can't read the control file";
+                self.control.has_lease(hash.name().hash(), lease.word).doing(doing)?
+                    && !self.control.is_cleared(lease.generation, new.id.namespace, &new.extra.tags).doing(doing)?
+            }
+        })
+    }
+
+    /// Stores a value where the condition holds.
+    pub(in crate::file) fn accel_store(&self, accel: &Accel, new: &NewEntry<'_>, condition: Condition) -> Result<bool> {
+        if condition != Condition::Always {
+            self.wait_for_rebuild(accel)?;
+        }
+        let hash = Hash::of(Name::of(&self.seed, new.id));
+        let stored = match self.try_accel_store(accel, hash, new, condition) {
+            Err(e) if e.kind() == ErrorKind::Full && self.accel_free_disk(accel, new.size(), hash)? => {
+                self.try_accel_store(accel, hash, new, condition)
+            }
+            other => other,
+        }?;
+        if let Some((size, fresh)) = stored {
+            self.count(Count::Sets, 1);
+            if new.compression != 0 {
+                self.count(Count::CompressedFrom, new.raw_len);
+                self.count(Count::CompressedTo, new.value.len() as u64);
+            }
+            // The value is stored whatever comes of this; what can't be culled now is left to the next set.
+            let _ = self.accel_make_room(accel, size, fresh, hash);
+        }
+        self.sound(accel)?;
+        Ok(stored.is_some())
+    }
+
+    /// `Ok(None)`: the condition doesn't hold. Else the bytes charged, and whether the name is new.
+    fn try_accel_store(
+        &self,
+        accel: &Accel,
+        hash: Hash,
+        new: &NewEntry<'_>,
+        condition: Condition,
+    ) -> Result<Option<(u64, bool)>> {
+        for _ in 0..CLEAR_RETRIES {
+            let generation = match condition {
+                Condition::Leased(lease) => lease.generation,
+                _ => self.control.generation().doing("can't read the control file")?,
+            };
+            let fresh = self.prepare(accel, hash, generation, new)?;
+            let outcome = self
+                .put(accel, hash, generation, new, fresh, |found| self.may_store(accel, condition, found, hash, new))?;
+            match outcome {
+                Put::Stored(size, fresh) => return Ok(Some((size, fresh))),
+                Put::Refused => return Ok(None),
+                Put::Again => {}
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "the cache is being cleared again and again").at(&self.dir))
+    }
+
+    /// Writes a new entry where nobody sees it.
+    fn prepare(&self, accel: &Accel, hash: Hash, generation: u64, new: &NewEntry<'_>) -> Result<Fresh> {
+        let rules = self.rules(accel)?;
+        let record = NewRecord {
+            id: new.id,
+            facts: new.facts,
+            generation,
+            meta: new.meta(),
+            value: &new.value,
+            raw_len: new.raw_len,
+            compression: new.compression,
+        };
+        let size = record.size(accel.seal.is_mac());
+        if !rules.durable
+            && new.value.len() <= SMALL
+            && size <= SMALL_RECORD
+            && let Some(place) = self.append(accel, &rules, &record, size)?
+        {
+            return Ok(Fresh::Record(place, size as u64));
+        }
+        let (draft, nonce) = self.draft_of(hash.name(), generation, new)?;
+        Ok(Fresh::File(Box::new(draft), nonce, new.size()))
+    }
+
+    /// Puts what was written in place, if `may` agrees under the locks.
+    fn put(
+        &self,
+        accel: &Accel,
+        hash: Hash,
+        generation: u64,
+        new: &NewEntry<'_>,
+        fresh: Fresh,
+        may: impl FnOnce(Option<(At, Slot)>) -> Result<bool>,
+    ) -> Result<Put> {
+        let ground = self.ground(accel)?;
+        let (keys, target) = self.lock_target(accel, &ground, hash, matches!(fresh, Fresh::File(..)))?;
+        let epoch = accel.epoch();
+        if self.control.floor().doing("can't read the control file")? > generation {
+            return Ok(Put::Again);
+        }
+        if !may(over(target))? {
+            return Ok(Put::Refused);
+        }
+        self.void_lease(hash.name())?;
+        let mut flags = 0;
+        if !new.id.namespace.is_empty() || !new.extra.tags.is_empty() {
+            flags |= table::SCOPED;
+        }
+        if new.facts.stale_for != 0 {
+            flags |= table::STALE;
+        }
+        let expires = new.facts.gone_at();
+        let fill = Fill { place: Place::NONE, expires, size: 0, flags };
+        let (put, left) = self.publish_fresh(&keys, hash, target, fresh, fill, epoch);
+        let bucket = keys.bucket.bucket();
+        drop(keys);
+        drop(left);
+        if let Ok(Put::Stored(..)) = put {
+            accel.index.note_due(bucket, expires);
+        }
+        put
+    }
+
+    /// The locks of a name, and the slot that it has or may have. Where its bucket and all overflow are full, the table
+    /// grows first.
+    fn lock_target<'a>(
+        &'a self,
+        accel: &Accel,
+        ground: &'a Ground<'a>,
+        hash: Hash,
+        file: bool,
+    ) -> Result<(Keys<'a>, Target)> {
+        for _ in 0..GROWTHS {
+            let keys = self.lock_keys(ground, hash, file)?;
+            let target = match keys.bucket.find(hash) {
+                Some((at, slot)) => Some(Target::Over(at, slot)),
+                None => keys.bucket.free().map(Target::Free),
+            };
+            if let Some(target) = target {
+                return Ok((keys, target));
+            }
+            drop(keys);
+            self.grow(accel, ground)?;
+        }
+        Err(Error::new(ErrorKind::Full, "the index is full").at(&self.dir))
+    }
+
+    /// Publishes, within the locks. What's left of a replaced file is dropped after them.
+    fn publish_fresh(
+        &self,
+        keys: &Keys<'_>,
+        hash: Hash,
+        target: Target,
+        fresh: Fresh,
+        fill: Fill,
+        epoch: u64,
+    ) -> (Result<Put>, Option<Temp>) {
+        let is_new = over(target).is_none();
+        match fresh {
+            Fresh::Record(place, size) => {
+                let fill = Fill { place, size, ..fill };
+                let unlink = || {
+                    if let Some((_, slot)) = over(target).filter(|(_, slot)| slot.place.is_file()) {
+                        self.unlink_named(hash, slot.place);
+                    }
+                };
+                let published = keys.bucket.publish(hash, target, &fill, || Ok::<(), Error>(()), unlink);
+                (published.map(|_| Put::Stored(size, is_new)), None)
+            }
+            Fresh::File(draft, nonce, size) => {
+                let fill = Fill { place: Place::file(nonce, epoch), size: charged(size), ..fill };
+                let (mut left, mut gone) = (None, false);
+                let rename = || match draft.publish(self.root(), hash.name()) {
+                    Ok((old, temp)) => {
+                        left = temp;
+                        self.account(hash.name().shard(), old.map(|st| st.size), Some(size));
+                        Ok(())
+                    }
+                    Err(e) => {
+                        gone = e.kind() == io::ErrorKind::NotFound;
+                        Err(e)
+                    }
+                };
+                let names = match self.names_to_sync(hash.name().shard()) {
+                    Ok(names) => names,
+                    Err(e) => return (Err(e), None),
+                };
+                let published = keys.bucket.publish(hash, target, &fill, rename, || {});
+                let outcome = match published {
+                    Ok(_) => FileBackend::sync_names(names.as_ref()).map(|()| Put::Stored(charged(size), is_new)),
+                    // A clear has set the shard aside, and the draft with it.
+                    Err(_) if gone => Ok(Put::Again),
+                    Err(e) => Err(e).doing("can't put an entry in place"),
+                };
+                (outcome, left)
+            }
+        }
+    }
+
+    /// Unlinks the file of a name, within its locks.
+    fn unlink_named(&self, hash: Hash, place: Place) {
+        let name = hash.name();
+        let Ok(Some(dir)) = self.shard_dir(name.shard()) else { return };
+        let file_name = name.file_name();
+        if let Ok(Some(stat)) = fs::stat_at(dir.as_fd(), &file_name)
+            && stat.regular
+            && place.is_file()
+            && matches!(fs::unlink(dir.as_fd(), &file_name), Ok(true))
+        {
+            self.account(name.shard(), Some(stat.size), None);
+        }
+    }
+
+    /// Empties a slot, and unlinks its file where it has one; the caller then holds the shard's lock too.
+    pub(super) fn drop_slot(&self, locked: &Held<'_>, at: At, slot: &Slot, hash: Hash) {
+        locked.remove(at, slot, || {
+            if slot.place.is_file() {
+                self.unlink_named(hash, slot.place);
+            }
+        });
+    }
+
+    /// A set whose time is over already: what is there goes.
+    pub(in crate::file) fn accel_store_nothing(
+        &self,
+        accel: &Accel,
+        new: &NewEntry<'_>,
+        condition: Condition,
+    ) -> Result<bool> {
+        if condition != Condition::Always {
+            self.wait_for_rebuild(accel)?;
+        }
+        let hash = Hash::of(Name::of(&self.seed, new.id));
+        let removed = self.accel_remove_where(accel, hash, new.id, new.facts.created, |found| {
+            self.may_store(accel, condition, found, hash, new)
+        })?;
+        self.count(Count::Deletes, u64::from(removed == Some(true)));
+        self.count(Count::Sets, u64::from(removed.is_some()));
+        Ok(removed.is_some())
+    }
+
+    pub(in crate::file) fn accel_remove(&self, accel: &Accel, id: Id<'_>, now: u64) -> Result<bool> {
+        let hash = Hash::of(Name::of(&self.seed, id));
+        let removed = self.accel_remove_where(accel, hash, id, now, |_| Ok(true))? == Some(true);
+        self.count(Count::Deletes, u64::from(removed));
+        Ok(removed)
+    }
+
+    /// Removes a name's entry where a condition holds, and says whether it was live; `None`: it doesn't hold.
+    fn accel_remove_where(
+        &self,
+        accel: &Accel,
+        hash: Hash,
+        id: Id<'_>,
+        now: u64,
+        holds: impl FnOnce(Option<(At, Slot)>) -> Result<bool>,
+    ) -> Result<Option<bool>> {
+        let ground = self.ground(accel)?;
+        let names = self.names_to_sync(hash.name().shard())?;
+        let keys = self.lock_keys(&ground, hash, false)?;
+        let found = keys.bucket.find(hash);
+        if !holds(found)? {
+            return Ok(None);
+        }
+        self.void_lease(hash.name())?;
+        let live = match self.standing(accel, found, hash, id, now, read::READ_HEAD) {
+            // It can't be read, but it can be removed, and that is what the caller wants.
+            Err(e) => e.kind() == ErrorKind::Busy,
+            Ok(standing) => standing.is_ok(),
+        };
+        if let Some((at, slot)) = found {
+            self.drop_slot(&keys.bucket, at, &slot, hash);
+        }
+        drop(keys);
+        FileBackend::sync_names(names.as_ref())?;
+        self.sound(accel)?;
+        Ok(Some(live))
+    }
+
+    /// Removes a live entry and returns its value, or why there was none.
+    pub(in crate::file) fn accel_take(&self, accel: &Accel, id: Id<'_>, now: u64) -> Result<Result<Value, Count>> {
+        self.wait_for_rebuild(accel)?;
+        let hash = Hash::of(Name::of(&self.seed, id));
+        let ground = self.ground(accel)?;
+        let names = self.names_to_sync(hash.name().shard())?;
+        let keys = self.lock_keys(&ground, hash, false)?;
+        let found = keys.bucket.find(hash);
+        self.void_lease(hash.name())?;
+        let rest = match self.standing(accel, found, hash, id, now, read::READ_WHOLE)? {
+            Ok(rest) => rest,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let value = match self.value_of(rest) {
+            Err(Miss::Io(e)) => {
+                let error = Error::new(ErrorKind::Busy, "the entry can't be read now");
+                return Err(error.at(hash.name().path()).because(e));
+            }
+            other => other.map_err(|_| Count::MissCorrupt),
+        };
+        if let Some((at, slot)) = found {
+            self.drop_slot(&keys.bucket, at, &slot, hash);
+        }
+        drop(keys);
+        FileBackend::sync_names(names.as_ref())?;
+        self.sound(accel)?;
+        Ok(value)
+    }
+
+    /// Gives a live entry another expiry.
+    pub(in crate::file) fn accel_touch(&self, accel: &Accel, id: Id<'_>, now: u64, expires: u64) -> Result<bool> {
+        self.wait_for_rebuild(accel)?;
+        let hash = Hash::of(Name::of(&self.seed, id));
+        let ground = self.ground(accel)?;
+        let keys = self.lock_keys(&ground, hash, false)?;
+        let found = keys.bucket.find(hash);
+        let rest = match self.standing(accel, found, hash, id, now, read::READ_HEAD)? {
+            Ok(rest) => rest,
+            Err(_) => return Ok(false),
+        };
+        let Some((at, slot)) = found else { return Ok(false) };
+        let facts = Facts { expires, ..*rest.facts() };
+        match rest {
+            // The word is outside the record's sum and proves itself.
+            Rest::Record(_) if !accel.seal.is_mac() => {
+                accel.segments.set_word(slot.place, EXPIRY_WORD, expiry_word(expires));
+            }
+            Rest::Record(record) => {
+                // With a key the sum covers the expiry: another record takes this one's place.
+                let (generation, extra) = (record.opened.generation, record.extra.clone().unwrap_or_default());
+                let (compression, raw_len) = (record.opened.compression, record.opened.raw_len);
+                let stored = record.opened.value(&record.bytes).to_vec();
+                drop(keys);
+                let new = NewEntry::stored(id, facts, &extra, &stored, compression, raw_len)?;
+                return self.replace_unchanged(accel, hash, &new, generation, slot.place);
+            }
+            Rest::File(found) => {
+                // A hard link makes another file of it, with a nonce of its own.
+                let links = found.stat.links;
+                if links != 1 {
+                    let (generation, extra) = (found.header.generation, found.extra.clone().unwrap_or_default());
+                    let Ok(value) = found.value(&self.seal, self.may_map) else {
+                        return Err(Error::new(ErrorKind::Busy, "the entry can't be read now").at(hash.name().path()));
+                    };
+                    drop(keys);
+                    let new = NewEntry::new(id, facts, &extra, &value)?;
+                    return self.replace_unchanged(accel, hash, &new, generation, slot.place);
+                }
+                self.retime(*found, hash.name(), id, now, expires)?;
+            }
+        }
+        keys.bucket.retime(at, &slot, facts.gone_at());
+        let bucket = keys.bucket.bucket();
+        drop(keys);
+        accel.index.note_due(bucket, facts.gone_at());
+        self.sound(accel)?;
+        Ok(true)
+    }
+
+    /// Puts an entry in place of one that must not have changed since it was read.
+    fn replace_unchanged(
+        &self,
+        accel: &Accel,
+        hash: Hash,
+        new: &NewEntry<'_>,
+        generation: u64,
+        old: Place,
+    ) -> Result<bool> {
+        let fresh = self.prepare(accel, hash, generation, new)?;
+        let unchanged = |found: Option<(At, Slot)>| Ok(found.is_some_and(|(_, slot)| slot.place == old));
+        match self.put(accel, hash, generation, new, fresh, unchanged)? {
+            Put::Stored(..) => Ok(true),
+            // Another change came first, as it well may.
+            Put::Refused | Put::Again => Ok(accel.index.look(hash).is_some()),
+        }
+    }
+
+    /// Adds to a decimal integer.
+    pub(in crate::file) fn accel_add_to(
+        &self,
+        accel: &Accel,
+        id: Id<'_>,
+        by: i64,
+        initial: Option<(i64, u64)>,
+        now: u64,
+    ) -> Result<i64> {
+        self.wait_for_rebuild(accel)?;
+        let hash = Hash::of(Name::of(&self.seed, id));
+        for _ in 0..CLEAR_RETRIES {
+            let generation = self.control.generation().doing("can't read the control file")?;
+            let ground = self.ground(accel)?;
+            let (keys, target) = self.lock_target(accel, &ground, hash, false)?;
+            let found = over(target);
+            let there = match self.standing(accel, found, hash, id, now, read::READ_WHOLE)? {
+                Err(_) => None,
+                Ok(rest) => {
+                    let (facts, extra) = (*rest.facts(), rest.extra().cloned().unwrap_or_default());
+                    match self.value_of(rest) {
+                        Ok(value) => Some((value, facts, extra)),
+                        Err(Miss::Io(e)) => {
+                            let error = Error::new(ErrorKind::Busy, "the entry can't be read now");
+                            return Err(error.at(hash.name().path()).because(e));
+                        }
+                        Err(_) => None,
+                    }
+                }
+            };
+            let (sum, facts, extra) = if let Some((value, facts, extra)) = there {
+                (change::sum(&value, by)?, facts, extra)
+            } else {
+                let (first, expires) = initial.ok_or_else(change::no_number)?;
+                if expires <= now {
+                    return Ok(first);
+                }
+                (first, Facts { expires, ..Facts::default() }, Extra::default())
+            };
+            let text = sum.to_string();
+            let facts = Facts { created: now, codec: Codec::Int, schema: 0, ..facts };
+            let new = NewEntry::new(id, facts, &extra, text.as_bytes())?;
+            if let Some((size, fresh)) = self.add_within(accel, keys, target, hash, generation, &new)? {
+                self.count(Count::Sets, 1);
+                let _ = self.accel_make_room(accel, size, fresh, hash);
+                self.sound(accel)?;
+                return Ok(sum);
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "the number changes again and again").at(&self.dir))
+    }
+
+    /// Stores a number within the locks that it was read under; `None`: start again.
+    fn add_within(
+        &self,
+        accel: &Accel,
+        keys: Keys<'_>,
+        target: Target,
+        hash: Hash,
+        generation: u64,
+        new: &NewEntry<'_>,
+    ) -> Result<Option<(u64, bool)>> {
+        let found = over(target);
+        let epoch = accel.epoch();
+        if self.control.floor().doing("can't read the control file")? > generation {
+            return Ok(None);
+        }
+        let rules = self.rules(accel)?;
+        let record = NewRecord {
+            id: new.id,
+            facts: new.facts,
+            generation,
+            meta: new.meta(),
+            value: &new.value,
+            raw_len: new.raw_len,
+            compression: 0,
+        };
+        let size = record.size(accel.seal.is_mac());
+        let ready = !rules.durable && size <= SMALL_RECORD;
+        let fresh = match if ready { self.append_now(accel, &record, size)? } else { None } {
+            Some(place) => Fresh::Record(place, size as u64),
+            None => {
+                // A file, or a new segment, is made outside the bucket's lock; the number must not change meanwhile.
+                let seen = found.map(|(_, slot)| slot.place);
+                drop(keys);
+                let fresh = self.prepare(accel, hash, generation, new)?;
+                let same = |now: Option<(At, Slot)>| Ok(now.map(|(_, slot)| slot.place) == seen);
+                return Ok(match self.put(accel, hash, generation, new, fresh, same)? {
+                    Put::Stored(size, fresh) => Some((size, fresh)),
+                    Put::Refused | Put::Again => None,
+                });
+            }
+        };
+        self.void_lease(hash.name())?;
+        let mut flags = found.map_or(0, |(_, slot)| slot.uses & (table::SCOPED | table::STALE));
+        if !new.id.namespace.is_empty() {
+            flags |= table::SCOPED;
+        }
+        let fill = Fill { place: Place::NONE, expires: new.facts.gone_at(), size: 0, flags };
+        let (put, _) = self.publish_fresh(&keys, hash, target, fresh, fill, epoch);
+        let bucket = keys.bucket.bucket();
+        drop(keys);
+        Ok(match put? {
+            Put::Stored(size, is_new) => {
+                accel.index.note_due(bucket, new.facts.gone_at());
+                Some((size, is_new))
+            }
+            Put::Refused | Put::Again => None,
+        })
+    }
+
+    /// Stores what a writer has put into a draft.
+    #[allow(clippy::too_many_arguments, reason = "what a writer has gathered")]
+    pub(in crate::file) fn accel_commit(
+        &self,
+        accel: &Accel,
+        draft: Draft,
+        new: &NewEntry<'_>,
+        size: u64,
+        nonce: u128,
+        generation: u64,
+        condition: Condition,
+    ) -> Result<bool> {
+        self.wait_for_rebuild(accel)?;
+        let hash = Hash::of(Name::of(&self.seed, new.id));
+        let fresh = Fresh::File(Box::new(draft), nonce, size);
+        let may = |found: Option<(At, Slot)>| {
+            let cleared = self.control.is_cleared(generation, new.id.namespace, &new.extra.tags);
+            Ok(!cleared.doing("can't read the control file")? && self.may_store(accel, condition, found, hash, new)?)
+        };
+        match self.put(accel, hash, generation, new, fresh, may)? {
+            Put::Stored(size, is_new) => {
+                self.count(Count::Sets, 1);
+                let _ = self.accel_make_room(accel, size, is_new, hash);
+                Ok(true)
+            }
+            Put::Refused | Put::Again => Ok(false),
+        }
+    }
+}
+
+fn over(target: Target) -> Option<(At, Slot)> {
+    match target {
+        Target::Over(at, slot) => Some((at, slot)),
+        Target::Free(_) => None,
+    }
+}
+
+/// What came of putting something in place.
+enum Put {
+    /// Bytes charged, and whether the name is new.
+    Stored(u64, bool),
+    Refused,
+    /// A clear came in between.
+    Again,
+}

@@ -1,0 +1,425 @@
+//! Finding an entry by the index: without a lock and, where it's small, without a system call.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Accel;
+use crate::backend::{Backend, Expect, Reading};
+use crate::clock::{SLACK_MS, from_ms};
+use crate::entry::{Entry, Extra, Facts, State, Value};
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::file::index::bucket::{At, Slot};
+use crate::file::index::table::{self, Hash, Place};
+use crate::file::segments::record::{self, Opened};
+use crate::file::tree::compress;
+use crate::file::tree::format::Damage;
+use crate::file::tree::layout::{ARENA, Name};
+use crate::file::tree::read::{self, Found, Miss};
+use crate::file::{FileBackend, charged};
+use crate::key::Id;
+use crate::settings::Policy;
+use crate::stats::Count;
+use crate::sys::mmap::{copy_into, copy_shared};
+
+/// How often a reader looks again for an entry that moves under its eyes before it takes it for lost.
+const TRIES: u32 = 200;
+/// From which try on it pauses in between, and how long.
+const PATIENCE: u32 = 8;
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// An entry that was found and proved.
+pub(in crate::file) enum Rest {
+    Record(Record),
+    File(Box<Found>),
+}
+
+/// A record's own copy.
+pub(in crate::file) struct Record {
+    pub bytes: Arc<[u8]>,
+    pub opened: Opened,
+    pub extra: Option<Extra>,
+}
+
+impl Rest {
+    pub(in crate::file) fn facts(&self) -> &Facts {
+        match self {
+            Rest::Record(record) => &record.opened.facts,
+            Rest::File(found) => &found.header.facts,
+        }
+    }
+
+    pub(in crate::file) fn generation(&self) -> u64 {
+        match self {
+            Rest::Record(record) => record.opened.generation,
+            Rest::File(found) => found.header.generation,
+        }
+    }
+
+    pub(in crate::file) fn id(&self) -> Option<Id<'_>> {
+        match self {
+            Rest::Record(record) => record.opened.id(&record.bytes),
+            Rest::File(found) => found.id(),
+        }
+    }
+
+    pub(in crate::file) fn extra(&self) -> Option<&Extra> {
+        match self {
+            Rest::Record(record) => record.extra.as_ref(),
+            Rest::File(found) => found.extra.as_ref(),
+        }
+    }
+
+    /// Bytes of the value once decompressed.
+    fn raw_len(&self) -> u64 {
+        match self {
+            Rest::Record(record) => record.opened.raw_len,
+            Rest::File(found) => found.header.raw_len,
+        }
+    }
+}
+
+impl Record {
+    fn value(self) -> Result<Value, Damage> {
+        let Record { bytes, opened, extra } = self;
+        if opened.compression == 0 {
+            return Ok(Value::of_record(bytes, opened.value_range(), opened.facts, extra));
+        }
+        let raw = compress::decompress(opened.compression, opened.value(&bytes), opened.raw_len);
+        let raw = raw.ok_or(Damage::Content)?;
+        let len = raw.len();
+        Ok(Value::tail_of(raw, len, opened.facts, extra))
+    }
+}
+
+/// Why there's no entry to be had, and what to do about it.
+enum Trouble {
+    /// Nothing to mend.
+    Gone(Count),
+    /// It is damaged, or its file is gone, and should go.
+    Bad(Place, Count),
+}
+
+impl FileBackend {
+    /// Copies a record out and checks it.
+    #[inline]
+    pub(super) fn read_record(&self, accel: &Accel, place: Place) -> Result<Record, Damage> {
+        let len = accel.segments.len(place).ok_or(Damage::Lengths)?;
+        let bytes = copy_shared(&accel.segments.arena, place.unit() as usize * 2, len);
+        let opened = record::open(&accel.seal, &bytes, place, accel.life)?;
+        let extra = if opened.has_meta() { opened.extra(&bytes)? } else { None };
+        if !compress::is_known(opened.compression) {
+            return Err(Damage::Version);
+        }
+        Ok(Record { bytes, opened, extra })
+    }
+
+    /// Why a `get` would not return an entry, if there's a reason.
+    #[inline]
+    pub(in crate::file) fn falls(
+        &self,
+        facts: &Facts,
+        generation: u64,
+        namespace: &str,
+        extra: Option<&Extra>,
+        now: u64,
+    ) -> io::Result<Option<Count>> {
+        let tags = extra.map_or(&[][..], |extra| &extra.tags);
+        Ok(if self.control.is_cleared(generation, namespace, tags)? {
+            Some(Count::MissCleared)
+        } else if facts.created > now.saturating_add(SLACK_MS) {
+            Some(Count::MissClock)
+        } else if facts.expires <= now {
+            Some(Count::MissExpired)
+        } else {
+            None
+        })
+    }
+
+    /// What rests at a place; `Ok(None)`: the place is no longer what it was, or not this entry's.
+    fn rest_at(&self, accel: &Accel, place: Place, hash: Hash, id: Id<'_>, whole: usize) -> Result<Option<Rest>, Miss> {
+        if place.is_record() {
+            return match self.read_record(accel, place) {
+                Ok(record) if record.opened.is(&record.bytes, id) => Ok(Some(Rest::Record(record))),
+                Ok(_) | Err(_) => Ok(None),
+            };
+        }
+        let found = read::load(self.root(), &hash.name().path(), &self.seal, whole)?;
+        let ours = place.is_file_of(found.header.facts.nonce) && found.id() == Some(id);
+        Ok(ours.then(|| Rest::File(Box::new(found))))
+    }
+
+    /// The entry of a key, valid or not.
+    fn seek(&self, accel: &Accel, hash: Hash, id: Id<'_>, whole: usize) -> Result<(At, Slot, Rest), Trouble> {
+        let mut last = Place::NONE;
+        for attempt in 0..TRIES {
+            let Some((at, slot)) = accel.index.look(hash) else {
+                let reason = if accel.is_building() { Count::MissBusy } else { Count::MissAbsent };
+                return Err(Trouble::Gone(reason));
+            };
+            let rest = self.rest_at(accel, slot.place, hash, id, whole);
+            match rest {
+                Ok(Some(rest)) => return Ok((at, slot, rest)),
+                Err(Miss::Io(_)) => return Err(Trouble::Gone(Count::MissIo)),
+                Err(Miss::Damaged(Damage::Version, _)) => return Err(Trouble::Gone(Count::MissVersion)),
+                Ok(None) | Err(Miss::Absent | Miss::Foreign | Miss::Damaged(..)) => {}
+            }
+            // A record is whole once its place is published: what is wrong twice at one place is damaged. A file's name
+            // changes a moment before its place does.
+            let same = last == slot.place;
+            last = slot.place;
+            if same && slot.place.is_record() && attempt > 2 {
+                return Err(Trouble::Bad(slot.place, Count::MissCorrupt));
+            }
+            if attempt >= PATIENCE {
+                if same && attempt >= 2 * PATIENCE {
+                    let reason = match rest {
+                        Err(Miss::Absent) => Count::MissAbsent,
+                        Err(Miss::Damaged(..)) => Count::MissCorrupt,
+                        _ => Count::MissForeign,
+                    };
+                    return Err(Trouble::Bad(slot.place, reason));
+                }
+                std::thread::sleep(PAUSE);
+            }
+        }
+        Err(Trouble::Gone(Count::MissBusy))
+    }
+
+    /// Removes an entry whose place leads to nothing fit, if that is so under the lock too.
+    #[cold]
+    fn remove_unfit(&self, accel: &Accel, hash: Hash, id: Id<'_>, place: Place) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        let shard = if place.is_file() { Some(self.lock(hash.name().shard())?) } else { None };
+        let ground = self.ground(accel)?;
+        let locked = self.lock_name(&ground, hash)?;
+        let Some((at, slot)) = locked.find(hash).filter(|(_, slot)| slot.place == place) else { return Ok(()) };
+        let damaged = match self.rest_at(accel, place, hash, id, read::READ_WHOLE) {
+            Ok(Some(Rest::File(found))) => {
+                matches!(found.value(&self.seal, self.may_map), Err(Miss::Damaged(..)))
+            }
+            Ok(Some(Rest::Record(_))) | Err(Miss::Io(_) | Miss::Damaged(Damage::Version | Damage::Seal, _)) => {
+                return Ok(());
+            }
+            Ok(None) => place.is_record(),
+            Err(Miss::Damaged(..)) => true,
+            Err(Miss::Absent | Miss::Foreign) => false,
+        };
+        self.drop_slot(&locked, at, &slot, hash);
+        drop((locked, shard));
+        if damaged {
+            trace!(place = hash.name().path(), "removed a damaged entry");
+            self.count(Count::CorruptRemoved, 1);
+        }
+        Ok(())
+    }
+
+    /// The entry of a key for a reader, who is told no more than the reason of a miss.
+    fn search(&self, accel: &Accel, hash: Hash, id: Id<'_>, whole: usize) -> Result<(At, Slot, Rest), Count> {
+        self.seek(accel, hash, id, whole).map_err(|trouble| match trouble {
+            Trouble::Gone(reason) => reason,
+            Trouble::Bad(place, reason) => {
+                // Whatever fails here, the entry is a miss and stays for a later look.
+                let _ = self.remove_unfit(accel, hash, id, place);
+                reason
+            }
+        })
+    }
+
+    /// A live value, for a reader.
+    pub(super) fn accel_read<V>(
+        &self,
+        accel: &Accel,
+        id: Id<'_>,
+        expect: Option<Expect>,
+        whole: usize,
+        take: impl Fn(Rest) -> Result<V, Miss>,
+    ) -> Result<Option<V>> {
+        let now = self.now()?;
+        let hash = Hash::of(Name::of(&self.seed, id));
+        let attempt = || -> Result<V, Count> {
+            let (at, slot, rest) = self.search(accel, hash, id, whole)?;
+            let reason = self.falls(rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
+            if let Some(reason) = reason.map_err(|_| Count::MissIo)? {
+                return Err(reason);
+            }
+            let facts = rest.facts();
+            if expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema }) {
+                return Err(Count::MissSchema);
+            }
+            if !self.read_only {
+                let recency = self.rules(accel).is_ok_and(|rules| rules.policy == Policy::Lru);
+                accel.index.warm(hash, at, &slot, recency);
+            }
+            take(rest).map_err(|miss| match miss {
+                Miss::Damaged(..) => {
+                    let _ = self.remove_unfit(accel, hash, id, slot.place);
+                    Count::MissCorrupt
+                }
+                Miss::Io(_) => Count::MissIo,
+                Miss::Absent | Miss::Foreign => Count::MissForeign,
+            })
+        };
+        let outcome = attempt();
+        self.sound(accel)?;
+        match outcome {
+            Ok(value) => {
+                self.count(Count::Hits, 1);
+                Ok(Some(value))
+            }
+            Err(reason) => {
+                self.count(reason, 1);
+                Ok(None)
+            }
+        }
+    }
+
+    pub(in crate::file) fn accel_get(
+        &self,
+        accel: &Accel,
+        id: Id<'_>,
+        expect: Option<Expect>,
+    ) -> Result<Option<Value>> {
+        self.accel_read(accel, id, expect, read::READ_WHOLE, |rest| self.value_of(rest))
+    }
+
+    pub(super) fn value_of(&self, rest: Rest) -> Result<Value, Miss> {
+        match rest {
+            Rest::Record(record) => record.value().map_err(|_| Miss::Foreign),
+            Rest::File(found) => found.value(&self.seal, self.may_map),
+        }
+    }
+
+    pub(in crate::file) fn accel_reader(&self, accel: &Accel, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
+        self.accel_read(accel, id, None, read::READ_HEAD, |rest| match rest {
+            Rest::Record(_) => self.value_of(rest).map(|value| Box::new(value) as Box<dyn Reading>),
+            Rest::File(found) => self.open_reader(*found),
+        })
+    }
+
+    /// The value that a `get` would return, or one that may still be served as stale.
+    pub(in crate::file) fn accel_peek(
+        &self,
+        accel: &Accel,
+        id: Id<'_>,
+        expect: Option<Expect>,
+    ) -> Result<Option<Value>> {
+        let now = self.now()?;
+        let hash = Hash::of(Name::of(&self.seed, id));
+        let Ok((_, _, rest)) = self.search(accel, hash, id, read::READ_WHOLE) else { return Ok(None) };
+        let facts = *rest.facts();
+        let reason = self.falls(&facts, rest.generation(), id.namespace, rest.extra(), now);
+        let usable = match reason.doing("can't read the control file")? {
+            None => true,
+            Some(Count::MissExpired) => facts.gone_at() > now,
+            Some(_) => false,
+        };
+        let expected = expect.is_none_or(|expect| expect == Expect { codec: facts.codec, schema: facts.schema });
+        Ok(if usable && expected { self.value_of(rest).ok() } else { None })
+    }
+
+    pub(in crate::file) fn accel_info(&self, accel: &Accel, id: Id<'_>) -> Result<Option<Entry>> {
+        let now = self.now()?;
+        let hash = Hash::of(Name::of(&self.seed, id));
+        match self.search(accel, hash, id, read::READ_HEAD) {
+            Ok((_, slot, rest)) => self.describe_rest(&slot, &rest, hash, now).map(Some),
+            Err(Count::MissIo) => {
+                let path = hash.name().path();
+                Err(Error::new(ErrorKind::Io, "can't read an entry").at(path))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// An entry as listings show it.
+    pub(super) fn describe_rest(&self, slot: &Slot, rest: &Rest, hash: Hash, now: u64) -> Result<Entry> {
+        let place = if slot.place.is_record() {
+            format!("{ARENA}@{}", u64::from(slot.place.unit()) * record::UNIT as u64)
+        } else {
+            hash.name().path()
+        };
+        let id = rest.id().ok_or_else(|| Error::new(ErrorKind::Io, "an entry without a key").at(&place))?;
+        let facts = rest.facts();
+        let reason = self.falls(facts, rest.generation(), id.namespace, rest.extra(), now);
+        let state = match reason.doing("can't read the control file")? {
+            None => State::Live,
+            Some(Count::MissCleared) => State::Cleared,
+            Some(Count::MissClock) => State::FromTheFuture,
+            Some(_) => State::Expired,
+        };
+        let none = Extra::default();
+        let (size, accessed) = match rest {
+            Rest::Record(_) => (slot.size, facts.created),
+            Rest::File(found) => (charged(found.stat.size), found.stat.atime),
+        };
+        Ok(Entry {
+            key: id.key.to_vec(),
+            namespace: id.namespace.to_owned(),
+            version: id.version,
+            meta: facts.meta(rest.raw_len(), rest.extra().unwrap_or(&none)),
+            charged: size,
+            accessed: from_ms(accessed),
+            state,
+            place,
+        })
+    }
+
+    /// Whether a `get` would find a value, and until when: from the index alone where that knows enough.
+    ///
+    /// `Ok(None)`: there's none. `Ok(Some(expiry))` otherwise.
+    pub(in crate::file) fn accel_expiry(&self, accel: &Accel, id: Id<'_>) -> Result<Option<u64>> {
+        let now = self.now()?;
+        let hash = Hash::of(Name::of(&self.seed, id));
+        if let Some((_, slot)) = accel.index.look(hash)
+            && slot.place.is_file()
+            && slot.uses & (table::SCOPED | table::STALE) == 0
+            && !slot.place.is_file_before(accel.epoch())
+            && slot.expires < table::LATEST
+        {
+            return Ok((slot.expires > now).then_some(slot.expires));
+        }
+        let found = match self.search(accel, hash, id, read::READ_HEAD) {
+            Ok((_, _, rest)) => {
+                let reason = self.falls(rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
+                reason.doing("can't read the control file")?.is_none().then(|| rest.facts().expires)
+            }
+            Err(Count::MissIo) => return Err(Error::new(ErrorKind::Io, "can't read an entry").at(hash.name().path())),
+            Err(_) => None,
+        };
+        self.sound(accel)?;
+        Ok(found)
+    }
+
+    /// A live value into the caller's buffer, which holds it alone afterwards. Allocates where its capacity doesn't do.
+    /// `false`: what isn't as plain as most goes the way of `get`.
+    pub(in crate::file) fn accel_get_into(&self, accel: &Accel, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
+        let now = self.now()?;
+        let hash = Hash::of(Name::of(&self.seed, id));
+        let Some((at, slot)) = accel.index.look(hash).filter(|(_, slot)| slot.place.is_record()) else {
+            return Ok(false);
+        };
+        let Some(len) = accel.segments.len(slot.place) else { return Ok(false) };
+        copy_into(&accel.segments.arena, slot.place.unit() as usize * 2, len, out);
+        let Ok(opened) = record::open(&accel.seal, out, slot.place, accel.life) else { return Ok(false) };
+        // What isn't plain goes the common way.
+        if !opened.is(out, id) || opened.has_meta() || opened.compression != 0 {
+            return Ok(false);
+        }
+        let reason = self.falls(&opened.facts, opened.generation, id.namespace, None, now);
+        if !matches!(reason, Ok(None)) {
+            return Ok(false);
+        }
+        self.sound(accel)?;
+        if !self.read_only {
+            let recency = self.rules(accel).is_ok_and(|rules| rules.policy == Policy::Lru);
+            accel.index.warm(hash, at, &slot, recency);
+        }
+        let value = opened.value_range();
+        out.truncate(value.end);
+        out.drain(..value.start);
+        self.count(Count::Hits, 1);
+        Ok(true)
+    }
+}

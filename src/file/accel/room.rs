@@ -1,0 +1,609 @@
+//! Making room: for a record at the end of a segment, in the table, below the limits, on the disk.
+//!
+//! All of it runs in the callers that bring something in, in slices: a set splits at most one bucket, copies at most
+//! [`SHARE`] records out of a segment that is being reclaimed, and evicts what it brought in.
+
+use std::cell::RefCell;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::lookup::Record;
+use super::{Accel, Ground, Rules, Writer};
+use crate::error::{Doing, Result};
+use crate::file::FileBackend;
+use crate::file::index::bucket::At;
+use crate::file::index::table::{self, Hash, Place};
+use crate::file::segments::record::NewRecord;
+use crate::file::segments::{Current, MAX_SEGMENTS};
+use crate::file::tree::layout::Name;
+use crate::policy::{self, Seen, Verdict};
+use crate::stats::Count;
+
+/// Candidates that one victim is chosen from, and victims that are chosen at a time.
+const SAMPLE: usize = 16;
+const VICTIMS: usize = 4;
+/// Buckets that one choice looks at, at the most.
+const REACH: usize = 1024;
+/// Records of a segment being reclaimed that a set takes care of. At the limit the fullest victim is three quarters
+/// live: four records then make room for one.
+const SHARE: usize = 4;
+/// Segments that are kept free, so that reclaiming has where to copy to.
+const RESERVE: usize = 2;
+/// Above so many thousandths of live records, cold ones are evicted instead of copied.
+const TOO_FULL: u64 = 750;
+/// How long one call's own culling takes, beyond what it brought in itself.
+const SLICE: Duration = Duration::from_millis(1);
+/// The same where the disk is full and the caller waits for room.
+const FULL_SLICE: Duration = Duration::from_millis(100);
+/// Expired entries that one call reclaims.
+const EXPIRED_SHARE: usize = 16;
+/// Bytes of index and bitmaps that aren't counted against `max_bytes`: what the smallest cache has.
+const FREE_OVERHEAD: u64 = 1 << 20;
+
+/// Somebody who may be evicted, as seen without a lock.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::file) struct Candidate {
+    hash: Hash,
+    at: At,
+    place: Place,
+    uses: u64,
+    rank: u64,
+}
+
+/// A segment that this process is reclaiming.
+#[derive(Default)]
+pub(in crate::file) struct Reclaim {
+    at: Option<(usize, usize)>,
+    evict_cold: bool,
+    /// Free segments are lacking.
+    lacking: bool,
+}
+
+impl Reclaim {
+    pub(super) fn segment(&self) -> Option<usize> {
+        self.at.map(|(segment, _)| segment)
+    }
+}
+
+/// Which limit asks for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    Entries,
+    Bytes,
+    FreeSpace,
+}
+
+thread_local! {
+    /// Where records are put together.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl FileBackend {
+    /// Writes a record at the end of this process's segment, unpublished. `Ok(None)`: there's no room for it.
+    pub(super) fn append(
+        &self,
+        accel: &Accel,
+        rules: &Rules,
+        record: &NewRecord<'_>,
+        size: usize,
+    ) -> Result<Option<Place>> {
+        SCRATCH.with_borrow_mut(|bytes| {
+            record.encode(&accel.seal, bytes);
+            self.append_bytes(accel, rules, bytes, size)
+        })
+    }
+
+    fn append_bytes(&self, accel: &Accel, rules: &Rules, bytes: &mut [u8], size: usize) -> Result<Option<Place>> {
+        let writer = self.writer_of()?;
+        let mut place = self.reserve(accel, rules, writer, size)?;
+        if place.is_none() && self.reclaim_for(accel, rules)? {
+            place = self.reserve(accel, rules, writer, size)?;
+        }
+        if let Some(place) = place {
+            accel.seal.seal(bytes, place);
+            accel.segments.write(place, bytes);
+        }
+        Ok(place)
+    }
+
+    /// The same for a caller that holds a bucket's lock: no segment is taken.
+    pub(super) fn append_now(&self, accel: &Accel, record: &NewRecord<'_>, size: usize) -> Result<Option<Place>> {
+        let mut current = current(self.writer_of()?);
+        let place = current.as_mut().and_then(|current| accel.segments.reserve(current, size));
+        drop(current);
+        Ok(place.inspect(|place| {
+            SCRATCH.with_borrow_mut(|bytes| {
+                record.encode(&accel.seal, bytes);
+                accel.seal.seal(bytes, *place);
+                accel.segments.write(*place, bytes);
+            });
+        }))
+    }
+
+    fn reserve(&self, accel: &Accel, rules: &Rules, writer: &Writer, size: usize) -> Result<Option<Place>> {
+        let mut current = current(writer);
+        loop {
+            if let Some(now) = current.as_mut() {
+                if let Some(place) = accel.segments.reserve(now, size) {
+                    return Ok(Some(place));
+                }
+                accel.segments.leave(*now, self.session()?, true);
+                *current = None;
+            }
+            match self.take_segment(accel, rules, writer)? {
+                Some(taken) => *current = Some(taken),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn take_segment(&self, accel: &Accel, rules: &Rules, writer: &Writer) -> Result<Option<Current>> {
+        let ground = self.ground(accel)?;
+        let me = self.session()?;
+        let alive = |session| crate::file::index::bucket::Estate::is_alive(&ground, session);
+        self.look_for_root()?;
+        for _ in 0..16 {
+            let allowed = accel.allowed_segments(rules);
+            // A new segment rather than the last free ones, which reclaiming needs.
+            if let Some(taken) = accel.segments.take(me, alive) {
+                if taken.is_new() && accel.ready_segment(taken.segment).is_err() {
+                    accel.segments.untake(taken, me);
+                    return Ok(None);
+                }
+                let free = accel.segments.free_count() + allowed.saturating_sub(accel.segments.count());
+                if let Ok(mut reclaim) = writer.reclaim.try_lock() {
+                    reclaim.lacking = free < RESERVE;
+                }
+                return Ok(Some(taken));
+            }
+            if accel.segments.count() >= allowed || accel.extend_arena().is_err() {
+                break;
+            }
+        }
+        if let Ok(mut reclaim) = writer.reclaim.try_lock() {
+            reclaim.lacking = true;
+        }
+        Ok(None)
+    }
+
+    /// Reclaims until a segment is free, for a caller that has no room at all. Says whether one is.
+    fn reclaim_for(&self, accel: &Accel, rules: &Rules) -> Result<bool> {
+        let start = Instant::now();
+        while start.elapsed() < 5 * SLICE {
+            if !self.reclaim(accel, rules, 64)? {
+                return Ok(false);
+            }
+            if accel.segments.free_count() > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes care of some records of the segment that's being reclaimed. `false`: there's nothing to do, or others are
+    /// at it.
+    fn reclaim(&self, accel: &Accel, rules: &Rules, records: usize) -> Result<bool> {
+        let writer = self.writer_of()?;
+        let Ok(mut reclaim) = writer.reclaim.try_lock() else { return Ok(false) };
+        if accel.is_building() {
+            return Ok(false);
+        }
+        let ground = self.ground(accel)?;
+        let me = self.session()?;
+        if reclaim.at.is_none() {
+            let alive = |session| crate::file::index::bucket::Estate::is_alive(&ground, session);
+            let Some((segment, fullness)) = accel.segments.claim(me, alive) else { return Ok(false) };
+            reclaim.at = Some((segment, 0));
+            reclaim.evict_cold = fullness > TOO_FULL;
+        }
+        for _ in 0..records {
+            let Some((segment, from)) = reclaim.at else { break };
+            match accel.segments.next_live(segment, from) {
+                Some((place, next)) => {
+                    if !self.move_record(accel, rules, &ground, place, reclaim.evict_cold)? {
+                        break;
+                    }
+                    reclaim.at = Some((segment, next));
+                }
+                None => {
+                    // Somebody may have been busy with a record that was passed.
+                    if accel.segments.next_live(segment, 0).is_some() {
+                        accel.segments.unclaim(segment, me);
+                    } else {
+                        accel.segments.free(segment, me);
+                    }
+                    reclaim.at = None;
+                    let free = accel.segments.free_count();
+                    let spare = accel.allowed_segments(rules).saturating_sub(accel.segments.count());
+                    reclaim.lacking = free + spare < RESERVE;
+                    break;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Moves a live record out of a segment that is being reclaimed, or evicts it. `false`: somebody is at it.
+    fn move_record(
+        &self,
+        accel: &Accel,
+        rules: &Rules,
+        ground: &Ground<'_>,
+        place: Place,
+        evict_cold: bool,
+    ) -> Result<bool> {
+        let Ok(record) = self.read_record(accel, place) else {
+            // Damaged, or killed meanwhile; whoever looks it up finds that out.
+            accel.segments.set_live(place, false);
+            return Ok(true);
+        };
+        let Some(hash) = record.opened.id(&record.bytes).map(|id| Hash::of(Name::of(&self.seed, id))) else {
+            accel.segments.set_live(place, false);
+            return Ok(true);
+        };
+        let expired = record.opened.facts.gone_at() <= self.clock.now();
+        let cold = evict_cold && accel.index.look(hash).is_some_and(|(_, slot)| slot.heat() == 0);
+        let Record { bytes, .. } = record;
+        let new = if expired || cold { None } else { self.copy_record(accel, rules, &bytes)? };
+        let Ok(locked) = accel.index.lock(hash.id, ground, SLICE) else { return Ok(false) };
+        let Some((at, slot)) = locked.find(hash).filter(|(_, slot)| slot.place == place) else {
+            accel.segments.set_live(place, false);
+            return Ok(true);
+        };
+        match new {
+            Some(new) => {
+                accel.segments.copy_words(place, new);
+                locked.relocate(at, place, new);
+            }
+            None => {
+                locked.remove(at, &slot, || {});
+                drop(locked);
+                self.count(if expired { Count::Expired } else { Count::EvictedBytes }, 1);
+            }
+        }
+        Ok(true)
+    }
+
+    /// A copy of a record at the end of the current segment; `None`: there's no room.
+    fn copy_record(&self, accel: &Accel, rules: &Rules, bytes: &[u8]) -> Result<Option<Place>> {
+        let writer = self.writer_of()?;
+        let Some(place) = self.reserve(accel, rules, writer, bytes.len())? else { return Ok(None) };
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.clear();
+            scratch.extend_from_slice(bytes);
+            accel.seal.seal(scratch, place);
+            accel.segments.write(place, scratch);
+        });
+        Ok(Some(place))
+    }
+
+    /// Splits the bucket whose turn it is.
+    pub(super) fn grow(&self, accel: &Accel, ground: &Ground<'_>) -> Result<()> {
+        accel.extend_index().doing("can't extend the index")?;
+        let parent = accel.index.next_to_split();
+        let Ok(locked) = accel.index.lock_bucket(parent, ground, self.lock_wait) else { return Ok(()) };
+        // The child's group must know of what expires in it before it has it.
+        let child = accel.index.buckets();
+        let due = accel.index.slots(parent).map(|(at, _)| accel.index.slot(at).expires).min();
+        if let Some(due) = due {
+            accel.index.note_due(child, due);
+        }
+        locked.split();
+        Ok(())
+    }
+
+    /// Which limit the cache is over.
+    fn accel_over(&self, accel: &Accel, rules: &Rules) -> Option<Over> {
+        let totals = accel.totals();
+        if rules.max_entries > 0 && totals.entries > rules.max_entries {
+            return Some(Over::Entries);
+        }
+        (rules.max_bytes > 0 && accel.used_bytes() > rules.max_bytes).then_some(Over::Bytes)
+    }
+
+    /// What a set does after it stored something: the table grows, expired entries go, the limits are held, segments
+    /// are reclaimed.
+    pub(super) fn accel_make_room(&self, accel: &Accel, size: u64, is_new: bool, fresh: Hash) -> Result<()> {
+        let writer = self.writer_of()?;
+        if is_new {
+            self.tick(accel, writer);
+            if accel.index.is_loaded() {
+                // Without room for it the chains get longer, and all goes on.
+                let _ = self.grow(accel, &self.ground(accel)?);
+            }
+        }
+        let _ = self.empty_trash_a_little();
+        let rules = self.rules(accel)?;
+        if accel.index.next_due() < table::LATEST {
+            let now = self.clock.now();
+            if accel.index.next_due() <= now {
+                self.expire(accel, now, EXPIRED_SHARE)?;
+            }
+        }
+        let mut freed = 0;
+        let mut start = None;
+        while let Some(over) = self.accel_over(accel, &rules) {
+            let start = *start.get_or_insert_with(Instant::now);
+            match self.accel_evict(accel, &rules, over, Some(fresh), false)? {
+                Some(bytes) => freed += bytes,
+                None => break,
+            }
+            // What this call brought in is made up for; the rest is left to the next ones.
+            if freed >= size && start.elapsed() > SLICE {
+                break;
+            }
+        }
+        if rules.minds_room && self.disk_is_short()? {
+            self.give_room(accel, &rules, fresh)?;
+        }
+        if writer.reclaim.try_lock().is_ok_and(|reclaim| reclaim.lacking || reclaim.at.is_some()) {
+            self.reclaim(accel, &rules, SHARE)?;
+        }
+        Ok(())
+    }
+
+    /// Evicts for a file system that is short of room.
+    fn give_room(&self, accel: &Accel, rules: &Rules, fresh: Hash) -> Result<()> {
+        let start = Instant::now();
+        for _ in 0..SAMPLE {
+            if self.accel_evict(accel, rules, Over::FreeSpace, Some(fresh), true)?.is_none() || start.elapsed() > SLICE
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Evicts for a disk that has no room for an entry of `needed` bytes under the name `keep`, whose old value stays.
+    /// `false`: there was nothing to evict.
+    pub(super) fn accel_free_disk(&self, accel: &Accel, needed: u64, keep: Hash) -> Result<bool> {
+        let rules = self.rules(accel)?;
+        let (start, mut freed, mut count) = (Instant::now(), 0, 0);
+        while (freed < needed || count < 4) && start.elapsed() < FULL_SLICE {
+            count += 1;
+            match self.accel_evict(accel, &rules, Over::FreeSpace, Some(keep), false)? {
+                Some(bytes) => freed += bytes,
+                None => break,
+            }
+        }
+        Ok(freed > 0)
+    }
+
+    fn tick(&self, accel: &Accel, writer: &Writer) {
+        // The clock is shared: it hears of insertions by the quarter of an age's unit.
+        let batch = 1 << accel.index.shift(0).saturating_sub(2);
+        let ticks = writer.ticks.fetch_add(1, Ordering::Relaxed) + 1;
+        if ticks >= batch {
+            accel.index.tick(writer.ticks.swap(0, Ordering::Relaxed));
+        }
+    }
+
+    /// Reclaims up to so many expired entries; says how many.
+    pub(super) fn expire(&self, accel: &Accel, now: u64, most: usize) -> Result<usize> {
+        let (start, mut gone) = (Instant::now(), 0);
+        let mut last = None;
+        while let Some(first) = accel.index.due_group(now) {
+            if last == Some(first) {
+                // Somebody holds a bucket there: the next call gets it.
+                break;
+            }
+            last = Some(first);
+            for bucket in accel.index.group(first) {
+                let due: Vec<(At, Hash, Place)> = accel
+                    .index
+                    .slots(bucket)
+                    .filter_map(|(at, _)| {
+                        let slot = accel.index.slot(at);
+                        (slot.expires <= now).then(|| (at, accel.index.hash_at(at), slot.place))
+                    })
+                    .collect();
+                for (_, hash, place) in due {
+                    if self.take_out(accel, hash, place, |slot| slot.expires <= now)?.is_some() {
+                        self.count(Count::Expired, 1);
+                        gone += 1;
+                    }
+                    if gone >= most && start.elapsed() > SLICE {
+                        return Ok(gone);
+                    }
+                }
+            }
+            accel.index.settle_group(first);
+            if gone >= most {
+                break;
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Removes an entry if it's still at its place and `still` agrees; gives its charged bytes. Waits for nobody.
+    pub(super) fn take_out(
+        &self,
+        accel: &Accel,
+        hash: Hash,
+        place: Place,
+        still: impl FnOnce(&crate::file::index::bucket::Slot) -> bool,
+    ) -> Result<Option<u64>> {
+        let ground = self.ground(accel)?;
+        let shard = if place.is_file() {
+            match self.own()?.process.try_lock(hash.name().shard())? {
+                Some(lock) => Some(lock),
+                None => return Ok(None),
+            }
+        } else {
+            None
+        };
+        let Ok(locked) = accel.index.lock(hash.id, &ground, Duration::ZERO) else { return Ok(None) };
+        if accel.is_building() {
+            locked.close();
+        }
+        let found = locked.find(hash).filter(|(_, slot)| slot.place == place && still(slot));
+        let Some((at, slot)) = found else { return Ok(None) };
+        self.drop_slot(&locked, at, &slot, hash);
+        drop((locked, shard));
+        Ok(Some(slot.size))
+    }
+
+    /// Evicts whoever should go next, and gives its charged bytes; `None`: nobody could.
+    ///
+    /// `files`: only what a file rests in, since that alone makes room on the disk.
+    pub(super) fn accel_evict(
+        &self,
+        accel: &Accel,
+        rules: &Rules,
+        over: Over,
+        fresh: Option<Hash>,
+        files: bool,
+    ) -> Result<Option<u64>> {
+        if accel.index.next_due() < table::LATEST {
+            let now = self.clock.now();
+            if accel.index.next_due() <= now {
+                let before = accel.used_bytes();
+                if self.expire(accel, now, 1)? > 0 {
+                    return Ok(Some(before.saturating_sub(accel.used_bytes())));
+                }
+            }
+        }
+        let writer = self.writer_of()?;
+        let ground = self.ground(accel)?;
+        for _ in 0..64 {
+            let victim = {
+                let Ok(mut victims) = writer.victims.try_lock() else { return Ok(None) };
+                if victims.is_empty() {
+                    Self::choose(accel, rules, over, fresh, files, &mut victims);
+                }
+                victims.pop()
+            };
+            let Some(victim) = victim else { return Ok(None) };
+            if fresh == Some(victim.hash) && accel.totals().entries > 1 {
+                continue;
+            }
+            let shard = if victim.place.is_file() {
+                match self.own()?.process.try_lock(victim.hash.name().shard())? {
+                    Some(lock) => Some(lock),
+                    None => continue,
+                }
+            } else {
+                None
+            };
+            let Ok(locked) = accel.index.lock(victim.hash.id, &ground, Duration::ZERO) else { continue };
+            let found = locked.find(victim.hash).filter(|(_, slot)| slot.place == victim.place);
+            let Some((at, slot)) = found else { continue };
+            let small = locked.is_small(at);
+            match policy::verdict(rules.policy, small, slot.heat()) {
+                Verdict::Promote => locked.spare(at, true),
+                Verdict::Spare => locked.spare(at, false),
+                Verdict::Evict => {
+                    if accel.is_building() {
+                        locked.close();
+                    }
+                    if small {
+                        locked.add_ghost(victim.hash.ghost());
+                    }
+                    self.drop_slot(&locked, at, &slot, victim.hash);
+                    drop((locked, shard));
+                    trace!(place = victim.hash.name().path(), ?over, "evict");
+                    self.count(over.count(), 1);
+                    return Ok(Some(slot.size));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Walks the hand over some buckets and picks who should go next, the first of them last.
+    fn choose(accel: &Accel, rules: &Rules, over: Over, fresh: Option<Hash>, files: bool, out: &mut Vec<Candidate>) {
+        let totals = accel.totals();
+        let due = policy::small_is_due(rules.policy, totals.entries, totals.small);
+        let by_bytes = over != Over::Entries;
+        let clock = accel.index.clock();
+        let buckets = accel.index.buckets();
+        // A small table is seen as a whole; of a large one, what a few victims need.
+        let want = SAMPLE * VICTIMS;
+        let mut others = Vec::new();
+        for _ in 0..buckets.min(REACH) {
+            let bucket = accel.index.advance_hand(1);
+            let shift = accel.index.shift(bucket);
+            for (at, small) in accel.index.slots(bucket) {
+                let mine = due.is_none_or(|due| due == small);
+                if !mine && (others.len() >= SAMPLE || !out.is_empty()) {
+                    continue;
+                }
+                let slot = accel.index.slot(at);
+                let hash = accel.index.hash_at(at);
+                if files && !slot.place.is_file() || slot.place.is_none() {
+                    continue;
+                }
+                let seen = Seen {
+                    age: table::age_since(clock, table::age_of(slot.uses), shift),
+                    heat: slot.heat(),
+                    small,
+                    size: slot.size,
+                    chance: hash.id.wrapping_add(clock).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                };
+                let mut rank = policy::rank(rules.policy, &seen, by_bytes);
+                if fresh == Some(hash) {
+                    rank = 0;
+                }
+                let candidate = Candidate { hash, at, place: slot.place, uses: slot.uses, rank };
+                if mine { out.push(candidate) } else { others.push(candidate) }
+            }
+            if out.len() >= want {
+                break;
+            }
+        }
+        if out.is_empty() {
+            *out = others;
+        }
+        out.sort_unstable_by_key(|candidate| candidate.rank);
+        // The oldest of as many samples as there are victims.
+        let keep = (out.len() / SAMPLE).max(1);
+        let cut = out.len().saturating_sub(keep);
+        out.drain(..cut);
+    }
+}
+
+impl Over {
+    fn count(self) -> Count {
+        match self {
+            Over::Entries => Count::EvictedEntries,
+            Over::Bytes => Count::EvictedBytes,
+            Over::FreeSpace => Count::EvictedFreeSpace,
+        }
+    }
+}
+
+impl Accel {
+    /// Bytes of the disk that the cache takes: files, records and the slack that segments need, the index beyond what
+    /// every cache has.
+    pub(in crate::file) fn used_bytes(&self) -> u64 {
+        let totals = self.totals();
+        let records = totals.record_bytes.saturating_add(totals.record_bytes / 4);
+        records.saturating_add(totals.file_bytes).saturating_add(self.overhead())
+    }
+
+    fn overhead(&self) -> u64 {
+        let bitmaps = self.segments.count() as u64 * self.segments.segment_bytes() / 128;
+        (self.index.bytes() + bitmaps).saturating_sub(FREE_OVERHEAD)
+    }
+
+    /// How many segments the arena may have.
+    fn allowed_segments(&self, rules: &Rules) -> usize {
+        if rules.max_bytes == 0 {
+            return MAX_SEGMENTS;
+        }
+        let bytes = rules.max_bytes.saturating_sub(self.totals().file_bytes).saturating_sub(self.overhead());
+        usize::try_from(bytes / self.segments.segment_bytes()).unwrap_or(MAX_SEGMENTS).clamp(4, MAX_SEGMENTS)
+    }
+
+    /// Makes sure of a segment's blocks, which may have been given back while it was free.
+    fn ready_segment(&self, segment: usize) -> std::io::Result<()> {
+        self.allocate_segment(segment)?;
+        self.populate(segment);
+        Ok(())
+    }
+}
+
+fn current(writer: &Writer) -> MutexGuard<'_, Option<Current>> {
+    writer.current.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,676 @@
+//! The protocol of one bucket: who may change it, in which order, and how a dead owner's half-done change is settled.
+//!
+//! Readers take no lock. They find a slot by its tag and name and load its *place*, one word; what lies there proves
+//! itself, or the place is loaded again. Writers hold the bucket's lock word.
+//!
+//! **A change of a place**, each step one store, so that whoever finds the owner dead can finish or undo it:
+//! 1. the intent: new place, old place, then the slot they belong to (the target), which makes the intent valid;
+//! 2. the new record gets its sequence, then its live bit (or the new file its name);
+//! 3. the slot gets the new place: from here on readers see it;
+//! 4. the old record loses its live bit (or the old file its name);
+//! 5. the target is cleared; the lock is given up.
+//!
+//! **Repair**, by whoever takes the lock over: the slot's place is the truth. Of the intent's places, a record is live if
+//! and only if the slot points at it, and a file keeps its name if and only if the slot has its nonce.
+//!
+//! **A split** of bucket *p* makes bucket *n*, the next one:
+//! 1. the intent says so; 2. *n* is filled, where nobody looks yet; 3. the number of buckets becomes *n* + 1, which only
+//! the holder of *p*'s lock may do; 4. what moved is removed from *p*; 5. the intent is cleared. A repair goes by the
+//! number of buckets: what doesn't belong into *p* by it is removed. A reader that finds nothing looks at the number
+//! again: it may have looked in *p* for what had moved.
+
+use std::time::{Duration, Instant};
+
+use super::Index;
+use super::table::{
+    self, AGE, BUCKETS, ENTRIES, FILE_BYTES, GHOSTS, Hash, ID, LOCK, META, NEW, OLD, OVERFLOW, PLACE, Place, READY,
+    RECORD_BYTES, RING, SEQUENCE, SLOT, SLOTS, SMALL, TAGS, TARGET, TIME, USE, WAYS,
+};
+use crate::file::tree::layout::Name;
+use crate::sys::mmap::Memory;
+
+/// How long a lock is waited for by spinning alone.
+const SPIN: Duration = Duration::from_micros(20);
+/// Most nodes of one bucket. Names are keyed hashes: nobody can crowd a bucket on purpose.
+const MAX_CHAIN: usize = 16;
+/// When its owner is asked for a sign of life, and how often again.
+const ASK: Duration = Duration::from_millis(1);
+
+/// What the protocol needs of the rest of the engine.
+pub(crate) trait Estate {
+    /// The session of the caller, never 0.
+    fn me(&self) -> u64;
+    fn is_alive(&self, session: u64) -> bool;
+    /// Sets or clears the live bit of a record.
+    fn set_live(&self, place: Place, live: bool);
+    /// Notes a sequence in a record.
+    fn set_sequence(&self, place: Place, sequence: u64);
+    /// Unlinks the file of a name, unless it is the one of this place. Says whether that file is there.
+    fn settle_file(&self, name: Name, place: Place) -> bool;
+}
+
+/// The lock was held by somebody alive for too long.
+#[derive(Debug)]
+pub(crate) struct Busy;
+
+/// A slot, by the number of its node and its way there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct At {
+    pub node: usize,
+    pub way: usize,
+}
+
+impl At {
+    fn word(self) -> usize {
+        table::node_at(self.node) + SLOTS + self.way * SLOT
+    }
+}
+
+/// What a slot says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub place: Place,
+    pub expires: u64,
+    /// Bytes charged.
+    pub size: u64,
+    pub uses: u64,
+}
+
+impl Slot {
+    pub(crate) fn heat(&self) -> u64 {
+        self.uses & table::HEAT
+    }
+}
+
+/// Where an entry is to be published.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    /// Over the one that this slot has.
+    Over(At, Slot),
+    /// In a slot that [`Locked::free`] gave.
+    Free(At),
+}
+
+/// What a slot is to say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fill {
+    pub place: Place,
+    pub expires: u64,
+    pub size: u64,
+    /// [`table::SCOPED`] and [`table::STALE`].
+    pub flags: u64,
+}
+
+impl<M: Memory> Index<M> {
+    pub(crate) fn buckets(&self) -> usize {
+        // A damaged number must not lead out of the table.
+        usize::try_from(self.words.load(BUCKETS)).unwrap_or(1).clamp(1, table::MAX_BUCKETS)
+    }
+
+    /// Looks a name up without a lock. `None`: it isn't there.
+    #[inline]
+    pub(crate) fn look(&self, hash: Hash) -> Option<(At, Slot)> {
+        let mut buckets = self.buckets();
+        loop {
+            let bucket = table::bucket_of(hash.id, buckets);
+            if let Some(at) = self.find(bucket, hash) {
+                let slot = self.slot(at);
+                // What is reused under our eyes is another's: the slot must still be ours after all was read.
+                if !slot.place.is_none() && self.is(at, hash) {
+                    return Some((at, slot));
+                }
+            }
+            let now = self.buckets();
+            if now == buckets || table::bucket_of(hash.id, now) == bucket {
+                return None;
+            }
+            buckets = now;
+        }
+    }
+
+    pub(crate) fn slot(&self, at: At) -> Slot {
+        let word = at.word();
+        let time = self.words.load(word + TIME);
+        Slot {
+            uses: self.words.load(word + USE),
+            expires: table::expires_of(time),
+            size: table::size_of(time),
+            place: Place(self.words.load(word + PLACE)),
+        }
+    }
+
+    pub(crate) fn place(&self, at: At) -> Place {
+        Place(self.words.load(at.word() + PLACE))
+    }
+
+    fn is(&self, at: At, hash: Hash) -> bool {
+        let word = at.word();
+        self.words.load(word + ID) == hash.id && table::rest_of(self.words.load(word + USE)) == hash.rest
+    }
+
+    /// The slot of a name in a bucket's chain.
+    #[inline]
+    fn find(&self, bucket: usize, hash: Hash) -> Option<At> {
+        self.chain(bucket).find_map(|node| {
+            let base = table::node_at(node);
+            for (word, first) in (TAGS..META).zip((0..).step_by(4)) {
+                let mut tags = self.words.load(base + word);
+                for way in first..first + 4 {
+                    if tags as u16 == hash.tag {
+                        let at = At { node, way };
+                        if self.is(at, hash) && !self.place(at).is_none() {
+                            return Some(at);
+                        }
+                    }
+                    tags >>= 16;
+                }
+            }
+            None
+        })
+    }
+
+    /// A bucket's nodes.
+    pub(crate) fn chain(&self, bucket: usize) -> impl Iterator<Item = usize> {
+        let next = |&node: &usize| match self.words.load(table::node_at(node) + META) {
+            // The common case doesn't ask for more.
+            meta if meta & 0xff_ffff == 0 => None,
+            meta => table::link(meta, self.words.load(READY)),
+        };
+        // A damaged link could lead round and round.
+        std::iter::successors(Some(table::bucket_node(bucket)), next).take(MAX_CHAIN)
+    }
+
+    /// The occupied slots of a bucket, with the class of each (true: small).
+    pub(crate) fn slots(&self, bucket: usize) -> impl Iterator<Item = (At, bool)> {
+        self.chain(bucket)
+            .flat_map(move |node| {
+                let small = table::small_ways(self.words.load(table::node_at(node) + META));
+                (0..WAYS).map(move |way| (At { node, way }, small >> way & 1 == 1))
+            })
+            .filter(|(at, _)| !self.place(*at).is_none())
+    }
+
+    /// The name that a slot holds. Final under the lock.
+    pub(crate) fn hash_at(&self, at: At) -> Hash {
+        let word = at.word();
+        let tags = self.words.load(table::node_at(at.node) + TAGS + at.way / 4);
+        Hash {
+            tag: (tags >> (at.way % 4 * 16)) as u16,
+            id: self.words.load(word + ID),
+            rest: table::rest_of(self.words.load(word + USE)),
+        }
+    }
+
+    /// Notes a use: one more of three, or for `recency` the time. Loss is allowed, and one store at the most is made.
+    #[inline]
+    pub(crate) fn warm(&self, hash: Hash, at: At, seen: &Slot, recency: bool) {
+        let new = if recency {
+            let age = self.age(table::bucket_of(hash.id, self.buckets()));
+            if table::age_of(seen.uses) == age {
+                return;
+            }
+            table::with_age(seen.uses, age)
+        } else {
+            if seen.heat() == table::HEAT {
+                return;
+            }
+            seen.uses + 1
+        };
+        // The name is in the same word, so this can't touch another's entry.
+        let _ = self.words.replace(at.word() + USE, seen.uses, new);
+    }
+
+    /// The age that is taken now in a bucket.
+    fn age(&self, bucket: usize) -> u16 {
+        (self.words.load(AGE) >> self.shift(bucket)) as u16
+    }
+
+    /// How coarse ages are in a bucket.
+    pub(crate) fn shift(&self, bucket: usize) -> u32 {
+        table::age_shift(table::level(bucket, self.buckets()))
+    }
+
+    /// Takes the lock of a name's bucket, and settles what a dead owner left.
+    pub(crate) fn lock<'a, E: Estate>(
+        &'a self,
+        id: u64,
+        estate: &'a E,
+        bound: Duration,
+    ) -> Result<Locked<'a, M, E>, Busy> {
+        loop {
+            let bucket = table::bucket_of(id, self.buckets());
+            let locked = self.lock_bucket(bucket, estate, bound)?;
+            if table::bucket_of(id, self.buckets()) == bucket {
+                return Ok(locked);
+            }
+        }
+    }
+
+    /// Takes the lock of a bucket.
+    pub(crate) fn lock_bucket<'a, E: Estate>(
+        &'a self,
+        bucket: usize,
+        estate: &'a E,
+        bound: Duration,
+    ) -> Result<Locked<'a, M, E>, Busy> {
+        let base = table::node_at(table::bucket_node(bucket));
+        let word = base + LOCK;
+        if self.words.replace(word, 0, estate.me()).is_err() {
+            self.wait_for(word, estate, bound)?;
+        }
+        let locked = Locked { index: self, bucket, estate };
+        if self.words.load(base + TARGET) != 0 {
+            locked.repair();
+        }
+        Ok(locked)
+    }
+
+    #[cold]
+    fn wait_for(&self, word: usize, estate: &impl Estate, bound: Duration) -> Result<(), Busy> {
+        let (start, mut asked) = (Instant::now(), Duration::ZERO);
+        loop {
+            let Err(owner) = self.words.replace(word, 0, estate.me()) else { return Ok(()) };
+            let waited = start.elapsed();
+            if waited >= bound {
+                return Err(Busy);
+            }
+            if waited < SPIN {
+                std::hint::spin_loop();
+                continue;
+            }
+            if waited >= asked + ASK {
+                asked = waited;
+                // A session number is never used twice, so the word can't have come to mean another owner meanwhile.
+                if owner != 0 && !estate.is_alive(owner) && self.words.replace(word, owner, estate.me()).is_ok() {
+                    return Ok(());
+                }
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Adds to one of the shared counts.
+    fn count(&self, word: usize, change: i64) {
+        if change != 0 {
+            self.words.add(word, change.cast_unsigned());
+        }
+    }
+
+    fn bytes_word(place: Place) -> usize {
+        if place.is_file() { FILE_BYTES } else { RECORD_BYTES }
+    }
+}
+
+/// The exclusive right to change a bucket. Readers need none.
+pub(crate) struct Locked<'a, M: Memory, E: Estate> {
+    index: &'a Index<M>,
+    bucket: usize,
+    estate: &'a E,
+}
+
+impl<M: Memory, E: Estate> Drop for Locked<'_, M, E> {
+    fn drop(&mut self) {
+        self.index.words.store(self.base() + LOCK, 0);
+    }
+}
+
+impl<M: Memory, E: Estate> Locked<'_, M, E> {
+    fn base(&self) -> usize {
+        table::node_at(table::bucket_node(self.bucket))
+    }
+
+    pub(crate) fn bucket(&self) -> usize {
+        self.bucket
+    }
+
+    pub(crate) fn find(&self, hash: Hash) -> Option<(At, Slot)> {
+        self.index.find(self.bucket, hash).map(|at| (at, self.index.slot(at)))
+    }
+
+    /// Settles what a dead owner left half done.
+    #[cold]
+    fn repair(&self) {
+        let (words, base) = (&self.index.words, self.base());
+        let target = words.load(base + TARGET);
+        if table::parse_split(target).is_some() {
+            self.remove_moved();
+        } else if let Some(at) = self.target_slot(target) {
+            let place = self.index.place(at);
+            let places = [Place(words.load(base + OLD)), Place(words.load(base + NEW))];
+            for of in places {
+                if of.is_record() {
+                    self.estate.set_live(of, of == place);
+                }
+            }
+            if places.into_iter().any(Place::is_file) {
+                let there = self.estate.settle_file(self.index.hash_at(at).name(), place);
+                if place.is_file() && !there {
+                    words.store(at.word() + PLACE, 0);
+                }
+            }
+        }
+        words.store(base + TARGET, 0);
+    }
+
+    fn target_slot(&self, target: u64) -> Option<At> {
+        let target = usize::try_from(target).ok()?.checked_sub(1)?;
+        let at = At { node: target / WAYS, way: target % WAYS };
+        self.index.chain(self.bucket).any(|node| node == at.node).then_some(at)
+    }
+
+    fn declare(&self, at: At, old: Place, new: Place) {
+        let (words, base) = (&self.index.words, self.base());
+        words.store(base + NEW, new.0);
+        words.store(base + OLD, old.0);
+        words.store(base + TARGET, (at.node * WAYS + at.way + 1) as u64);
+    }
+
+    fn done(&self) {
+        self.index.words.store(self.base() + TARGET, 0);
+    }
+
+    fn next_sequence(&self) -> u64 {
+        let sequence = self.index.words.load(self.base() + SEQUENCE).wrapping_add(1);
+        self.index.words.store(self.base() + SEQUENCE, sequence);
+        sequence
+    }
+
+    /// The highest sequence given out here, or by a rebuild found in a record.
+    pub(crate) fn raise_sequence(&self, sequence: u64) {
+        if self.index.words.load(self.base() + SEQUENCE) < sequence {
+            self.index.words.store(self.base() + SEQUENCE, sequence);
+        }
+    }
+
+    /// A free slot; `None`: the chain is full, and there is no node to add.
+    pub(crate) fn free(&self) -> Option<At> {
+        let mut slots = self.index.chain(self.bucket).flat_map(|node| (0..WAYS).map(move |way| At { node, way }));
+        let free = slots.find(|at| self.index.place(*at).is_none());
+        free.or_else(|| Some(At { node: self.extend()?, way: 0 }))
+    }
+
+    /// Writes a name into a free slot, which stays empty until it gets a place.
+    fn claim(&self, at: At, hash: Hash) {
+        self.index.words.store(at.word() + ID, hash.id);
+        self.index.words.store(at.word() + USE, table::use_word(hash.rest, 0, 0));
+        self.set_tag(at, hash.tag);
+    }
+
+    /// Adds an overflow node to the chain.
+    fn extend(&self) -> Option<usize> {
+        let words = &self.index.words;
+        let chain = self.index.chain(self.bucket);
+        let (count, last) = chain.fold((0, 0), |(count, _), node| (count + 1, node));
+        if count >= MAX_CHAIN {
+            return None;
+        }
+        let mut next = words.load(OVERFLOW);
+        loop {
+            if next >= words.load(READY) / table::STRIDE as u64 {
+                return None;
+            }
+            match words.replace(OVERFLOW, next, next + 1) {
+                Ok(()) => break,
+                Err(other) => next = other,
+            }
+        }
+        let node = table::overflow_node(usize::try_from(next).unwrap_or(0));
+        // An owner that died between these lines leaves a node that nobody uses.
+        words.copy_in(table::node_at(node), &[0; table::NODE * 8]);
+        let meta = table::node_at(last) + META;
+        words.store(meta, table::with_link(words.load(meta), node));
+        Some(node)
+    }
+
+    fn set_tag(&self, at: At, tag: u16) {
+        let (word, shift) = (table::node_at(at.node) + TAGS + at.way / 4, at.way % 4 * 16);
+        let tags = self.index.words.load(word);
+        self.index.words.store(word, (tags & !(0xffff << shift)) | u64::from(tag) << shift);
+    }
+
+    pub(crate) fn is_small(&self, at: At) -> bool {
+        table::small_ways(self.index.words.load(table::node_at(at.node) + META)) >> at.way & 1 == 1
+    }
+
+    fn set_small(&self, at: At, small: bool) {
+        let meta = table::node_at(at.node) + META;
+        let old = self.index.words.load(meta);
+        let new = table::with_small(old, at.way, small);
+        if new != old {
+            self.index.words.store(meta, new);
+            self.index.count(SMALL, if small { 1 } else { -1 });
+        }
+    }
+
+    /// Points a name at a new place, and gives the sequence of that. `before` runs between intent and
+    /// publication (a new file gets its name there); where it fails, all stays as it was. `after` runs between
+    /// publication and the end of the intent (an old file loses its name there).
+    pub(crate) fn publish<F>(
+        &self,
+        hash: Hash,
+        target: Target,
+        fill: &Fill,
+        before: impl FnOnce() -> Result<(), F>,
+        after: impl FnOnce(),
+    ) -> Result<u64, F> {
+        let (index, words) = (self.index, &self.index.words);
+        let (at, was) = match target {
+            Target::Over(at, slot) => (at, slot.place),
+            Target::Free(at) => {
+                self.claim(at, hash);
+                (at, Place::NONE)
+            }
+        };
+        self.declare(at, was, fill.place);
+        let sequence = self.next_sequence();
+        if fill.place.is_record() {
+            self.estate.set_sequence(fill.place, sequence);
+            self.estate.set_live(fill.place, true);
+        }
+        if let Err(error) = before() {
+            self.repair();
+            return Err(error);
+        }
+        let time = table::time_word(fill.expires, fill.size);
+        words.store(at.word() + TIME, time);
+        if was != Place::NONE {
+            // Heat and age stay: an overwrite is no second coming.
+            let uses = words.load(at.word() + USE);
+            let new = (uses & !(table::SCOPED | table::STALE)) | fill.flags;
+            if new != uses {
+                words.store(at.word() + USE, new);
+            }
+        } else {
+            words.store(at.word() + USE, table::use_word(hash.rest, index.age(self.bucket), fill.flags));
+            let known = self.take_ghost(hash.ghost());
+            self.set_small(at, !known);
+        }
+        words.store(at.word() + PLACE, fill.place.0);
+        if was.is_record() {
+            self.estate.set_live(was, false);
+        }
+        after();
+        self.done();
+        // What the slot says, not what was asked for: sums must be of the same rounded numbers.
+        let size = table::size_of(time).cast_signed();
+        let (from, to) = (Index::<M>::bytes_word(was), Index::<M>::bytes_word(fill.place));
+        match target {
+            Target::Free(_) => {
+                index.count(ENTRIES, 1);
+                index.count(to, size);
+            }
+            Target::Over(_, slot) if from == to => index.count(to, size - slot.size.cast_signed()),
+            Target::Over(_, slot) => {
+                index.count(from, -slot.size.cast_signed());
+                index.count(to, size);
+            }
+        }
+        Ok(sequence)
+    }
+
+    /// Takes what a rebuild found resting somewhere into the table. It's published already; only the slot is missing.
+    pub(crate) fn adopt(&self, hash: Hash, target: Target, fill: &Fill) {
+        let (index, words) = (self.index, &self.index.words);
+        let at = match target {
+            Target::Over(at, slot) => {
+                self.remove(at, &slot, || {});
+                at
+            }
+            Target::Free(at) => at,
+        };
+        self.claim(at, hash);
+        let time = table::time_word(fill.expires, fill.size);
+        words.store(at.word() + TIME, time);
+        words.store(at.word() + USE, table::use_word(hash.rest, index.age(self.bucket), fill.flags));
+        words.store(at.word() + PLACE, fill.place.0);
+        index.count(ENTRIES, 1);
+        index.count(Index::<M>::bytes_word(fill.place), table::size_of(time).cast_signed());
+    }
+
+    /// Moves a record that stays the same entry: only its place changes.
+    pub(crate) fn relocate(&self, at: At, old: Place, new: Place) {
+        self.declare(at, old, new);
+        self.estate.set_live(new, true);
+        self.index.words.store(at.word() + PLACE, new.0);
+        self.estate.set_live(old, false);
+        self.done();
+    }
+
+    /// Empties a slot. `work` runs after that, within the intent (a file is unlinked there).
+    pub(crate) fn remove<T>(&self, at: At, slot: &Slot, work: impl FnOnce() -> T) -> T {
+        let index = self.index;
+        self.declare(at, slot.place, Place::NONE);
+        index.words.store(at.word() + PLACE, 0);
+        if slot.place.is_record() {
+            self.estate.set_live(slot.place, false);
+        }
+        let done = work();
+        self.done();
+        self.set_small(at, false);
+        index.count(ENTRIES, -1);
+        index.count(Index::<M>::bytes_word(slot.place), -slot.size.cast_signed());
+        done
+    }
+
+    /// Gives an entry another expiry.
+    pub(crate) fn retime(&self, at: At, slot: &Slot, expires: u64) {
+        self.index.words.store(at.word() + TIME, table::time_word(expires, slot.size));
+    }
+
+    /// A survivor of the small class moves to main; one of main loses a use and is queued anew.
+    pub(crate) fn spare(&self, at: At, promote: bool) {
+        let word = at.word() + USE;
+        let uses = self.index.words.load(word);
+        let age = self.index.age(self.bucket);
+        let heat = if promote { 0 } else { (uses & table::HEAT).saturating_sub(1) };
+        self.index.words.store(word, table::with_age(uses & !table::HEAT, age) | heat);
+        if promote {
+            self.set_small(at, false);
+        }
+    }
+
+    /// Remembers who was evicted from the small class.
+    pub(crate) fn add_ghost(&self, ghost: u16) {
+        let (words, base) = (&self.index.words, self.base());
+        let meta = words.load(base + META);
+        let cursor = table::cursor(meta) % super::RING_USED;
+        self.set_ghost(cursor, ghost);
+        words.store(base + META, table::with_cursor(meta, (cursor + 1) % super::RING_USED));
+    }
+
+    fn set_ghost(&self, at: usize, ghost: u16) {
+        let (word, shift) = (self.base() + GHOSTS + at / 4, at % 4 * 16);
+        let ring = self.index.words.load(word);
+        self.index.words.store(word, (ring & !(0xffff << shift)) | u64::from(ghost) << shift);
+    }
+
+    /// Forgets a ghost, and says whether it was there.
+    fn take_ghost(&self, ghost: u16) -> bool {
+        let found = (0..RING).find(|at| {
+            let ring = self.index.words.load(self.base() + GHOSTS + at / 4);
+            (ring >> (at % 4 * 16)) as u16 == ghost
+        });
+        found.is_some_and(|at| {
+            self.set_ghost(at, 0);
+            true
+        })
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.index.words.load(self.base() + META) & table::CLOSED != 0
+    }
+
+    pub(crate) fn close(&self) {
+        let meta = self.base() + META;
+        self.index.words.store(meta, self.index.words.load(meta) | table::CLOSED);
+    }
+
+    /// Splits this bucket, if it is the one whose turn it is. The next bucket must have blocks on the disk.
+    pub(crate) fn split(&self) -> bool {
+        let (index, words) = (self.index, &self.index.words);
+        let child = index.buckets();
+        if child >= table::MAX_BUCKETS || table::parent_of(child) != self.bucket {
+            return false;
+        }
+        words.store(self.base() + TARGET, table::split_target(child));
+        let (clock, shift) = (words.load(AGE), index.shift(self.bucket));
+        let coarsen = table::age_shift(table::level(child, child + 1)) > shift;
+        let mut fresh = [0; table::NODE];
+        fresh[SEQUENCE] = words.load(self.base() + SEQUENCE);
+        fresh[META] = words.load(self.base() + META) & table::CLOSED;
+        // Nobody knows which of the ghosts would come here: both keep all.
+        for (word, ghosts) in fresh[GHOSTS..].iter_mut().zip(0..RING / 4) {
+            *word = words.load(self.base() + GHOSTS + ghosts);
+        }
+        for (word, value) in (table::node_at(table::bucket_node(child))..).zip(fresh) {
+            words.store(word, value);
+        }
+        let there = Locked { index, bucket: child, estate: self.estate };
+        let mut whole = true;
+        let coarser = |uses: u64| {
+            if coarsen { table::with_age(uses, table::coarser(clock, table::age_of(uses), shift)) } else { uses }
+        };
+        for (at, small) in index.slots(self.bucket) {
+            let hash = index.hash_at(at);
+            if table::bucket_of(hash.id, child + 1) != child {
+                continue;
+            }
+            let Some(to) = there.free() else {
+                whole = false;
+                break;
+            };
+            there.claim(to, hash);
+            words.store(to.word() + USE, coarser(words.load(at.word() + USE)));
+            words.store(to.word() + TIME, words.load(at.word() + TIME));
+            words.store(to.word() + PLACE, words.load(at.word() + PLACE));
+            let meta = table::node_at(to.node) + META;
+            words.store(meta, table::with_small(words.load(meta), to.way, small));
+        }
+        std::mem::forget(there);
+        if whole {
+            words.store(BUCKETS, child as u64 + 1);
+            self.remove_moved();
+            for (at, _) in index.slots(self.bucket) {
+                let uses = words.load(at.word() + USE);
+                words.store(at.word() + USE, coarser(uses));
+            }
+        }
+        self.done();
+        whole
+    }
+
+    /// Removes what belongs into a bucket that came of this one.
+    fn remove_moved(&self) {
+        let (index, words) = (self.index, &self.index.words);
+        let buckets = index.buckets();
+        for (at, small) in index.slots(self.bucket) {
+            if table::bucket_of(index.hash_at(at).id, buckets) != self.bucket {
+                words.store(at.word() + PLACE, 0);
+                if small {
+                    let meta = table::node_at(at.node) + META;
+                    words.store(meta, table::with_small(words.load(meta), at.way, false));
+                }
+            }
+        }
+    }
+}

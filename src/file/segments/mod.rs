@@ -1,0 +1,381 @@
+//! Segments: small entries as records in one mapped arena, appended by one session at a time, reclaimed as a whole.
+//!
+//! The *arena* holds the records and nothing else. The *live file* holds a header per segment, and a bit per 16 bytes of
+//! arena: a record is live if the bit of its first unit is set. Apart from each other, since a record that dies must not
+//! page in, or write out, what is cold.
+//!
+//! **A segment's life**, its state word changed by compare-and-swap alone:
+//!
+//! ```text
+//! free ─take→ open(session) ─full→ sealed ─reclaim→ claimed(session) ─emptied: new generation→ free
+//!              │      ↑                                   └─ session dead → sealed
+//!              └─ handed back, or session dead → taken over, appended to from its cursor on
+//! ```
+//!
+//! A generation is never used twice for a segment, and is part of each place and of each record's sum: a reader that
+//! holds a place of a former life finds that the sum is wrong and looks for the new place.
+
+pub(crate) mod record;
+
+use std::mem::MaybeUninit;
+
+use crate::file::index::table::{GENERATION_BITS, Place};
+use crate::sys::mmap::Memory;
+
+use record::UNIT;
+
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"LARDER\x01S");
+// Words of the live file.
+pub(crate) const MAGIC_WORD: usize = 0;
+/// Units in a segment.
+pub(crate) const UNITS: usize = 1;
+/// Segments that have blocks on the disk.
+pub(crate) const COUNT: usize = 2;
+pub(crate) const HEADERS: usize = 512;
+/// Words of a segment's header.
+pub(crate) const HEADER: usize = 8;
+pub(crate) const MAX_SEGMENTS: usize = 1 << 16;
+pub(crate) const BITMAPS: usize = 528_384;
+
+// Words of a segment's header.
+const STATE: usize = 0;
+const GENERATION: usize = 1;
+/// Units appended.
+const CURSOR: usize = 2;
+/// Live records, and all that were appended: a hint of how full it is.
+const LIVE: usize = 3;
+const RECORDS: usize = 4;
+/// Where its reclaiming stands.
+const SCAN: usize = 5;
+
+const OWNER: u64 = (1 << 48) - 1;
+const FREE: u64 = 0;
+const OPEN: u64 = 1;
+const SEALED: u64 = 2;
+const CLAIMED: u64 = 3;
+
+/// Bytes of a segment, for a cache of so many bytes: a 64th of it, so that what isn't full costs little.
+pub(crate) fn segment_bytes(max_bytes: u64) -> u64 {
+    const LEAST: u64 = 64 * 1024;
+    const MOST: u64 = 1 << 20;
+    if max_bytes == 0 { MOST } else { (max_bytes / 64).next_power_of_two().clamp(LEAST, MOST) }
+}
+
+/// The segments, over whatever memory holds them.
+pub(crate) struct Segments<M> {
+    pub(crate) live: M,
+    pub(crate) arena: M,
+    units: usize,
+}
+
+/// What a segment's state says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Free,
+    /// Being appended to by this session; 0: handed back.
+    Open(u64),
+    Sealed,
+    /// Being reclaimed by this session.
+    Claimed(u64),
+}
+
+impl State {
+    fn word(self) -> u64 {
+        match self {
+            State::Free => FREE << 56,
+            State::Open(owner) => OPEN << 56 | owner,
+            State::Sealed => SEALED << 56,
+            State::Claimed(owner) => CLAIMED << 56 | owner,
+        }
+    }
+
+    fn of_word(word: u64) -> State {
+        match word >> 56 {
+            FREE => State::Free,
+            OPEN => State::Open(word & OWNER),
+            CLAIMED => State::Claimed(word & OWNER),
+            _ => State::Sealed,
+        }
+    }
+}
+
+/// A segment that this process appends to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Current {
+    pub segment: usize,
+    generation: u64,
+    cursor: usize,
+}
+
+impl Current {
+    /// Nothing was appended in this life of the segment.
+    pub(crate) fn is_new(&self) -> bool {
+        self.cursor == 0
+    }
+}
+
+impl<M: Memory> Segments<M> {
+    /// `None`: the live file says nonsense.
+    pub(crate) fn new(live: M, arena: M) -> Option<Segments<M>> {
+        let units = usize::try_from(live.load(UNITS)).ok()?;
+        let fits = live.load(MAGIC_WORD) == MAGIC && units.is_power_of_two() && (4096..=65_536).contains(&units);
+        fits.then_some(Segments { live, arena, units })
+    }
+
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        (self.units * UNIT) as u64
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        usize::try_from(self.live.load(COUNT)).unwrap_or(0).min(MAX_SEGMENTS)
+    }
+
+    /// Makes one more segment usable, whose blocks are there; somebody else may have been faster.
+    pub(crate) fn add(&self, count: usize) {
+        let _ = self.live.replace(COUNT, count as u64, count as u64 + 1);
+    }
+
+    /// Words of the live file that a segment needs: its header's, and its bitmap's.
+    pub(crate) fn words_of(&self, segment: usize) -> [std::ops::Range<usize>; 2] {
+        let header = Self::header(segment);
+        let bitmap = self.bitmap(segment);
+        [header..header + HEADER, bitmap..bitmap + self.units / 64]
+    }
+
+    fn header(segment: usize) -> usize {
+        HEADERS + segment * HEADER
+    }
+
+    fn bitmap(&self, segment: usize) -> usize {
+        BITMAPS + segment * (self.units / 64)
+    }
+
+    pub(crate) fn state(&self, segment: usize) -> State {
+        State::of_word(self.live.load(Self::header(segment) + STATE))
+    }
+
+    fn change(&self, segment: usize, from: State, to: State) -> bool {
+        self.live.replace(Self::header(segment) + STATE, from.word(), to.word()).is_ok()
+    }
+
+    fn generation(&self, segment: usize) -> u64 {
+        self.live.load(Self::header(segment) + GENERATION)
+    }
+
+    /// Where a place lies: its segment, and the unit in it; `None`: nowhere, or in a former life of the segment.
+    #[inline]
+    fn locate(&self, place: Place) -> Option<(usize, usize)> {
+        let unit = place.unit() as usize;
+        let (segment, unit) = (unit / self.units, unit & (self.units - 1));
+        let current =
+            segment < self.count() && self.generation(segment) & ((1 << GENERATION_BITS) - 1) == place.generation();
+        (place.is_record() && current).then_some((segment, unit))
+    }
+
+    fn place(&self, segment: usize, unit: usize, generation: u64) -> Place {
+        Place::record(u32::try_from(segment * self.units + unit).unwrap_or(u32::MAX), generation)
+    }
+
+    /// A free segment goes back unused.
+    pub(crate) fn untake(&self, current: Current, me: u64) {
+        self.change(current.segment, State::Open(me), State::Free);
+    }
+
+    /// Takes over a segment that can be appended to: one that was handed back, or whose session is dead, or a free one.
+    pub(crate) fn take(&self, me: u64, is_alive: impl Fn(u64) -> bool) -> Option<Current> {
+        let mut free = None;
+        for segment in 0..self.count() {
+            match self.state(segment) {
+                old @ State::Open(owner) if owner != me && (owner == 0 || !is_alive(owner)) => {
+                    if self.change(segment, old, State::Open(me)) {
+                        let cursor = self.live.load(Self::header(segment) + CURSOR);
+                        let cursor = usize::try_from(cursor).unwrap_or(self.units).min(self.units);
+                        return Some(Current { segment, generation: self.generation(segment), cursor });
+                    }
+                }
+                State::Free if free.is_none() => free = Some(segment),
+                _ => {}
+            }
+        }
+        let segment = free?;
+        if !self.change(segment, State::Free, State::Open(me)) {
+            return self.take(me, is_alive);
+        }
+        Some(Current { segment, generation: self.generation(segment), cursor: 0 })
+    }
+
+    /// Room for a record of so many bytes at the end of the current segment.
+    #[inline]
+    pub(crate) fn reserve(&self, current: &mut Current, bytes: usize) -> Option<Place> {
+        let units = bytes / UNIT;
+        if units > self.units - current.cursor {
+            return None;
+        }
+        let place = self.place(current.segment, current.cursor, current.generation);
+        current.cursor += units;
+        let header = Self::header(current.segment);
+        // Whoever takes the segment over must not append over what is reserved: stored before the record is.
+        self.live.store(header + CURSOR, current.cursor as u64);
+        self.live.store(header + RECORDS, self.live.load(header + RECORDS).wrapping_add(1));
+        Some(place)
+    }
+
+    /// The session is done with a segment: for good, or until somebody goes on with it.
+    pub(crate) fn leave(&self, current: Current, me: u64, full: bool) {
+        let next = if full { State::Sealed } else { State::Open(0) };
+        self.change(current.segment, State::Open(me), next);
+    }
+
+    /// Writes a record that nobody knows of yet.
+    #[inline]
+    pub(crate) fn write(&self, place: Place, record: &[u8]) {
+        if let Some((segment, unit)) = self.locate(place) {
+            self.arena.copy_in((segment * self.units + unit) * 2, record);
+        }
+    }
+
+    /// How many bytes the record at a place has; `None`: there's none.
+    #[inline]
+    pub(crate) fn len(&self, place: Place) -> Option<usize> {
+        let (segment, unit) = self.locate(place)?;
+        let at = (segment * self.units + unit) * 2;
+        let left = (self.units - unit) * UNIT;
+        let first = self.arena.load(at);
+        if record::least_len(first) > left {
+            return None;
+        }
+        record::whole_len(first, |word| self.arena.load(at + word)).filter(|len| *len <= left)
+    }
+
+    /// Copies a record out; `out` has the length that [`len`](Segments::len) told. Nothing is checked yet.
+    #[inline]
+    pub(crate) fn copy(&self, place: Place, out: &mut [MaybeUninit<u8>]) {
+        let at = place.unit() as usize * 2;
+        self.arena.copy_out(at, out);
+    }
+
+    /// Takes over the words that change in place from the record that another was copied from.
+    pub(crate) fn copy_words(&self, from: Place, to: Place) {
+        if let (Some(_), Some(_)) = (self.locate(from), self.locate(to)) {
+            for word in [record::SEQUENCE_WORD, record::EXPIRY_WORD] {
+                let value = self.arena.load(from.unit() as usize * 2 + word);
+                self.arena.store(to.unit() as usize * 2 + word, value);
+            }
+        }
+    }
+
+    /// A word of a record's header, unchecked; `None`: the place leads nowhere.
+    pub(crate) fn word(&self, place: Place, word: usize) -> Option<u64> {
+        self.locate(place).map(|(segment, unit)| self.arena.load((segment * self.units + unit) * 2 + word))
+    }
+
+    /// One of the words of a record that change in place.
+    pub(crate) fn set_word(&self, place: Place, word: usize, value: u64) {
+        if let Some((segment, unit)) = self.locate(place) {
+            self.arena.store((segment * self.units + unit) * 2 + word, value);
+        }
+    }
+
+    pub(crate) fn set_live(&self, place: Place, live: bool) {
+        let Some((segment, unit)) = self.locate(place) else { return };
+        let (word, bit) = (self.bitmap(segment) + unit / 64, 1 << (unit % 64));
+        let header = Self::header(segment);
+        if live {
+            if self.live.or(word, bit) & bit == 0 {
+                self.live.add(header + LIVE, 1);
+            }
+        } else if self.live.and(word, !bit) & bit != 0 {
+            self.live.add(header + LIVE, u64::MAX);
+        }
+    }
+
+    pub(crate) fn is_live(&self, place: Place) -> bool {
+        self.locate(place)
+            .is_some_and(|(segment, unit)| self.live.load(self.bitmap(segment) + unit / 64) >> (unit % 64) & 1 == 1)
+    }
+
+    /// The first live record of a segment from a unit on, and the unit after its first.
+    pub(crate) fn next_live(&self, segment: usize, from: usize) -> Option<(Place, usize)> {
+        let bitmap = self.bitmap(segment);
+        let mut unit = from;
+        while unit < self.units {
+            let word = self.live.load(bitmap + unit / 64) >> (unit % 64);
+            if word == 0 {
+                unit = (unit / 64 + 1) * 64;
+                continue;
+            }
+            unit += word.trailing_zeros() as usize;
+            return Some((self.place(segment, unit, self.generation(segment)), unit + 1));
+        }
+        None
+    }
+
+    /// Thousandths of a segment's records that are live: a hint.
+    pub(crate) fn fullness(&self, segment: usize) -> u64 {
+        let header = Self::header(segment);
+        let (live, records) = (self.live.load(header + LIVE), self.live.load(header + RECORDS));
+        // A drift below zero reads as none.
+        if live > records { 0 } else { live * 1000 / records.max(1) }
+    }
+
+    /// Claims a segment for reclaiming: one that this session has claimed already, one whose claimer is dead, or the
+    /// sealed one with the fewest live records. Says where to go on.
+    pub(crate) fn claim(&self, me: u64, is_alive: impl Fn(u64) -> bool) -> Option<(usize, u64)> {
+        let mut best = None;
+        for segment in 0..self.count() {
+            match self.state(segment) {
+                State::Claimed(owner) if owner != me && !is_alive(owner) => {
+                    self.change(segment, State::Claimed(owner), State::Sealed);
+                }
+                // Left by a session that nobody goes on with, and full.
+                State::Open(0) if self.live.load(Self::header(segment) + CURSOR) as usize + 64 > self.units => {
+                    self.change(segment, State::Open(0), State::Sealed);
+                }
+                _ => {}
+            }
+            if self.state(segment) == State::Sealed {
+                let fullness = self.fullness(segment);
+                if best.is_none_or(|(_, least)| fullness < least) {
+                    best = Some((segment, fullness));
+                }
+            }
+        }
+        let (segment, fullness) = best?;
+        if !self.change(segment, State::Sealed, State::Claimed(me)) {
+            return None;
+        }
+        self.live.store(Self::header(segment) + SCAN, 0);
+        Some((segment, fullness))
+    }
+
+    /// Frees a segment without a live record, for its next life.
+    pub(crate) fn free(&self, segment: usize, me: u64) {
+        let (header, bitmap) = (Self::header(segment), self.bitmap(segment));
+        // The order matters: places of this life must lead nowhere before the bits are cleared for good.
+        self.live.store(header + GENERATION, self.generation(segment).wrapping_add(1));
+        for word in 0..self.units / 64 {
+            self.live.store(bitmap + word, 0);
+        }
+        for word in [CURSOR, LIVE, RECORDS, SCAN] {
+            self.live.store(header + word, 0);
+        }
+        self.change(segment, State::Claimed(me), State::Free);
+    }
+
+    /// Gives up a claim.
+    pub(crate) fn unclaim(&self, segment: usize, me: u64) {
+        self.change(segment, State::Claimed(me), State::Sealed);
+    }
+
+    /// How many segments are free.
+    pub(crate) fn free_count(&self) -> usize {
+        (0..self.count()).filter(|segment| self.state(*segment) == State::Free).count()
+    }
+
+    /// After a rebuild, what was open stays so, or is sealed where its session is dead; counts are found anew.
+    pub(crate) fn recount(&self, segment: usize) {
+        let bitmap = self.bitmap(segment);
+        let live: u64 = (0..self.units / 64).map(|word| u64::from(self.live.load(bitmap + word).count_ones())).sum();
+        self.live.store(Self::header(segment) + LIVE, live);
+    }
+}

@@ -1,0 +1,406 @@
+//! The bytes of a record: a small entry in a segment. Pure: slices in, slices and numbers out.
+//!
+//! ```text
+//! word 0  lengths and flags: value (20 bits), key (17), metadata (17), flags (10)
+//!      1  XXH3-64 of all but itself and words 2 and 3, seeded from the cache's seed and the place; with a key, 0
+//!      2  sequence (48 bits) and its check bits
+//!      3  expiry (48 bits) and its check bits
+//!      4  generation when the set began
+//!      5  created (48 bits), codec (8), compression (8)
+//! then, by the flags: MAC (32 bytes, keyed BLAKE3 of the place and of all but words 1, 2 and the MAC itself),
+//! extended facts (40 bytes): version, stale period, schema, cost, uncompressed length, namespace length, 0
+//! then namespace, metadata (postcard), key, value, and zeros up to a multiple of 16
+//! ```
+//!
+//! A record proves itself at its place and nowhere else: the segment's generation is a part of the place, so what a
+//! former life of the segment left never passes.
+
+use twox_hash::XxHash3_64;
+
+use crate::entry::{Codec, Extra, Facts};
+use crate::file::index::table::Place;
+use crate::file::tree::format::{Damage, expiry_word, parse_expiry};
+use crate::key::Id;
+
+/// Bytes that places count in, and that every record's length is a multiple of.
+pub(crate) const UNIT: usize = 16;
+pub(crate) const HEADER: usize = 48;
+pub(crate) const MAC: usize = 32;
+pub(crate) const EXTENDED: usize = 40;
+
+// Words of the header that are written and read on their own.
+pub(crate) const SEQUENCE_WORD: usize = 2;
+pub(crate) const EXPIRY_WORD: usize = 3;
+pub(crate) const GENERATION_WORD: usize = 4;
+
+const VALUE_BITS: u32 = 20;
+const KEY_BITS: u32 = 17;
+const META_BITS: u32 = 17;
+
+/// Flags, from bit 54 on.
+const SEALED: u64 = 1 << 54;
+const HAS_EXTENDED: u64 = 1 << 55;
+
+const AT_SUM: usize = 8;
+const AT_SEQUENCE: usize = 16;
+const AT_EXPIRY: usize = 24;
+const AT_GENERATION: usize = 32;
+const AT_CREATED: usize = 40;
+
+const _: () = assert!(VALUE_BITS + KEY_BITS + META_BITS == 54 && AT_CREATED + 8 == HEADER);
+const _: () = assert!(AT_SEQUENCE == SEQUENCE_WORD * 8 && AT_EXPIRY == EXPIRY_WORD * 8);
+const _: () = assert!(AT_GENERATION == GENERATION_WORD * 8);
+
+/// What the first word says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lengths {
+    value: usize,
+    key: usize,
+    meta: usize,
+    sealed: bool,
+    extended: bool,
+}
+
+impl Lengths {
+    fn of_word(word: u64) -> Lengths {
+        let bits = |shift: u32, bits: u32| (word >> shift & ((1 << bits) - 1)) as usize;
+        Lengths {
+            value: bits(0, VALUE_BITS),
+            key: bits(VALUE_BITS, KEY_BITS),
+            meta: bits(VALUE_BITS + KEY_BITS, META_BITS),
+            sealed: word & SEALED != 0,
+            extended: word & HAS_EXTENDED != 0,
+        }
+    }
+
+    fn word(self) -> u64 {
+        let flag = |on: bool, bit: u64| if on { bit } else { 0 };
+        self.value as u64
+            | (self.key as u64) << VALUE_BITS
+            | (self.meta as u64) << (VALUE_BITS + KEY_BITS)
+            | flag(self.sealed, SEALED)
+            | flag(self.extended, HAS_EXTENDED)
+    }
+
+    /// Bytes in front of namespace, metadata, key and value.
+    fn head(self) -> usize {
+        HEADER + if self.sealed { MAC } else { 0 } + if self.extended { EXTENDED } else { 0 }
+    }
+}
+
+/// Bytes that a record takes without its namespace, which only the record itself tells.
+pub(crate) fn least_len(first_word: u64) -> usize {
+    let lengths = Lengths::of_word(first_word);
+    lengths.head() + lengths.meta + lengths.key + lengths.value
+}
+
+/// What makes and checks the sums of records.
+pub(crate) struct RecordSeal {
+    seed: u64,
+    mac: Option<[u8; 32]>,
+}
+
+impl RecordSeal {
+    pub(crate) fn new(seed: &[u8; 32], mac_key: Option<&[u8; 32]>) -> RecordSeal {
+        let word = seed.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let mac = mac_key.map(|key| {
+            let own = blake3::keyed_hash(key, seed);
+            *blake3::keyed_hash(own.as_bytes(), b"larder record 1").as_bytes()
+        });
+        RecordSeal { seed: word, mac }
+    }
+
+    pub(crate) fn is_mac(&self) -> bool {
+        self.mac.is_some()
+    }
+
+    #[inline]
+    fn sum(&self, record: &[u8], place: Place) -> u64 {
+        // The first word and the words from the generation on lie apart; the first is mixed into the seed.
+        let first = word(record, 0);
+        let seed = self.seed ^ place.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ first.rotate_left(32);
+        XxHash3_64::oneshot_with_seed(seed, &record[AT_GENERATION..])
+    }
+
+    fn mac(&self, key: &[u8; 32], record: &[u8], place: Place) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(key);
+        hasher.update(&place.0.to_le_bytes()).update(&record[..8]).update(&record[AT_EXPIRY..HEADER]);
+        hasher.update(&record[HEADER + MAC..]).finalize()
+    }
+
+    /// Puts the sum for a place into a record.
+    pub(crate) fn seal(&self, record: &mut [u8], place: Place) {
+        match &self.mac {
+            None => {
+                let sum = self.sum(record, place);
+                record[AT_SUM..AT_SUM + 8].copy_from_slice(&sum.to_le_bytes());
+            }
+            Some(key) => {
+                let mac = self.mac(key, record, place);
+                record[HEADER..HEADER + MAC].copy_from_slice(mac.as_bytes());
+            }
+        }
+    }
+
+    #[inline]
+    fn check(&self, record: &[u8], place: Place, sealed: bool) -> Result<(), Damage> {
+        match &self.mac {
+            _ if sealed != self.is_mac() => Err(Damage::Seal),
+            None if self.sum(record, place) == word(record, AT_SUM) => Ok(()),
+            None => Err(Damage::Head),
+            Some(key) => {
+                let found: [u8; 32] = record[HEADER..].first_chunk().copied().unwrap_or_default();
+                if self.mac(key, record, place) == blake3::Hash::from_bytes(found) { Ok(()) } else { Err(Damage::Seal) }
+            }
+        }
+    }
+}
+
+/// A record to be written.
+pub(crate) struct NewRecord<'a> {
+    pub id: Id<'a>,
+    pub facts: Facts,
+    pub generation: u64,
+    pub meta: &'a [u8],
+    pub value: &'a [u8],
+    pub raw_len: u64,
+    pub compression: u8,
+}
+
+impl NewRecord<'_> {
+    fn lengths(&self, sealed: bool) -> Lengths {
+        let facts = &self.facts;
+        let plain = self.id.version == 1
+            && self.id.namespace.is_empty()
+            && (facts.stale_for, facts.schema, facts.cost_us, self.compression) == (0, 0, 0, 0);
+        Lengths { value: self.value.len(), key: self.id.key.len(), meta: self.meta.len(), sealed, extended: !plain }
+    }
+
+    /// Bytes it takes; more than any segment holds where it can't be a record.
+    pub(crate) fn size(&self, sealed: bool) -> usize {
+        let fits =
+            self.value.len() < 1 << VALUE_BITS && self.meta.len() < 1 << META_BITS && self.facts.stale_for >> 48 == 0;
+        if !fits {
+            return usize::MAX;
+        }
+        let lengths = self.lengths(sealed);
+        (lengths.head() + self.id.namespace.len() + lengths.meta + lengths.key + lengths.value).next_multiple_of(UNIT)
+    }
+
+    /// Writes it without its sum. `out` has [`size`](NewRecord::size) bytes.
+    pub(crate) fn encode(&self, seal: &RecordSeal, out: &mut Vec<u8>) {
+        let lengths = self.lengths(seal.is_mac());
+        let facts = &self.facts;
+        out.clear();
+        out.extend_from_slice(&lengths.word().to_le_bytes());
+        out.extend_from_slice(&[0; 16]);
+        out.extend_from_slice(&expiry_word(facts.expires).to_le_bytes());
+        out.extend_from_slice(&self.generation.to_le_bytes());
+        let codecs = u64::from(facts.codec.number()) << 48 | u64::from(self.compression) << 56;
+        out.extend_from_slice(&(facts.created & ((1 << 48) - 1) | codecs).to_le_bytes());
+        if lengths.sealed {
+            out.extend_from_slice(&[0; MAC]);
+        }
+        if lengths.extended {
+            out.extend_from_slice(&self.id.version.to_le_bytes());
+            out.extend_from_slice(&facts.stale_for.to_le_bytes());
+            out.extend_from_slice(&facts.schema.to_le_bytes());
+            out.extend_from_slice(&facts.cost_us.to_le_bytes());
+            out.extend_from_slice(&self.raw_len.to_le_bytes());
+            out.extend_from_slice(&(self.id.namespace.len() as u64).to_le_bytes());
+        }
+        out.extend_from_slice(self.id.namespace.as_bytes());
+        out.extend_from_slice(self.meta);
+        out.extend_from_slice(self.id.key);
+        out.extend_from_slice(self.value);
+        out.resize(out.len().next_multiple_of(UNIT), 0);
+    }
+}
+
+/// A record that was copied out and checked.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub facts: Facts,
+    pub generation: u64,
+    pub compression: u8,
+    pub raw_len: u64,
+    version: u64,
+    namespace: (usize, usize),
+    meta: (usize, usize),
+    key: (usize, usize),
+    value: (usize, usize),
+}
+
+impl Opened {
+    /// Who the entry is; `None`: its namespace is no text.
+    pub(crate) fn id<'a>(&self, record: &'a [u8]) -> Option<Id<'a>> {
+        let namespace = std::str::from_utf8(part(record, self.namespace)).ok()?;
+        Some(Id { namespace, version: self.version, key: part(record, self.key) })
+    }
+
+    /// Whether it is this one's entry.
+    #[inline]
+    pub(crate) fn is(&self, record: &[u8], id: Id<'_>) -> bool {
+        part(record, self.key) == id.key
+            && self.version == id.version
+            && part(record, self.namespace) == id.namespace.as_bytes()
+    }
+
+    pub(crate) fn extra(&self, record: &[u8]) -> Result<Option<Extra>, Damage> {
+        if self.meta.0 == self.meta.1 {
+            return Ok(None);
+        }
+        match postcard::take_from_bytes(part(record, self.meta)) {
+            Ok((extra, [])) => Ok(Some(extra)),
+            _ => Err(Damage::Content),
+        }
+    }
+
+    pub(crate) fn meta<'a>(&self, record: &'a [u8]) -> &'a [u8] {
+        part(record, self.meta)
+    }
+
+    pub(crate) fn value<'a>(&self, record: &'a [u8]) -> &'a [u8] {
+        part(record, self.value)
+    }
+
+    /// From where to where the value lies.
+    pub(crate) fn value_range(&self) -> std::ops::Range<usize> {
+        self.value.0..self.value.1
+    }
+
+    pub(crate) fn has_meta(&self) -> bool {
+        self.meta.0 != self.meta.1
+    }
+}
+
+fn part(record: &[u8], (from, to): (usize, usize)) -> &[u8] {
+    record.get(from..to).unwrap_or_default()
+}
+
+fn word(record: &[u8], at: usize) -> u64 {
+    record.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// How many bytes to copy out for a record that begins with these words; `None`: no record does.
+/// `extended`: the last word of its extended facts, asked for where it has any.
+pub(crate) fn whole_len(first_word: u64, namespace_len: impl FnOnce(usize) -> u64) -> Option<usize> {
+    let lengths = Lengths::of_word(first_word);
+    let namespace = if lengths.extended { namespace_len(lengths.head() / 8 - 1) } else { 0 };
+    let namespace = usize::try_from(namespace).ok().filter(|len| *len <= crate::key::MAX_NAMESPACE_LEN)?;
+    let len = lengths.head() + namespace + lengths.meta + lengths.key + lengths.value;
+    (lengths.key > 0 && first_word >> 56 == 0).then(|| len.next_multiple_of(UNIT))
+}
+
+/// Checks a copy of a record, of the length that [`whole_len`] told, and takes it apart.
+#[inline]
+pub(crate) fn open(seal: &RecordSeal, record: &[u8], place: Place, token_base: u128) -> Result<Opened, Damage> {
+    if record.len() < HEADER {
+        return Err(Damage::Short);
+    }
+    let lengths = Lengths::of_word(word(record, 0));
+    let head = lengths.head();
+    let namespace_len =
+        if lengths.extended { usize::try_from(word(record, head - 8)).unwrap_or(usize::MAX) } else { 0 };
+    let content = head.saturating_add(namespace_len).saturating_add(lengths.meta + lengths.key + lengths.value);
+    if lengths.key == 0 || content > record.len() || record.len() - content >= UNIT {
+        return Err(Damage::Lengths);
+    }
+    seal.check(record, place, lengths.sealed)?;
+    let expires = parse_expiry(word(record, AT_EXPIRY)).ok_or(Damage::Expiry)?;
+    let sequence = parse_expiry(word(record, AT_SEQUENCE)).ok_or(Damage::Content)?;
+    let last = word(record, AT_CREATED);
+    let extended = if lengths.extended { head - EXTENDED } else { 0 };
+    let long = |at: usize, default: u64| if lengths.extended { word(record, extended + at) } else { default };
+    let split = long(16, 0);
+    let namespace = (head, head + namespace_len);
+    let meta = (namespace.1, namespace.1 + lengths.meta);
+    let key = (meta.1, meta.1 + lengths.key);
+    let value = (key.1, key.1 + lengths.value);
+    Ok(Opened {
+        facts: Facts {
+            created: last & ((1 << 48) - 1),
+            expires,
+            stale_for: long(8, 0),
+            codec: Codec::from_number((last >> 48) as u8),
+            schema: split as u32,
+            cost_us: (split >> 32) as u32,
+            nonce: token_base | u128::from(sequence),
+        },
+        generation: word(record, AT_GENERATION),
+        compression: (last >> 56) as u8,
+        raw_len: long(24, lengths.value as u64),
+        version: long(0, 1),
+        namespace,
+        meta,
+        key,
+        value,
+    })
+}
+
+/// The sequence word of a record.
+pub(crate) fn sequence_word(sequence: u64) -> u64 {
+    expiry_word(sequence & ((1 << 48) - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample<'a>(id: Id<'a>, facts: Facts, value: &'a [u8], meta: &'a [u8]) -> NewRecord<'a> {
+        NewRecord { id, facts, generation: 77, meta, value, raw_len: value.len() as u64, compression: 0 }
+    }
+
+    fn write(seal: &RecordSeal, new: &NewRecord<'_>, place: Place) -> Vec<u8> {
+        let mut out = Vec::new();
+        new.encode(seal, &mut out);
+        assert_eq!(out.len(), new.size(seal.is_mac()));
+        out[AT_SEQUENCE..AT_SEQUENCE + 8].copy_from_slice(&sequence_word(9).to_le_bytes());
+        seal.seal(&mut out, place);
+        out
+    }
+
+    fn seals() -> [RecordSeal; 2] {
+        [RecordSeal::new(&[3; 32], None), RecordSeal::new(&[3; 32], Some(&[4; 32]))]
+    }
+
+    #[test]
+    fn a_record_survives_the_round_trip() {
+        let place = Place::record(40, 5);
+        for seal in seals() {
+            for (namespace, version, schema) in [("", 1, 0), ("ns", 1, 0), ("", 2, 0), ("", 1, 6)] {
+                let id = Id::new(namespace, version, b"key").unwrap();
+                let facts = Facts { created: 5, expires: 1000, schema, ..Facts::default() };
+                let bytes = write(&seal, &sample(id, facts, b"value", b""), place);
+                let namespace_word = |at: usize| word(&bytes, at * 8);
+                assert_eq!(whole_len(word(&bytes, 0), namespace_word), Some(bytes.len()));
+                let opened = open(&seal, &bytes, place, 1 << 64).unwrap();
+                assert!(opened.is(&bytes, id) && opened.id(&bytes) == Some(id));
+                assert_eq!((opened.value(&bytes), opened.generation), (b"value".as_slice(), 77));
+                assert_eq!(opened.facts, Facts { nonce: 1 << 64 | 9, ..facts });
+            }
+        }
+    }
+
+    #[test]
+    fn no_changed_byte_and_no_other_place_passes() {
+        let place = Place::record(40, 5);
+        let id = Id::new("ns", 3, b"key").unwrap();
+        for seal in seals() {
+            let bytes = write(&seal, &sample(id, Facts { expires: 9, ..Facts::default() }, b"value", b""), place);
+            for other in [Place::record(41, 5), Place::record(40, 6)] {
+                assert!(open(&seal, &bytes, other, 0).is_err());
+            }
+            for at in 0..bytes.len() {
+                for bit in 0..8 {
+                    let mut bad = bytes.clone();
+                    bad[at] ^= 1 << bit;
+                    let outcome = open(&seal, &bad, place, 0);
+                    // With a key the sum's own field means nothing.
+                    let ignored = seal.is_mac() && (AT_SUM..AT_SUM + 8).contains(&at);
+                    assert_eq!(outcome.is_ok(), ignored, "byte {at}, bit {bit}");
+                }
+            }
+        }
+    }
+}
