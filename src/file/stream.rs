@@ -124,7 +124,10 @@ impl Writing for FileWriter {
         let name = Name::of(&store.seed, id);
         let new = NewEntry::new(id, Facts { created: now, expires, ..facts }, &extra, &[])?;
         if new.facts.expires <= now {
-            return store.store_nothing(&new, condition);
+            return match &store.accel {
+                Some(accel) => store.accel_store_nothing(accel, &new, condition),
+                None => store.store_nothing(&new, condition),
+            };
         }
         let header = new.header(generation, new.facts.nonce, len);
         let head = format::encode_head(&store.seal, &header, new.meta(), id, &hasher.finish());

@@ -80,7 +80,7 @@ impl FileBackend {
     ) -> Result<Result<Rest, Count>> {
         let Some((_, slot)) = found else { return Ok(Err(Count::MissAbsent)) };
         let rest = if slot.place.is_record() {
-            match self.read_record(accel, slot.place) {
+            match self.read_record(accel, slot.place, hash) {
                 Ok(record) if record.opened.is(&record.bytes, id) => Rest::Record(record),
                 Ok(_) => return Ok(Err(Count::MissForeign)),
                 Err(_) => return Ok(Err(Count::MissCorrupt)),

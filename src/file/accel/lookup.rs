@@ -103,10 +103,10 @@ enum Trouble {
 impl FileBackend {
     /// Copies a record out and checks it.
     #[inline]
-    pub(super) fn read_record(&self, accel: &Accel, place: Place) -> Result<Record, Damage> {
+    pub(super) fn read_record(&self, accel: &Accel, place: Place, hash: Hash) -> Result<Record, Damage> {
         let len = accel.segments.len(place).ok_or(Damage::Lengths)?;
         let bytes = copy_shared(&accel.segments.arena, place.unit() as usize * 2, len);
-        let opened = record::open(&accel.seal, &bytes, place, accel.life)?;
+        let opened = record::open(&accel.seal, &bytes, place, accel.salt(hash))?;
         let extra = if opened.has_meta() { opened.extra(&bytes)? } else { None };
         if !compress::is_known(opened.compression) {
             return Err(Damage::Version);
@@ -139,7 +139,7 @@ impl FileBackend {
     /// What rests at a place; `Ok(None)`: the place is no longer what it was, or not this entry's.
     fn rest_at(&self, accel: &Accel, place: Place, hash: Hash, id: Id<'_>, whole: usize) -> Result<Option<Rest>, Miss> {
         if place.is_record() {
-            return match self.read_record(accel, place) {
+            return match self.read_record(accel, place, hash) {
                 Ok(record) if record.opened.is(&record.bytes, id) => Ok(Some(Rest::Record(record))),
                 Ok(_) | Err(_) => Ok(None),
             };
@@ -402,7 +402,7 @@ impl FileBackend {
         };
         let Some(len) = accel.segments.len(slot.place) else { return Ok(false) };
         copy_into(&accel.segments.arena, slot.place.unit() as usize * 2, len, out);
-        let Ok(opened) = record::open(&accel.seal, out, slot.place, accel.life) else { return Ok(false) };
+        let Ok(opened) = record::open(&accel.seal, out, slot.place, accel.salt(hash)) else { return Ok(false) };
         // What isn't plain goes the common way.
         if !opened.is(out, id) || opened.has_meta() || opened.compression != 0 {
             return Ok(false);

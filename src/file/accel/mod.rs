@@ -167,6 +167,11 @@ impl Accel {
         &self.files
     }
 
+    /// What sets the tokens of a name's entries apart from all others'.
+    fn salt(&self, hash: Hash) -> u128 {
+        self.life ^ hash.number()
+    }
+
     fn epoch(&self) -> u64 {
         self.index.words.load(table::EPOCH_WORD)
     }

@@ -95,7 +95,7 @@ impl FileBackend {
         let mut from = 0;
         while let Some((place, next)) = accel.segments.next_live(segment, from) {
             from = next;
-            let Ok(record) = self.read_record(accel, place) else {
+            let Ok(record) = self.read_record(accel, place, Hash::NONE) else {
                 accel.segments.set_live(place, false);
                 continue;
             };
@@ -112,7 +112,7 @@ impl FileBackend {
         };
         let hash = Hash::of(Name::of(&self.seed, id));
         let facts = &record.opened.facts;
-        let sequence = facts.nonce as u64;
+        let sequence = record.opened.sequence;
         let tags = record.extra.as_ref().map_or(&[][..], |extra| &extra.tags);
         let floor = self.control.floor().doing("can't read the control file")?;
         let mut flags = if id.namespace.is_empty() && tags.is_empty() { 0 } else { table::SCOPED };
@@ -161,7 +161,7 @@ impl FileBackend {
             // The scan comes to files after all records: this one was put there meanwhile.
             return false;
         }
-        self.read_record(accel, slot.place).map_or(true, |other| (other.opened.facts.nonce as u64) < sequence)
+        self.read_record(accel, slot.place, Hash::NONE).map_or(true, |other| other.opened.sequence < sequence)
     }
 
     fn scan_shard(&self, accel: &Accel, ground: &Ground<'_>, shard: u8) -> Result<()> {
@@ -224,7 +224,7 @@ impl FileBackend {
 
     /// Whether what a slot has is newer than a file that was found beside it.
     fn beats(&self, accel: &Accel, slot: &Slot, found: &Found) -> bool {
-        let record = if slot.place.is_record() { self.read_record(accel, slot.place).ok() } else { None };
+        let record = if slot.place.is_record() { self.read_record(accel, slot.place, Hash::NONE).ok() } else { None };
         record.is_some_and(|record| record.opened.facts.created >= found.header.facts.created)
     }
 }

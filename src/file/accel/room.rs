@@ -233,7 +233,7 @@ impl FileBackend {
         place: Place,
         evict_cold: bool,
     ) -> Result<bool> {
-        let Ok(record) = self.read_record(accel, place) else {
+        let Ok(record) = self.read_record(accel, place, Hash::NONE) else {
             // Damaged, or killed meanwhile; whoever looks it up finds that out.
             accel.segments.set_live(place, false);
             return Ok(true);

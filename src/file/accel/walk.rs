@@ -97,12 +97,12 @@ impl FileBackend {
     /// What rests at a place under a name, whoever it is; `Ok(None)`: it has moved, or isn't what it was.
     pub(in crate::file) fn rest_of(&self, accel: &Accel, hash: Hash, place: Place) -> Result<Option<Rest>, Miss> {
         let rest = if place.is_record() {
-            match self.read_record(accel, place) {
+            match self.read_record(accel, place, hash) {
                 Ok(record) => Rest::Record(record),
                 // Looked up once more: it may just have moved.
                 Err(_) => match accel.index.look(hash) {
                     Some((_, slot)) if slot.place != place && slot.place.is_record() => {
-                        match self.read_record(accel, slot.place) {
+                        match self.read_record(accel, slot.place, hash) {
                             Ok(record) => Rest::Record(record),
                             Err(_) => return Ok(None),
                         }

@@ -160,6 +160,14 @@ pub(crate) struct Hash {
 }
 
 impl Hash {
+    /// Nobody's, where the name doesn't matter.
+    pub(crate) const NONE: Hash = Hash { tag: 0, id: 0, rest: 0 };
+
+    /// All of its bits in a number.
+    pub(crate) fn number(self) -> u128 {
+        u128::from(self.tag) << 104 | u128::from(self.rest) << 64 | u128::from(self.id)
+    }
+
     pub(crate) fn of(name: Name) -> Hash {
         let mut low = [0; 16];
         low[..NAME_LEN].copy_from_slice(&name.0);
@@ -168,9 +176,8 @@ impl Hash {
     }
 
     pub(crate) fn name(self) -> Name {
-        let all = u128::from(self.tag) << 104 | u128::from(self.rest) << 64 | u128::from(self.id);
         let mut name = [0; NAME_LEN];
-        name.copy_from_slice(&all.to_le_bytes()[..NAME_LEN]);
+        name.copy_from_slice(&self.number().to_le_bytes()[..NAME_LEN]);
         Name(name)
     }
 

@@ -221,6 +221,7 @@ impl NewRecord<'_> {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub facts: Facts,
+    pub sequence: u64,
     pub generation: u64,
     pub compression: u8,
     pub raw_len: u64,
@@ -292,9 +293,10 @@ pub(crate) fn whole_len(first_word: u64, namespace_len: impl FnOnce(usize) -> u6
     (lengths.key > 0 && first_word >> 56 == 0).then(|| len.next_multiple_of(UNIT))
 }
 
-/// Checks a copy of a record, of the length that [`whole_len`] told, and takes it apart.
+/// Checks a copy of a record, of the length that [`whole_len`] told, and takes it apart. `salt` makes a token of the
+/// record's sequence that no other entry has.
 #[inline]
-pub(crate) fn open(seal: &RecordSeal, record: &[u8], place: Place, token_base: u128) -> Result<Opened, Damage> {
+pub(crate) fn open(seal: &RecordSeal, record: &[u8], place: Place, salt: u128) -> Result<Opened, Damage> {
     if record.len() < HEADER {
         return Err(Damage::Short);
     }
@@ -325,8 +327,9 @@ pub(crate) fn open(seal: &RecordSeal, record: &[u8], place: Place, token_base: u
             codec: Codec::from_number((last >> 48) as u8),
             schema: split as u32,
             cost_us: (split >> 32) as u32,
-            nonce: token_base | u128::from(sequence),
+            nonce: salt ^ u128::from(sequence),
         },
+        sequence,
         generation: word(record, AT_GENERATION),
         compression: (last >> 56) as u8,
         raw_len: long(24, lengths.value as u64),
