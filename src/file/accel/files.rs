@@ -112,11 +112,8 @@ impl Accel {
         })
     }
 
-    /// Gives blocks to what the index needs next.
+    /// Gives blocks to more buckets, and so to more overflow nodes.
     pub(super) fn extend_index(&self) -> io::Result<()> {
-        if self.index.is_ready() {
-            return Ok(());
-        }
         let words = &self.index.words;
         let ready = words.load(READY);
         let step = (ready / 8).clamp(56, 4096) / 8 * 8;

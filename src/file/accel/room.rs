@@ -280,7 +280,9 @@ impl FileBackend {
 
     /// Splits the bucket whose turn it is.
     pub(super) fn grow(&self, accel: &Accel, ground: &Ground<'_>) -> Result<()> {
-        accel.extend_index().doing("can't extend the index")?;
+        if !accel.index.is_ready() {
+            accel.extend_index().doing("can't extend the index")?;
+        }
         let parent = accel.index.next_to_split();
         let Ok(locked) = accel.index.lock_bucket(parent, ground, self.lock_wait) else { return Ok(()) };
         // The child's group must know of what expires in it before it has it.
@@ -289,7 +291,11 @@ impl FileBackend {
         if let Some(due) = due {
             accel.index.note_due(child, due);
         }
-        locked.split();
+        if !locked.split() && accel.index.next_to_split() == parent {
+            // The new bucket needs an overflow node, and there's none.
+            drop(locked);
+            accel.extend_index().doing("can't extend the index")?;
+        }
         Ok(())
     }
 
