@@ -69,7 +69,8 @@ const README: &str = "This directory is a cache made by Larder.\n\n\
 pub(crate) fn open(config: Config) -> Result<FileBackend> {
     span!("open");
     // Without a trailing slash, which would lead through a link.
-    let config = Config { dir: config.dir.components().collect(), ..config };
+    let clock = config.clock.or(fs::coarse_ms);
+    let config = Config { dir: config.dir.components().collect(), clock, ..config };
     let at = |e: Error| if e.path().is_some() { e } else { e.at(&config.dir) };
     let create = config.create && !config.read_only;
     let root = Arc::new(open_root(&config.dir, create)?);

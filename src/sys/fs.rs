@@ -18,7 +18,7 @@ use rustix::io::{Errno, retry_on_intr};
 use super::call::{Op, call, sized_call};
 
 /// What `stat` says of a file, in the units that Larder uses.
-#[derive(Clone, Copy, Debug)]
+#[derive(Default, Clone, Copy, Debug)]
 pub(crate) struct Stat {
     pub ino: u64,
     pub size: u64,
@@ -420,6 +420,13 @@ pub(crate) fn boot_id() -> io::Result<Vec<u8>> {
 /// The user that this process acts as.
 pub(crate) fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// Wall-clock milliseconds since 1970, as of the kernel's last tick (1 to 10 ms ago): a quarter of what the exact time
+/// costs, in calls that take less than a microsecond.
+pub(crate) fn coarse_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    u64::try_from(now.tv_sec).map_or(0, |s| s.saturating_mul(1000)) + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
 /// This process's number. Tells nothing about who is alive; spreads processes over stripes.

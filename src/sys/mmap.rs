@@ -118,6 +118,8 @@ pub(crate) trait Memory: Send + Sync {
     fn copy_out(&self, at: usize, out: &mut [MaybeUninit<u8>]);
     /// Copies whole words in, from little-endian bytes.
     fn copy_in(&self, at: usize, bytes: &[u8]);
+    /// Has a cache line fetched that is needed soon.
+    fn prefetch(&self, at: usize);
     /// False once a part of the memory was found missing, and what was loaded since may be zeros.
     fn is_sound(&self) -> bool;
 }
@@ -187,6 +189,23 @@ impl Memory for SharedWords {
         assert!(rest.is_empty(), "copied in by whole words");
         for (word, chunk) in self.run(at, chunks.len()).iter().zip(chunks) {
             word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn prefetch(&self, at: usize) {
+        if at < self.map.len() / 8 {
+            let line = self.map.as_ptr().wrapping_add(at * 8);
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a hint, which faults nowhere.
+            unsafe {
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
+            }
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: a hint, which faults nowhere and touches no register but the one it's given.
+            unsafe {
+                std::arch::asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(nostack, preserves_flags, readonly));
+            }
         }
     }
 

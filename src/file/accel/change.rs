@@ -140,6 +140,8 @@ impl FileBackend {
             self.wait_for_rebuild(accel)?;
         }
         let hash = Hash::of(Name::of(&self.seed, new.id));
+        // It arrives while the record is written.
+        accel.index.prefetch(hash, 8);
         let stored = match self.try_accel_store(accel, hash, new, condition) {
             Err(e) if e.kind() == ErrorKind::Full && self.accel_free_disk(accel, new.size(), hash)? => {
                 self.try_accel_store(accel, hash, new, condition)
@@ -221,11 +223,11 @@ impl FileBackend {
         let ground = self.ground(accel)?;
         let (keys, target) = self.lock_target(accel, &ground, hash, matches!(fresh, Fresh::File(..)))?;
         let epoch = accel.epoch();
-        if self.control.floor().doing("can't read the control file")? > generation {
-            return Ok(Put::Again);
-        }
         if !may(over(target))? {
             return Ok(Put::Refused);
+        }
+        if self.control.floor().doing("can't read the control file")? > generation {
+            return Ok(Put::Again);
         }
         self.void_lease(hash.name())?;
         let mut flags = 0;
@@ -243,8 +245,18 @@ impl FileBackend {
         drop(left);
         if let Ok(Put::Stored(..)) = put {
             accel.index.note_due(bucket, expires);
+            self.sync_removal(accel, over(target))?;
         }
         put
+    }
+
+    /// Makes the end of a record survive a power cut, where that was asked for.
+    fn sync_removal(&self, accel: &Accel, old: Option<(At, Slot)>) -> Result<()> {
+        if old.is_some_and(|(_, slot)| slot.place.is_record()) && self.rules(accel)?.durable {
+            let text = "the change is made, but may not survive a power cut: can't sync the segments";
+            accel.sync().map_err(|e| Error::new(ErrorKind::Io, text).because(e))?;
+        }
+        Ok(())
     }
 
     /// The locks of a name, and the slot that it has or may have. Where its bucket and all overflow are full, the table
@@ -399,6 +411,7 @@ impl FileBackend {
         }
         drop(keys);
         FileBackend::sync_names(names.as_ref())?;
+        self.sync_removal(accel, found)?;
         self.sound(accel)?;
         Ok(Some(live))
     }
@@ -428,6 +441,7 @@ impl FileBackend {
         }
         drop(keys);
         FileBackend::sync_names(names.as_ref())?;
+        self.sync_removal(accel, found)?;
         self.sound(accel)?;
         Ok(value)
     }

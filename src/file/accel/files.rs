@@ -194,7 +194,7 @@ pub(in crate::file) fn make(root: BorrowedFd<'_>, how: &Making) -> io::Result<()
         check_segments(live.as_fd(), arena.as_fd())
     });
     match usable {
-        Ok(()) => {}
+        Ok(()) => close_segments(root)?,
         Err(e) if is_lost(&e) => {
             (how.write)(ARENA)?;
             let live = (how.write)(LIVE)?;
@@ -219,6 +219,24 @@ pub(in crate::file) fn make(root: BorrowedFd<'_>, how: &Making) -> io::Result<()
     put(READY, FIRST_BUCKETS as u64)?;
     // The magic comes last: a file without it was never finished.
     put(MAGIC_WORD, table::MAGIC)
+}
+
+/// Closes all segments to further appending: after a power cut their cursors may be behind what was appended.
+fn close_segments(root: BorrowedFd<'_>) -> io::Result<()> {
+    let (live, _) = open(root, LIVE, true, 4096)?;
+    let mut bytes = Vec::new();
+    fs::read_at(live.as_fd(), &mut bytes, 8, (segments::COUNT * 8) as u64)?;
+    let count = bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+    for segment in 0..count {
+        let at = (segments::HEADERS as u64 + segment * segments::HEADER as u64) * 8;
+        let mut state = Vec::new();
+        fs::read_at(live.as_fd(), &mut state, 8, at)?;
+        let state = state.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+        if let Some(closed) = segments::closed(state) {
+            fs::write_all_at(live.as_fd(), &[&closed.to_le_bytes()], at)?;
+        }
+    }
+    Ok(())
 }
 
 fn check_segments(live: BorrowedFd<'_>, arena: BorrowedFd<'_>) -> io::Result<()> {

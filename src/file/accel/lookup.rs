@@ -20,6 +20,7 @@ use crate::file::{FileBackend, charged};
 use crate::key::Id;
 use crate::settings::Policy;
 use crate::stats::Count;
+use crate::sys::fs::Stat;
 use crate::sys::mmap::{copy_into, copy_shared};
 
 /// How often a reader looks again for an entry that moves under its eyes before it takes it for lost.
@@ -141,6 +142,8 @@ impl FileBackend {
         if place.is_record() {
             return match self.read_record(accel, place, hash) {
                 Ok(record) if record.opened.is(&record.bytes, id) => Ok(Some(Rest::Record(record))),
+                // Compressed by a method that this build lacks.
+                Err(Damage::Version) => Err(Miss::Damaged(Damage::Version, Stat::default())),
                 Ok(_) | Err(_) => Ok(None),
             };
         }

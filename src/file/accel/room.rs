@@ -38,6 +38,8 @@ const SLICE: Duration = Duration::from_millis(1);
 const FULL_SLICE: Duration = Duration::from_millis(100);
 /// Expired entries that one call reclaims.
 const EXPIRED_SHARE: usize = 16;
+/// Segments that any arena may have: one for each of a few writers, and some to reclaim into.
+const LEAST_SEGMENTS: usize = 3;
 /// Bytes of index and bitmaps that aren't counted against `max_bytes`: what the smallest cache has.
 const FREE_OVERHEAD: u64 = 1 << 20;
 
@@ -593,13 +595,17 @@ impl Accel {
         (self.index.bytes() + bitmaps).saturating_sub(FREE_OVERHEAD)
     }
 
-    /// How many segments the arena may have.
+    /// How many segments the arena may have: what the limit leaves it, and no more than twice what is live. Pages that
+    /// are used again cost less than new ones, and with half of the arena dead a victim has few records to copy.
     fn allowed_segments(&self, rules: &Rules) -> usize {
-        if rules.max_bytes == 0 {
-            return MAX_SEGMENTS;
+        let totals = self.totals();
+        let mut bytes = totals.record_bytes.saturating_mul(2);
+        if rules.max_bytes > 0 {
+            let room = rules.max_bytes.saturating_sub(totals.file_bytes).saturating_sub(self.overhead());
+            bytes = bytes.min(room);
         }
-        let bytes = rules.max_bytes.saturating_sub(self.totals().file_bytes).saturating_sub(self.overhead());
-        usize::try_from(bytes / self.segments.segment_bytes()).unwrap_or(MAX_SEGMENTS).clamp(4, MAX_SEGMENTS)
+        let segments = usize::try_from(bytes / self.segments.segment_bytes()).unwrap_or(MAX_SEGMENTS);
+        segments.saturating_add(LEAST_SEGMENTS).min(MAX_SEGMENTS)
     }
 
     /// Makes sure of a segment's blocks, which may have been given back while it was free.

@@ -35,6 +35,8 @@ const SPIN: Duration = Duration::from_micros(20);
 const MAX_CHAIN: usize = 16;
 /// When its owner is asked for a sign of life, and how often again.
 const ASK: Duration = Duration::from_millis(1);
+/// The pauses of who waits for long.
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// What the protocol needs of the rest of the engine.
 pub(crate) trait Estate {
@@ -125,6 +127,15 @@ impl<M: Memory> Index<M> {
                 return None;
             }
             buckets = now;
+        }
+    }
+
+    /// Has a name's bucket fetched: its head, or all of it.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: Hash, lines: usize) {
+        let base = table::node_at(table::bucket_node(table::bucket_of(hash.id, self.buckets())));
+        for line in 0..lines {
+            self.words.prefetch(base + line * 8);
         }
     }
 
@@ -278,6 +289,10 @@ impl<M: Memory> Index<M> {
                 std::hint::spin_loop();
                 continue;
             }
+            if waited < ASK {
+                std::thread::yield_now();
+                continue;
+            }
             if waited >= asked + ASK {
                 asked = waited;
                 // A session number is never used twice, so the word can't have come to mean another owner meanwhile.
@@ -285,7 +300,7 @@ impl<M: Memory> Index<M> {
                     return Ok(());
                 }
             }
-            std::thread::yield_now();
+            std::thread::sleep(PAUSE);
         }
     }
 

@@ -99,6 +99,14 @@ impl State {
     }
 }
 
+/// The state word of a segment whose session is gone for sure; `None`: it stays as it is.
+pub(crate) fn closed(state: u64) -> Option<u64> {
+    match State::of_word(state) {
+        State::Open(_) | State::Claimed(_) => Some(State::Sealed.word()),
+        State::Free | State::Sealed => None,
+    }
+}
+
 /// A segment that this process appends to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Current {
