@@ -25,8 +25,8 @@ use crate::sys::fs;
 
 /// How often a change starts again because clears came in between.
 const CLEAR_RETRIES: usize = 64;
-/// How many buckets a change may split before it finds a slot.
-const GROWTHS: usize = 256;
+/// How often the index may be extended before a change finds a slot.
+const GROWTHS: usize = 8;
 
 /// What a name is to lead to.
 enum Fresh {
@@ -259,8 +259,8 @@ impl FileBackend {
         Ok(())
     }
 
-    /// The locks of a name, and the slot that it has or may have. Where its bucket and all overflow are full, the table
-    /// grows first.
+    /// The locks of a name, and the slot that it has or may have. Where its bucket is full and there's no overflow node,
+    /// there are more of them first.
     fn lock_target<'a>(
         &'a self,
         accel: &Accel,
@@ -278,7 +278,7 @@ impl FileBackend {
                 return Ok((keys, target));
             }
             drop(keys);
-            self.grow(accel, ground)?;
+            accel.extend_index().doing("can't extend the index")?;
         }
         Err(Error::new(ErrorKind::Full, "the index is full").at(&self.dir))
     }

@@ -121,7 +121,7 @@ impl FileBackend {
         }
         let fill = Fill { place, expires: facts.gone_at(), size: record.bytes.len() as u64, flags };
         let mut bucket = None;
-        for _ in 0..256 {
+        for _ in 0..8 {
             let locked = match accel.index.lock(hash.id, ground, self.lock_wait) {
                 Ok(locked) => locked,
                 // Whoever holds it for so long decides by its intent what becomes of it.
@@ -144,7 +144,7 @@ impl FileBackend {
                 break;
             }
             drop(locked);
-            self.grow(accel, ground)?;
+            accel.extend_index().doing("can't extend the index")?;
         }
         if let Some(bucket) = bucket {
             accel.index.note_due(bucket, fill.expires);
@@ -175,7 +175,7 @@ impl FileBackend {
 
     fn adopt_file(&self, accel: &Accel, ground: &Ground<'_>, name: Name) -> Result<()> {
         let hash = Hash::of(name);
-        for _ in 0..256 {
+        for _ in 0..8 {
             let shard = self.lock(name.shard())?;
             let Ok(locked) = accel.index.lock(hash.id, ground, self.lock_wait) else { return Ok(()) };
             let slot = locked.find(hash);
@@ -217,7 +217,7 @@ impl FileBackend {
                 return Ok(());
             }
             drop((locked, shard));
-            self.grow(accel, ground)?;
+            accel.extend_index().doing("can't extend the index")?;
         }
         Ok(())
     }

@@ -15,16 +15,20 @@
 //!
 //! **A split** of bucket *p* makes bucket *n*, the next one:
 //! 1. the intent says so; 2. *n* is filled, where nobody looks yet; 3. the number of buckets becomes *n* + 1, which only
-//! the holder of *p*'s lock may do; 4. what moved is removed from *p*; 5. the intent is cleared. A repair goes by the
-//! number of buckets: what doesn't belong into *p* by it is removed. A reader that finds nothing looks at the number
-//! again: it may have looked in *p* for what had moved.
+//! the holder of *p*'s lock may do; 4. what moved is removed from *p*, and what is left is gathered in its first node, if it
+//! fits there, before the others are given back; 5. the intent is cleared. A repair goes by the number of buckets: what
+//! doesn't belong into *p* by it is removed, and gathering is done again.
+//!
+//! Where something is copied and then removed at its old place, a counter of moves changes in between. A reader that
+//! finds nothing looks at the counter and at the number of buckets again: where they have changed it may have looked in
+//! the old place too late and in the new one too early, and looks again.
 
 use std::time::{Duration, Instant};
 
 use super::Index;
 use super::table::{
-    self, AGE, BUCKETS, ENTRIES, FILE_BYTES, GHOSTS, Hash, ID, LOCK, META, NEW, OLD, OVERFLOW, PLACE, Place, READY,
-    RECORD_BYTES, RING, SEQUENCE, SLOT, SLOTS, SMALL, TAGS, TARGET, TIME, USE, WAYS,
+    self, AGE, BUCKETS, ENTRIES, FILE_BYTES, GHOSTS, Hash, ID, LOCK, META, MOVES, NEW, OLD, OVERFLOW, PLACE, Place,
+    READY, RECORD_BYTES, RING, SEQUENCE, SLOT, SLOTS, SMALL, SPARE, TAGS, TARGET, TIME, USE, WAYS,
 };
 use crate::file::tree::layout::Name;
 use crate::sys::mmap::Memory;
@@ -112,21 +116,18 @@ impl<M: Memory> Index<M> {
     /// Looks a name up without a lock. `None`: it isn't there.
     #[inline]
     pub(crate) fn look(&self, hash: Hash) -> Option<(At, Slot)> {
-        let mut buckets = self.buckets();
         loop {
-            let bucket = table::bucket_of(hash.id, buckets);
-            if let Some(at) = self.find(bucket, hash) {
+            let (moves, buckets) = (self.words.load(MOVES), self.buckets());
+            if let Some(at) = self.find(table::bucket_of(hash.id, buckets), hash) {
                 let slot = self.slot(at);
                 // What is reused under our eyes is another's: the slot must still be ours after all was read.
                 if !slot.place.is_none() && self.is(at, hash) {
                     return Some((at, slot));
                 }
             }
-            let now = self.buckets();
-            if now == buckets || table::bucket_of(hash.id, now) == bucket {
+            if self.words.load(MOVES) == moves && self.buckets() == buckets {
                 return None;
             }
-            buckets = now;
         }
     }
 
@@ -349,6 +350,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         let target = words.load(base + TARGET);
         if table::parse_split(target).is_some() {
             self.remove_moved();
+            self.gather();
         } else if let Some(at) = self.target_slot(target) {
             let place = self.index.place(at);
             let places = [Place(words.load(base + OLD)), Place(words.load(base + NEW))];
@@ -419,22 +421,89 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         if count >= MAX_CHAIN {
             return None;
         }
+        let node = self.take_node()?;
+        // An owner that died between these lines leaves a node that nobody uses.
+        words.copy_in(table::node_at(node), &[0; table::NODE * 8]);
+        let meta = table::node_at(last) + META;
+        words.store(meta, table::with_link(words.load(meta), node));
+        Some(node)
+    }
+
+    /// An overflow node that nobody uses.
+    fn take_node(&self) -> Option<usize> {
+        let words = &self.index.words;
+        let mut top = words.load(SPARE);
+        while let Some(node) = table::link(top, words.load(READY)) {
+            let below = words.load(table::node_at(node) + META);
+            match words.replace(SPARE, top, table::next_stack(top, below)) {
+                Ok(()) => return Some(node),
+                Err(other) => top = other,
+            }
+        }
         let mut next = words.load(OVERFLOW);
         loop {
             if next >= words.load(READY) / table::STRIDE as u64 {
                 return None;
             }
             match words.replace(OVERFLOW, next, next + 1) {
-                Ok(()) => break,
+                Ok(()) => return Some(table::overflow_node(usize::try_from(next).unwrap_or(0))),
                 Err(other) => next = other,
             }
         }
-        let node = table::overflow_node(usize::try_from(next).unwrap_or(0));
-        // An owner that died between these lines leaves a node that nobody uses.
-        words.copy_in(table::node_at(node), &[0; table::NODE * 8]);
-        let meta = table::node_at(last) + META;
-        words.store(meta, table::with_link(words.load(meta), node));
-        Some(node)
+    }
+
+    fn give_node(&self, node: usize) {
+        let words = &self.index.words;
+        let mut top = words.load(SPARE);
+        loop {
+            words.store(table::node_at(node) + META, table::without_all_but_link(top));
+            match words.replace(SPARE, top, table::next_stack(top, table::with_link(0, node))) {
+                Ok(()) => return,
+                Err(other) => top = other,
+            }
+        }
+    }
+
+    /// Gathers the entries of the chain in its first node, if they fit, and gives the others back.
+    fn gather(&self) {
+        let (index, words) = (self.index, &self.index.words);
+        let first = table::bucket_node(self.bucket);
+        let rest: Vec<usize> = index.chain(self.bucket).skip(1).collect();
+        if rest.is_empty() {
+            return;
+        }
+        let (here, beyond): (Vec<_>, Vec<_>) = index.slots(self.bucket).partition(|(at, _)| at.node == first);
+        // What is in both was copied by somebody who died before he came to the end.
+        let known: Vec<Hash> = here.iter().map(|(at, _)| index.hash_at(*at)).collect();
+        let missing: Vec<_> = beyond.iter().filter(|(at, _)| !known.contains(&index.hash_at(*at))).collect();
+        if here.len() + missing.len() > WAYS {
+            return;
+        }
+        let mut free = (0..WAYS).map(|way| At { node: first, way }).filter(|at| index.place(*at).is_none());
+        for (from, small) in missing {
+            let Some(to) = free.next() else { return };
+            self.copy_slot(*from, to, *small);
+        }
+        words.add(MOVES, 1);
+        for (at, _) in &beyond {
+            words.store(at.word() + PLACE, 0);
+        }
+        let meta = table::node_at(first) + META;
+        words.store(meta, table::without_link(words.load(meta)));
+        for node in rest {
+            self.give_node(node);
+        }
+    }
+
+    /// Makes a copy of a slot. The entry is the same: counts don't change.
+    fn copy_slot(&self, from: At, to: At, small: bool) {
+        let (index, words) = (self.index, &self.index.words);
+        self.claim(to, index.hash_at(from));
+        words.store(to.word() + USE, words.load(from.word() + USE));
+        words.store(to.word() + TIME, words.load(from.word() + TIME));
+        let meta = table::node_at(to.node) + META;
+        words.store(meta, table::with_small(words.load(meta), to.way, small));
+        words.store(to.word() + PLACE, words.load(from.word() + PLACE));
     }
 
     fn set_tag(&self, at: At, tag: u16) {
@@ -654,17 +723,20 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
                 whole = false;
                 break;
             };
-            there.claim(to, hash);
-            words.store(to.word() + USE, coarser(words.load(at.word() + USE)));
-            words.store(to.word() + TIME, words.load(at.word() + TIME));
-            words.store(to.word() + PLACE, words.load(at.word() + PLACE));
-            let meta = table::node_at(to.node) + META;
-            words.store(meta, table::with_small(words.load(meta), to.way, small));
+            there.copy_slot(at, to, small);
+            words.store(to.word() + USE, coarser(words.load(to.word() + USE)));
+        }
+        if !whole {
+            // What it took beyond its first node is given back.
+            for node in index.chain(child).skip(1).collect::<Vec<_>>() {
+                there.give_node(node);
+            }
         }
         std::mem::forget(there);
         if whole {
             words.store(BUCKETS, child as u64 + 1);
             self.remove_moved();
+            self.gather();
             for (at, _) in index.slots(self.bucket) {
                 let uses = words.load(at.word() + USE);
                 words.store(at.word() + USE, coarser(uses));

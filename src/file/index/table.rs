@@ -1,7 +1,7 @@
 //! The words of the index, and how they are packed. Pure: numbers in, numbers out. docs/FORMAT.md is the norm.
 //!
-//! The index is a hash table of *nodes* of 64 words (512 bytes). Of five nodes, four are buckets, and the fifth is an
-//! overflow node, which continues the chain of whichever bucket first needs it, for ever.
+//! The index is a hash table of *nodes* of 64 words (512 bytes). Of nine nodes, eight are buckets, and the ninth is an
+//! overflow node, which continues the chain of whichever bucket needs it.
 //!
 //! ```text
 //! word 0      lock (the owner's session)           8        intent: old place
@@ -36,10 +36,14 @@ pub(crate) const SCANNED: usize = 5;
 pub(crate) const EPOCH_WORD: usize = 6;
 /// How many buckets there are. On a line that's hardly ever written.
 pub(crate) const BUCKETS: usize = 8;
-/// How many buckets have blocks on the disk; a multiple of 4.
+/// How many buckets have blocks on the disk; a multiple of 8.
 pub(crate) const READY: usize = 9;
-/// How many overflow nodes are taken.
-pub(crate) const OVERFLOW: usize = 10;
+/// Changes before an entry disappears from the node where it was because it is in another one.
+pub(crate) const MOVES: usize = 10;
+/// How many overflow nodes were ever taken, and the stack of those that were given back: the first one's number plus 1,
+/// and 32 bits that change with each change of the stack.
+pub(crate) const OVERFLOW: usize = 11;
+pub(crate) const SPARE: usize = 12;
 /// The line that writers share: entries, those of the small class, bytes in records, bytes in files, the age clock.
 pub(crate) const ENTRIES: usize = 16;
 pub(crate) const SMALL: usize = 17;
@@ -61,7 +65,7 @@ pub(crate) const NODE: usize = 64;
 /// Most buckets: enough for 30 million entries.
 pub(crate) const MAX_BUCKETS: usize = 1 << 22;
 /// Buckets per overflow node.
-pub(crate) const STRIDE: usize = 4;
+pub(crate) const STRIDE: usize = 8;
 /// Words of the whole mapping.
 pub(crate) const WORDS: usize = NODES + NODE * (MAX_BUCKETS + MAX_BUCKETS / STRIDE);
 /// The first buckets of a new table.
@@ -90,8 +94,8 @@ pub(crate) const TIME: usize = 3;
 /// Ghosts in a node's ring.
 pub(crate) const RING: usize = 16;
 
-/// Entries per bucket, in tenths, above which a bucket is split. At 7 of 12 a tenth of the buckets need overflow at the
-/// worst moment of a round.
+/// Entries per bucket, in tenths, above which a bucket is split. In a round of linear hashing the buckets that are still
+/// to be split hold up to twice as many: at 7 of 12, one bucket in ten needs overflow at the worst moment.
 pub(crate) const LOAD_TENTHS: u64 = 70;
 
 const _: () = assert!(SLOTS + WAYS * SLOT == NODE && TAGS + WAYS / 4 == META && GHOSTS + RING / 4 <= SLOTS);
@@ -129,6 +133,20 @@ pub(crate) fn link(meta: u64, ready: u64) -> Option<usize> {
 
 pub(crate) fn with_link(meta: u64, node: usize) -> u64 {
     (meta & !LINK) | ((node / (STRIDE + 1) + 1) as u64 & LINK)
+}
+
+pub(crate) fn without_link(meta: u64) -> u64 {
+    meta & !LINK
+}
+
+pub(crate) fn without_all_but_link(word: u64) -> u64 {
+    word & LINK
+}
+
+/// The top of the stack of spare nodes after a change: what it leads to, and a count of changes, so that an old top is
+/// never taken for a new one.
+pub(crate) fn next_stack(top: u64, leads: u64) -> u64 {
+    ((top >> 32).wrapping_add(1) << 32) | leads & LINK
 }
 
 /// Where the next ghost goes.
@@ -410,7 +428,7 @@ mod tests {
             (link(meta, 1000), cursor(meta), small_ways(meta), meta & CLOSED),
             (Some(overflow_node(77)), 13, 1 << 11, CLOSED)
         );
-        assert_eq!(link(meta, 4 * 77), None, "beyond what there is");
+        assert_eq!(link(meta, 8 * 77), None, "beyond what there is");
         assert_eq!(small_ways(with_small(meta, 11, false)), 0);
         assert_eq!(link(0, 1000), None);
     }
