@@ -331,6 +331,7 @@ fn what_postcard_encodes_has_the_documented_fields() {
 #[test]
 fn a_marker_has_its_fields_where_the_document_says() {
     let settings = Settings {
+        accelerate: crate::settings::Accelerate::Off,
         name: "a name".to_owned(),
         max_entries: 1,
         max_bytes: 2,

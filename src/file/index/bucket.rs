@@ -464,6 +464,19 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         }
     }
 
+    /// Gives overflow nodes back once the first node does with a way to spare.
+    fn shrink(&self) {
+        let first = table::node_at(table::bucket_node(self.bucket)) + META;
+        if table::without_all_but_link(self.index.words.load(first)) != 0
+            && self.index.slots(self.bucket).count() < WAYS
+        {
+            // A repair gathers, as after a split.
+            self.index.words.store(self.base() + TARGET, table::split_target(0));
+            self.gather();
+            self.done();
+        }
+    }
+
     /// Gathers the entries of the chain in its first node, if they fit, and gives the others back.
     fn gather(&self) {
         let (index, words) = (self.index, &self.index.words);
@@ -631,6 +644,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         let done = work();
         self.done();
         self.set_small(at, false);
+        self.shrink();
         index.count(ENTRIES, -1);
         index.count(Index::<M>::bytes_word(slot.place), -slot.size.cast_signed());
         done

@@ -1,6 +1,6 @@
 //! The words of the index, and how they are packed. Pure: numbers in, numbers out. docs/FORMAT.md is the norm.
 //!
-//! The index is a hash table of *nodes* of 64 words (512 bytes). Of nine nodes, eight are buckets, and the ninth is an
+//! The index is a hash table of *nodes* of 64 words (512 bytes). Of five nodes, four are buckets, and the fifth is an
 //! overflow node, which continues the chain of whichever bucket needs it.
 //!
 //! ```text
@@ -36,7 +36,7 @@ pub(crate) const SCANNED: usize = 5;
 pub(crate) const EPOCH_WORD: usize = 6;
 /// How many buckets there are. On a line that's hardly ever written.
 pub(crate) const BUCKETS: usize = 8;
-/// How many buckets have blocks on the disk; a multiple of 8.
+/// How many buckets have blocks on the disk; a multiple of 4.
 pub(crate) const READY: usize = 9;
 /// Changes before an entry disappears from the node where it was because it is in another one.
 pub(crate) const MOVES: usize = 10;
@@ -65,7 +65,7 @@ pub(crate) const NODE: usize = 64;
 /// Most buckets: enough for 30 million entries.
 pub(crate) const MAX_BUCKETS: usize = 1 << 22;
 /// Buckets per overflow node.
-pub(crate) const STRIDE: usize = 8;
+pub(crate) const STRIDE: usize = 4;
 /// Words of the whole mapping.
 pub(crate) const WORDS: usize = NODES + NODE * (MAX_BUCKETS + MAX_BUCKETS / STRIDE);
 /// The first buckets of a new table.
@@ -95,8 +95,8 @@ pub(crate) const TIME: usize = 3;
 pub(crate) const RING: usize = 16;
 
 /// Entries per bucket, in tenths, above which a bucket is split. In a round of linear hashing the buckets that are still
-/// to be split hold up to twice as many: at 7 of 12, one bucket in ten needs overflow at the worst moment.
-pub(crate) const LOAD_TENTHS: u64 = 70;
+/// to be split hold up to twice as many: at 8 of 12, one bucket in six needs overflow at the worst moment.
+pub(crate) const LOAD_TENTHS: u64 = 80;
 
 const _: () = assert!(SLOTS + WAYS * SLOT == NODE && TAGS + WAYS / 4 == META && GHOSTS + RING / 4 <= SLOTS);
 const _: () = assert!(DUE_GROUPS + MAX_BUCKETS / 64 <= NODES && DUE_MIDDLE + MAX_BUCKETS / 4096 <= DUE_GROUPS);
@@ -428,7 +428,7 @@ mod tests {
             (link(meta, 1000), cursor(meta), small_ways(meta), meta & CLOSED),
             (Some(overflow_node(77)), 13, 1 << 11, CLOSED)
         );
-        assert_eq!(link(meta, 8 * 77), None, "beyond what there is");
+        assert_eq!(link(meta, 4 * 77), None, "beyond what there is");
         assert_eq!(small_ways(with_small(meta, 11, false)), 0);
         assert_eq!(link(0, 1000), None);
     }
