@@ -174,7 +174,7 @@ impl FileBackend {
     }
 
     /// What the cache holds.
-    fn totals(&self) -> Result<ShardCounts> {
+    pub(crate) fn totals(&self) -> Result<ShardCounts> {
         let tree = self.control.totals().doing("can't read the control file")?;
         let Some(accel) = &self.accel else { return Ok(tree) };
         let totals = accel.totals();

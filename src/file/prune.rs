@@ -25,7 +25,7 @@ use crate::stats::Count;
 use crate::sys::fs::{self, Stat};
 
 /// How many entries the second pass remembers at a time (some 5 MiB).
-const BATCH: usize = 65_536;
+pub(super) const BATCH: usize = 65_536;
 
 /// Why something is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,12 +113,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, bytes: u64) {
+    pub(super) fn add(&mut self, bytes: u64) {
         self.entries += 1;
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    fn take(&mut self, bytes: u64) {
+    pub(super) fn take(&mut self, bytes: u64) {
         self.entries = self.entries.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
     }
@@ -134,14 +134,14 @@ type OnExamine<'a> = Box<dyn Fn(u64) -> bool + 'a>;
 #[derive(Default)]
 #[must_use]
 pub struct Prune<'a> {
-    expired: bool,
-    older_than: Option<Duration>,
-    idle: Option<Duration>,
+    pub(super) expired: bool,
+    pub(super) older_than: Option<Duration>,
+    pub(super) idle: Option<Duration>,
     max_entries: Option<u64>,
     max_bytes: Option<u64>,
     min_free_bytes: Option<u64>,
     min_free_inodes: Option<u64>,
-    dry_run: bool,
+    pub(super) dry_run: bool,
     deadline: Option<Duration>,
     on_remove: Option<OnRemove<'a>>,
     on_examine: Option<OnExamine<'a>>,
@@ -278,14 +278,15 @@ impl Ord for Ranked {
     }
 }
 
-struct Run<'a> {
-    store: &'a FileBackend,
-    rules: &'a Prune<'a>,
-    everything: bool,
-    now: u64,
+/// One prune on its way.
+pub(super) struct Run<'a> {
+    pub store: &'a FileBackend,
+    pub rules: &'a Prune<'a>,
+    pub everything: bool,
+    pub now: u64,
     start: Instant,
-    report: PruneReport,
-    stopped: bool,
+    pub report: PruneReport,
+    pub stopped: bool,
 }
 
 impl FileBackend {
@@ -298,17 +299,22 @@ impl FileBackend {
         let generation = self.control.generation().doing("can't read the control file")?;
         let mut run = Run { store: self, rules, everything, now, start: Instant::now(), report, stopped: false };
         run.trash()?;
-        for shard in walk::shards() {
-            if run.stopped {
-                break;
+        match &self.accel {
+            Some(accel) => run.index(accel)?,
+            None => {
+                for shard in walk::shards() {
+                    if run.stopped {
+                        break;
+                    }
+                    run.shard(shard)?;
+                }
             }
-            run.shard(shard)?;
         }
         run.limits()?;
         run.report.finished = !run.stopped;
         if run.stopped {
             // What wasn't looked at is kept too.
-            let totals = self.control.totals().doing("can't read the control file")?;
+            let totals = self.totals()?;
             let removed = run.report.removed.iter().filter(|(reason, _)| rules.dry_run && **reason != Reason::Leftover);
             let mut kept = Tally { entries: totals.entries, bytes: totals.bytes };
             for (_, tally) in removed {
@@ -339,14 +345,14 @@ impl Run<'_> {
     }
 
     /// Whether to look at one more entry.
-    fn go_on(&mut self) -> bool {
+    pub(super) fn go_on(&mut self) -> bool {
         let asked = self.rules.on_examine.as_ref().is_none_or(|call| call(self.report.examined));
         self.stopped |= !asked || self.late();
         !self.stopped
     }
 
     /// Asks whether to remove something, and tallies it if so.
-    fn agree(&mut self, removal: &Removal<'_>) -> bool {
+    pub(super) fn agree(&mut self, removal: &Removal<'_>) -> bool {
         if self.stopped || self.late() || !self.rules.on_remove.as_ref().is_none_or(|call| call(removal)) {
             self.stopped = true;
             return false;
@@ -381,7 +387,7 @@ impl Run<'_> {
         self.recount(shard)
     }
 
-    fn recount(&self, shard: u8) -> Result<()> {
+    pub(super) fn recount(&self, shard: u8) -> Result<()> {
         if self.rules.dry_run {
             return Ok(());
         }
@@ -389,7 +395,7 @@ impl Run<'_> {
         self.store.recount(shard)
     }
 
-    fn temp(&mut self, shard: u8, dir: &OwnedFd, session: u64, name: &str) -> Result<()> {
+    pub(super) fn temp(&mut self, shard: u8, dir: &OwnedFd, session: u64, name: &str) -> Result<()> {
         if self.store.own()?.process.is_alive(self.store.root(), session).doing("can't ask for a session")? {
             return Ok(());
         }
@@ -436,7 +442,7 @@ impl Run<'_> {
     }
 
     /// It was agreed on, but changed before it could be removed.
-    fn take_back(&mut self, reason: Reason, bytes: u64) {
+    pub(super) fn take_back(&mut self, reason: Reason, bytes: u64) {
         if let Some(tally) = self.report.removed.get_mut(&reason) {
             tally.take(bytes);
             if tally.entries == 0 {
@@ -478,7 +484,7 @@ impl Run<'_> {
         Ok(gone)
     }
 
-    fn count(&self, gone: bool, reason: Reason) {
+    pub(super) fn count(&self, gone: bool, reason: Reason) {
         if let (true, Some(count)) = (gone, reason.count()) {
             self.store.count(count, 1);
         }
@@ -499,6 +505,18 @@ impl Run<'_> {
             (Some(want), 1..) => want.saturating_sub(room.free_inodes),
             _ => 0,
         };
+        if let Some(accel) = &self.store.accel {
+            let over = |kept: Tally, short_bytes: u64, short_inodes: u64| {
+                if max_entries.is_some_and(|max| kept.entries > max) {
+                    Some(Reason::Entries)
+                } else if max_bytes.is_some_and(|max| kept.bytes > max) {
+                    Some(Reason::Bytes)
+                } else {
+                    (short_bytes > 0 || short_inodes > 0).then_some(Reason::FreeSpace)
+                }
+            };
+            return self.evict_index(accel, settings.policy, over, (short_bytes, short_inodes));
+        }
         let over = |kept: Tally, short: bool| {
             if max_entries.is_some_and(|max| kept.entries > max) {
                 Some(Reason::Entries)

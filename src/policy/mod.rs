@@ -78,6 +78,21 @@ pub(crate) fn rank(policy: Policy, seen: &Seen, by_bytes: bool) -> u64 {
     }
 }
 
+/// Where an entry stands in the order of a cull that sees all: its class, and its place in that; the least goes first.
+pub(crate) fn standing(policy: Policy, small: bool, heat: u64, age: u64) -> (u64, u64) {
+    let youngest_last = u64::MAX - age;
+    match policy {
+        Policy::S3Fifo => match verdict(policy, small, heat) {
+            Verdict::Evict => (u64::from(!small), youngest_last),
+            Verdict::Promote | Verdict::Spare => (2 + heat, youngest_last),
+        },
+        Policy::Lru | Policy::Fifo => (0, youngest_last),
+        Policy::Lfu => (heat, youngest_last),
+        // Who is first by name is first by chance.
+        Policy::Random => (0, 0),
+    }
+}
+
 pub(crate) fn verdict(policy: Policy, small: bool, heat: u64) -> Verdict {
     match policy {
         Policy::S3Fifo => s3fifo::verdict(small, heat),

@@ -7,6 +7,7 @@
 mod change;
 mod files;
 mod lookup;
+mod prune;
 mod rebuild;
 mod room;
 mod walk;

@@ -1,0 +1,331 @@
+//! Pruning an accelerated cache: two passes over the index, as over the tree where there is none.
+
+use std::collections::BinaryHeap;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::lookup::Rest;
+use super::walk::Buckets;
+use super::{Accel, Held};
+use crate::clock::duration_ms;
+use crate::error::{Doing, Result};
+use crate::file::index::Totals;
+use crate::file::index::bucket::Slot;
+use crate::file::index::table::{self, Hash};
+use crate::file::prune::{BATCH, Reason, Removal, Run, Tally};
+use crate::file::tree::format::Damage;
+use crate::file::tree::layout;
+use crate::file::tree::read::Miss;
+use crate::file::tree::walk::{self, Listed};
+use crate::file::{FileBackend, charged};
+use crate::policy;
+use crate::settings::Policy;
+use crate::stats::Count;
+use crate::sys::fs;
+
+/// How often a recount starts again because entries came or went meanwhile.
+const RECOUNTS: usize = 4;
+
+/// An entry in the order of the second pass.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Ranked {
+    /// Later for what goes later: living, then by the policy, then by name.
+    order: (bool, u64, u64, u64),
+    hash: (u16, u64, u64),
+    bytes: u64,
+}
+
+impl Run<'_> {
+    /// The first pass: what can be told from an entry alone. Where only expired entries are asked for, no entry is looked
+    /// at that the index knows to be alive.
+    pub(in crate::file) fn index(&mut self, accel: &Accel) -> Result<()> {
+        let rules = self.rules;
+        let expired_only = rules.expired && !self.everything && rules.older_than.is_none() && rules.idle.is_none();
+        let mut buckets = Buckets::new(accel);
+        while let Some(family) = buckets.step(accel) {
+            for bucket in family {
+                let slots: Vec<(Hash, Slot)> =
+                    accel.index.slots(bucket).map(|(at, _)| (accel.index.hash_at(at), accel.index.slot(at))).collect();
+                for (hash, slot) in slots {
+                    self.report.examined += 1;
+                    if !self.go_on() {
+                        return Ok(());
+                    }
+                    let alive = expired_only && slot.expires > self.now;
+                    if alive || !self.slot(accel, hash, &slot)? {
+                        self.report.kept.add(slot.size);
+                    }
+                }
+            }
+        }
+        if !expired_only {
+            self.strays(accel)?;
+        }
+        if !self.rules.dry_run && !self.stopped {
+            self.store.recount_index(accel);
+        }
+        Ok(())
+    }
+
+    /// Removes an entry that is due by itself; `false`: it stays.
+    fn slot(&mut self, accel: &Accel, hash: Hash, slot: &Slot) -> Result<bool> {
+        let rest = self.store.rest_of(accel, hash, slot.place);
+        let moved = || accel.index.look(hash).is_none_or(|(_, now)| now.place != slot.place);
+        let (reason, rest) = match rest {
+            Ok(Some(rest)) => match self.due_rest(&rest)? {
+                Some(reason) => (reason, Some(rest)),
+                None => return Ok(false),
+            },
+            Err(Miss::Damaged(Damage::Version | Damage::Seal, _) | Miss::Io(_)) => return Ok(false),
+            Ok(None) | Err(_) if moved() => return Ok(false),
+            Ok(None) | Err(_) => (Reason::Corrupt, None),
+        };
+        let path = hash.name().path();
+        let id = rest.as_ref().and_then(Rest::id);
+        let removal = Removal {
+            key: id.map(|id| id.key),
+            namespace: id.map_or("", |id| id.namespace),
+            place: &path,
+            reason,
+            bytes: slot.size,
+        };
+        if !self.agree(&removal) {
+            return Ok(false);
+        }
+        if self.rules.dry_run {
+            return Ok(true);
+        }
+        let now = self.now;
+        let still = |slot: &Slot| reason != Reason::Expired || slot.expires <= now;
+        let gone = self.store.take_out_waiting(accel, hash, slot, still)?;
+        self.count(gone, reason);
+        if !gone {
+            self.take_back(reason, slot.size);
+        }
+        Ok(gone)
+    }
+
+    fn due_rest(&self, rest: &Rest) -> Result<Option<Reason>> {
+        let past =
+            |time: u64, age: Option<Duration>| age.is_some_and(|age| time.saturating_add(duration_ms(age)) < self.now);
+        let facts = rest.facts();
+        let namespace = rest.id().map_or("", |id| id.namespace);
+        let reason = self.store.falls(facts, rest.generation(), namespace, rest.extra(), self.now);
+        let used = match rest {
+            // Of records no use is recorded by time.
+            Rest::Record(_) => facts.created,
+            Rest::File(found) => found.stat.atime,
+        };
+        Ok(match reason.doing("can't read the control file")? {
+            Some(Count::MissCleared) => Some(Reason::Cleared),
+            Some(Count::MissExpired) if (self.everything || self.rules.expired) && facts.gone_at() <= self.now => {
+                Some(Reason::Expired)
+            }
+            _ if past(facts.created, self.rules.older_than) => Some(Reason::OlderThan),
+            _ if past(used, self.rules.idle) => Some(Reason::Idle),
+            _ => None,
+        })
+    }
+
+    /// Removes what lies in the tree and no slot points at: temporary files of the dead, and files that a killed process
+    /// left behind.
+    fn strays(&mut self, accel: &Accel) -> Result<()> {
+        for shard in walk::shards() {
+            let Some(dir) = self.store.shard_dir(shard)? else { continue };
+            for listed in walk::shard(self.store.root(), shard).doing("can't list a shard")? {
+                if !self.go_on() {
+                    return Ok(());
+                }
+                match listed {
+                    Listed::Temp(session, name) => {
+                        self.report.examined += 1;
+                        self.temp(shard, &dir, session, &name)?;
+                    }
+                    Listed::Entry(name) if !accel.is_building() => {
+                        let hash = Hash::of(name);
+                        if accel.index.look(hash).is_some_and(|(_, slot)| slot.place.is_file()) {
+                            continue;
+                        }
+                        let stat = fs::stat_at(dir.as_fd(), &name.file_name()).doing("can't look at an entry")?;
+                        let Some(stat) = stat.filter(|stat| stat.regular) else { continue };
+                        let place = format!("{}/{}", layout::shard_path(shard), name.file_name());
+                        let (reason, bytes) = (Reason::Leftover, charged(stat.size));
+                        let removal = Removal { key: None, namespace: "", place: &place, reason, bytes };
+                        if self.agree(&removal) && !self.rules.dry_run && !self.store.remove_stray(accel, hash)? {
+                            self.take_back(reason, bytes);
+                        }
+                    }
+                    Listed::Entry(_) | Listed::Foreign(_) => {}
+                }
+            }
+            self.recount(shard)?;
+        }
+        Ok(())
+    }
+
+    /// The entries that should go first of all behind `behind`, in order.
+    pub(in crate::file) fn evict_index(
+        &mut self,
+        accel: &Accel,
+        policy: Policy,
+        over: impl Fn(Tally, u64, u64) -> Option<Reason>,
+        (mut short_bytes, mut short_inodes): (u64, u64),
+    ) -> Result<()> {
+        let mut behind = None;
+        while !self.stopped && over(self.report.kept, short_bytes, short_inodes).is_some() {
+            let batch = self.worst_slots(accel, policy, behind)?;
+            let Some(last) = batch.last() else { break };
+            behind = Some(*last);
+            for ranked in batch {
+                let Some(reason) = over(self.report.kept, short_bytes, short_inodes) else { break };
+                if self.stopped {
+                    break;
+                }
+                let (tag, id, rest) = ranked.hash;
+                let hash = Hash { tag, id, rest };
+                if let Some((file, bytes)) = self.evict_slot(accel, hash, reason)? {
+                    self.report.kept.take(bytes);
+                    if file {
+                        short_bytes = short_bytes.saturating_sub(bytes);
+                        short_inodes = short_inodes.saturating_sub(1);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn worst_slots(&self, accel: &Accel, policy: Policy, behind: Option<Ranked>) -> Result<Vec<Ranked>> {
+        let mut heap = BinaryHeap::with_capacity(BATCH + 1);
+        let clock = accel.index.clock();
+        let mut buckets = Buckets::new(accel);
+        while let Some(family) = buckets.step(accel) {
+            for bucket in family {
+                let shift = accel.index.shift(bucket);
+                for (at, small) in accel.index.slots(bucket) {
+                    let (hash, slot) = (accel.index.hash_at(at), accel.index.slot(at));
+                    let age = table::age_since(clock, table::age_of(slot.uses), shift);
+                    let (class, rank) = policy::standing(policy, small, slot.heat(), age);
+                    let order = (slot.expires > self.now, class, rank, hash.id);
+                    let ranked = Ranked { order, hash: (hash.tag, hash.id, hash.rest), bytes: slot.size };
+                    if self.rules.dry_run && self.would_go(accel, hash, &slot)? {
+                        continue;
+                    }
+                    if behind.is_none_or(|behind| ranked > behind) {
+                        heap.push(ranked);
+                        if heap.len() > BATCH {
+                            heap.pop();
+                        }
+                    }
+                }
+            }
+        }
+        Ok(heap.into_sorted_vec())
+    }
+
+    /// What the first pass of a dry run has counted as removed.
+    fn would_go(&self, accel: &Accel, hash: Hash, slot: &Slot) -> Result<bool> {
+        match self.store.rest_of(accel, hash, slot.place) {
+            Ok(Some(rest)) => self.due_rest(&rest).map(|reason| reason.is_some()),
+            _ => Ok(false),
+        }
+    }
+
+    /// Evicts an entry for a limit; says whether a file went, and how many bytes were charged.
+    fn evict_slot(&mut self, accel: &Accel, hash: Hash, reason: Reason) -> Result<Option<(bool, u64)>> {
+        let Some((_, slot)) = accel.index.look(hash) else { return Ok(None) };
+        let rest = self.store.rest_of(accel, hash, slot.place).ok().flatten();
+        let id = rest.as_ref().and_then(Rest::id);
+        let path = hash.name().path();
+        let removal = Removal {
+            key: id.map(|id| id.key),
+            namespace: id.map_or("", |id| id.namespace),
+            place: &path,
+            reason,
+            bytes: slot.size,
+        };
+        if !self.agree(&removal) {
+            return Ok(None);
+        }
+        let gone = self.rules.dry_run || self.store.take_out_waiting(accel, hash, &slot, |_| true)?;
+        if !self.rules.dry_run {
+            self.count(gone, reason);
+        }
+        if !gone {
+            self.take_back(reason, slot.size);
+            return Ok(None);
+        }
+        Ok(Some((slot.place.is_file(), slot.size)))
+    }
+}
+
+impl FileBackend {
+    /// Removes an entry if it's still at its place and `still` agrees; waits for whoever is at it.
+    pub(super) fn take_out_waiting(
+        &self,
+        accel: &Accel,
+        hash: Hash,
+        seen: &Slot,
+        still: impl FnOnce(&Slot) -> bool,
+    ) -> Result<bool> {
+        let shard = if seen.place.is_file() { Some(self.lock(hash.name().shard())?) } else { None };
+        let ground = self.ground(accel)?;
+        let locked = self.lock_name(&ground, hash)?;
+        let found = locked.find(hash).filter(|(_, slot)| slot.place == seen.place && still(slot));
+        let Some((at, slot)) = found else { return Ok(false) };
+        self.drop_slot(&locked, at, &slot, hash);
+        drop((locked, shard));
+        Ok(true)
+    }
+
+    /// Unlinks a file that no slot points at.
+    pub(super) fn remove_stray(&self, accel: &Accel, hash: Hash) -> Result<bool> {
+        let name = hash.name();
+        let shard = self.lock(name.shard())?;
+        let ground = self.ground(accel)?;
+        let locked: Held<'_> = self.lock_name(&ground, hash)?;
+        if locked.find(hash).is_some_and(|(_, slot)| slot.place.is_file()) {
+            return Ok(false);
+        }
+        let Some(stat) = fs::stat_at(self.root(), &name.path()).doing("can't look at an entry")? else {
+            return Ok(false);
+        };
+        let gone = self.unlink(name, &stat)?;
+        drop((locked, shard));
+        Ok(gone)
+    }
+
+    /// What every slot says, summed up.
+    pub(super) fn count_index(accel: &Accel) -> Totals {
+        let mut totals = Totals::default();
+        let mut buckets = Buckets::new(accel);
+        while let Some(family) = buckets.step(accel) {
+            for bucket in family {
+                for (at, small) in accel.index.slots(bucket) {
+                    let slot = accel.index.slot(at);
+                    totals.entries += 1;
+                    totals.small += u64::from(small);
+                    if slot.place.is_file() {
+                        totals.file_bytes += slot.size;
+                    } else {
+                        totals.record_bytes += slot.size;
+                    }
+                }
+            }
+        }
+        totals
+    }
+
+    /// Brings the shared counts back to what the slots say: each killed process may have left them off by one.
+    pub(super) fn recount_index(&self, accel: &Accel) {
+        for _ in 0..RECOUNTS {
+            let before = accel.totals();
+            let counted = Self::count_index(accel);
+            // Where entries came or went meanwhile the sum is of no moment, and says nothing.
+            if accel.totals() == before {
+                accel.index.set_totals(&before, &counted);
+                break;
+            }
+        }
+    }
+}
