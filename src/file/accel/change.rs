@@ -12,7 +12,7 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::change::{self, NewEntry};
 use crate::file::index::bucket::{At, Fill, Slot, Target};
 use crate::file::index::table::{self, Hash, Place};
-use crate::file::segments::record::{EXPIRY_WORD, NewRecord};
+use crate::file::segments::record::{EXPIRY_WORD, NewRecord, SEQUENCE_WORD};
 use crate::file::session::ShardLock;
 use crate::file::tree::format::{Damage, expiry_word};
 use crate::file::tree::layout::Name;
@@ -471,7 +471,7 @@ impl FileBackend {
                 let stored = record.opened.value(&record.bytes).to_vec();
                 drop(keys);
                 let new = NewEntry::stored(id, facts, &extra, &stored, compression, raw_len)?;
-                return self.replace_unchanged(accel, hash, &new, generation, slot.place);
+                return self.replace_record(accel, hash, &new, generation, slot.place);
             }
             Rest::File(found) => {
                 // A hard link makes another file of it, with a nonce of its own.
@@ -496,7 +496,39 @@ impl FileBackend {
         Ok(true)
     }
 
-    /// Puts an entry in place of one that must not have changed since it was read.
+    /// Puts a record in place of one that must not have changed since it was read. It keeps the sequence: to all others
+    /// it is the same.
+    fn replace_record(
+        &self,
+        accel: &Accel,
+        hash: Hash,
+        new: &NewEntry<'_>,
+        generation: u64,
+        old: Place,
+    ) -> Result<bool> {
+        let Fresh::Record(place, _) = self.prepare(accel, hash, generation, new)? else {
+            return Err(Error::new(ErrorKind::Full, "there's no room for a record").at(&self.dir));
+        };
+        let ground = self.ground(accel)?;
+        let locked = self.lock_name(&ground, hash)?;
+        let Some((at, slot)) = locked.find(hash) else { return Ok(false) };
+        if slot.place != old {
+            // Another change came first, as it well may.
+            return Ok(true);
+        }
+        if let Some(sequence) = accel.segments.word(old, SEQUENCE_WORD) {
+            accel.segments.set_word(place, SEQUENCE_WORD, sequence);
+        }
+        locked.relocate(at, old, place);
+        locked.retime(at, &slot, new.facts.gone_at());
+        let bucket = locked.bucket();
+        drop(locked);
+        accel.index.note_due(bucket, new.facts.gone_at());
+        self.sound(accel)?;
+        Ok(true)
+    }
+
+    /// Puts a file in place of one that must not have changed since it was read.
     fn replace_unchanged(
         &self,
         accel: &Accel,
