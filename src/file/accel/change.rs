@@ -471,7 +471,7 @@ impl FileBackend {
                 let stored = record.opened.value(&record.bytes).to_vec();
                 drop(keys);
                 let new = NewEntry::stored(id, facts, &extra, &stored, compression, raw_len)?;
-                return self.replace_record(accel, hash, &new, generation, slot.place);
+                return self.replace_unchanged(accel, hash, &new, generation, slot.place);
             }
             Rest::File(found) => {
                 // A hard link makes another file of it, with a nonce of its own.
@@ -496,9 +496,9 @@ impl FileBackend {
         Ok(true)
     }
 
-    /// Puts a record in place of one that must not have changed since it was read. It keeps the sequence: to all others
-    /// it is the same.
-    fn replace_record(
+    /// Puts an entry in place of one that must not have changed since it was read. A record in place of a record keeps the
+    /// sequence: to all others it is the same.
+    fn replace_unchanged(
         &self,
         accel: &Accel,
         hash: Hash,
@@ -506,14 +506,22 @@ impl FileBackend {
         generation: u64,
         old: Place,
     ) -> Result<bool> {
-        let Fresh::Record(place, _) = self.prepare(accel, hash, generation, new)? else {
-            return Err(Error::new(ErrorKind::Full, "there's no room for a record").at(&self.dir));
+        let fresh = self.prepare(accel, hash, generation, new)?;
+        let place = match fresh {
+            Fresh::Record(place, _) if old.is_record() => place,
+            fresh => {
+                let unchanged = |found: Option<(At, Slot)>| Ok(found.is_some_and(|(_, slot)| slot.place == old));
+                return match self.put(accel, hash, generation, new, fresh, unchanged)? {
+                    Put::Stored(..) => Ok(true),
+                    // Another change came first, as it well may.
+                    Put::Refused | Put::Again => Ok(accel.index.look(hash).is_some()),
+                };
+            }
         };
         let ground = self.ground(accel)?;
         let locked = self.lock_name(&ground, hash)?;
         let Some((at, slot)) = locked.find(hash) else { return Ok(false) };
         if slot.place != old {
-            // Another change came first, as it well may.
             return Ok(true);
         }
         if let Some(sequence) = accel.segments.word(old, SEQUENCE_WORD) {
@@ -526,24 +534,6 @@ impl FileBackend {
         accel.index.note_due(bucket, new.facts.gone_at());
         self.sound(accel)?;
         Ok(true)
-    }
-
-    /// Puts a file in place of one that must not have changed since it was read.
-    fn replace_unchanged(
-        &self,
-        accel: &Accel,
-        hash: Hash,
-        new: &NewEntry<'_>,
-        generation: u64,
-        old: Place,
-    ) -> Result<bool> {
-        let fresh = self.prepare(accel, hash, generation, new)?;
-        let unchanged = |found: Option<(At, Slot)>| Ok(found.is_some_and(|(_, slot)| slot.place == old));
-        match self.put(accel, hash, generation, new, fresh, unchanged)? {
-            Put::Stored(..) => Ok(true),
-            // Another change came first, as it well may.
-            Put::Refused | Put::Again => Ok(accel.index.look(hash).is_some()),
-        }
     }
 
     /// Adds to a decimal integer.
