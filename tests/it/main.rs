@@ -29,6 +29,9 @@ mod expiry;
 mod faults;
 /// Single flight: leaders that are slow, fail or die; early refresh, stale values.
 mod flight;
+/// Parent and child after a fork, wherever it came and whoever dies first.
+#[cfg(feature = "fault")]
+mod fork;
 /// The directory that release 1 wrote, and the marker.
 mod format_compat;
 /// Loose, pre-made, foreign and full directories, with a canary outside.
