@@ -47,6 +47,9 @@ mod multiprocess;
 mod opening;
 /// README and examples compile and run.
 mod papers;
+/// Power cuts that are real, on file systems in loop devices.
+#[cfg(feature = "fault")]
+mod power;
 /// Bugs that were found, each with its story.
 mod regression;
 /// Caches sealed by a key.
