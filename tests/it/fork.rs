@@ -30,11 +30,12 @@ fn child() {
     }
 }
 
+/// What the last line of a role begins with.
+const ALL: &str = "all in all: ";
+
 fn play(role: &str) {
     let dir = temp_dir();
-    for line in process::child("fork::child", role, dir.path()).start().finish() {
-        println!("{line}");
-    }
+    println!("{}", process::child("fork::child", role, dir.path()).start().hear_out(ALL));
 }
 
 fn options(dir: &Path, mapped: bool) -> Options {
@@ -118,10 +119,10 @@ pub(crate) fn die() -> ! {
 
 /// The steps at which an operation is interrupted: the many shards of a clear are all alike.
 fn next(at: usize) -> usize {
-    at + if at < 40 || process_soaks() { 1 } else { 97 }
+    at + if at < 40 || soaks() { 1 } else { 97 }
 }
 
-fn process_soaks() -> bool {
+fn soaks() -> bool {
     std::env::var_os("LARDER_SOAK").is_some()
 }
 
@@ -193,6 +194,7 @@ fn every_call(role: &Role) {
                 let end = wait_for(child).expect("a child");
                 assert_eq!(end, Ok(0), "{name}, mapped {mapped}, forked at step {at}: the child");
                 forks += 1;
+                role.tell(&format!("{name} at {at}"));
                 at = next(at);
             }
             counts_match(&cache);
@@ -200,7 +202,7 @@ fn every_call(role: &Role) {
         }
     }
     assert!(forks > 500, "{forks} forks");
-    role.tell(&format!("{forks} forks, one at each step of each operation"));
+    role.tell(&format!("{ALL}{forks} forks, one at each step of each operation"));
 }
 
 #[test]
@@ -284,12 +286,13 @@ fn idle_child(role: &Role) {
                 all_is_free(&dir, mapped, &case);
                 strings.dismiss_idle_child();
                 cases += 1;
+                role.tell(&case);
                 at = next(at);
             }
         }
     }
     assert!(cases > 500, "{cases} cases");
-    role.tell(&format!("{cases} parents that died and left an idle child"));
+    role.tell(&format!("{ALL}{cases} parents that died and left an idle child"));
 }
 
 /// Whatever another process may hold of a cache is to be had at once.
@@ -411,7 +414,7 @@ fn a_crowd_of_forked_processes_shares_a_cache() {
 }
 
 fn crowd(role: &Role) {
-    let rounds = if process_soaks() { 1000 } else { 50 };
+    let rounds = if soaks() { 1000 } else { 50 };
     let mut dice = Dice::new(7);
     let mut ends = [0; 3];
     for round in 0..rounds {
@@ -422,8 +425,10 @@ fn crowd(role: &Role) {
         let case = format!("round {round}, mapped {mapped}, clears {clears}");
         let dir = role.dir().join(format!("mapped {mapped}"));
         a_round(&dir, mapped, clears, end, dice.next() >> 8, &case);
+        role.tell(&case);
     }
-    role.tell(&format!("{rounds} rounds: {} to the end, {} children killed, {} parents", ends[0], ends[1], ends[2]));
+    let [all, children, parents] = ends;
+    role.tell(&format!("{ALL}{rounds} rounds: {all} to the end, {children} children killed, {parents} parents"));
 }
 
 fn a_round(dir: &Path, mapped: bool, clears: bool, end: End, seed: u64, case: &str) {

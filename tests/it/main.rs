@@ -43,6 +43,8 @@ mod invalidation;
 mod kills;
 /// Several processes on one directory: races, kills, forks, stopped writers.
 mod multiprocess;
+/// Processes that don't know each other's pids.
+mod namespaces;
 /// Opening, creating, settings, read-only, vanishing.
 mod opening;
 /// README and examples compile and run.

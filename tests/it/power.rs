@@ -57,6 +57,9 @@ fn make_image(kind: &str, image: &Path) -> Result<(), String> {
         .or_else(|e| run(&format!("/usr/sbin/{mkfs}"), &["-q", text(image)]).map_err(|_| e))
 }
 
+/// What the last line of a role begins with.
+const ALL: &str = "all in all: ";
+
 fn cuts_on(kind: &str) {
     let left_out = |why: &str| say_aloud(&format!("power cuts on {kind}: left out, {why}"));
     if !is_root() {
@@ -75,9 +78,7 @@ fn cuts_on(kind: &str) {
         return left_out(&why);
     }
     let role = process::child("power::child", kind, dir.path());
-    for line in role.through(&["unshare", "-m"]).start().finish() {
-        println!("{line}");
-    }
+    println!("{}", role.through(&["unshare", "-m"]).start().hear_out(ALL));
 }
 
 #[test]
@@ -344,6 +345,7 @@ fn cut_again_and_again(role: &Role) {
         for (which, (name, durability)) in
             [("disk", Durability::Disk), ("process", Durability::Process)].into_iter().enumerate()
         {
+            role.tell(&format!("round {round}"));
             let case = format!("{}, round {round}, seed {seed}, {name}", role.name());
             let known = &mut known[which];
             known.take(&said[which]);
@@ -378,7 +380,7 @@ fn cut_again_and_again(role: &Role) {
     let confirmed = known.map(|known| known.confirmed);
     assert!(confirmed[0] > 10 * rounds && confirmed[1] > 10 * rounds, "{confirmed:?} steps");
     role.tell(&format!(
-        "{}: {rounds} cuts, {} steps with Disk, {} with Process; found and repaired: {found:?}",
+        "{ALL}{}: {rounds} cuts, {} steps with Disk, {} with Process; found and repaired: {found:?}",
         role.name(),
         confirmed[0],
         confirmed[1]
