@@ -58,6 +58,9 @@ mod regression;
 mod sealed;
 /// Values larger than memory.
 mod streaming;
+/// Spans and events of the feature `tracing`.
+#[cfg(feature = "tracing")]
+mod traces;
 /// Verify and its repairs.
 mod verify;
 
