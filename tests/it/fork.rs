@@ -3,7 +3,7 @@
 //! A child of the test run plays the supervisor. It has one thread and forks all others: so nobody here inherits what
 //! some other test has open, and every end is waited for.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe};
@@ -26,6 +26,7 @@ fn child() {
         "every call" => every_call(&role),
         "idle child" => idle_child(&role),
         "crowd" => crowd(&role),
+        "names" => names(&role),
         other => panic!("there is no role {other:?}"),
     }
 }
@@ -325,6 +326,57 @@ fn all_is_free(dir: &Path, mapped: bool, case: &str) {
             fs::remove_dir_all(made).expect("to remove it");
         }
     }
+}
+
+/// Writes down the names of new files.
+struct Names(Rc<RefCell<Vec<String>>>);
+
+impl Injector for Names {
+    fn before(&mut self, call: &Call) -> Verdict {
+        assert_ne!(call.name, "create", "a file that may be there already: {}", call.path);
+        if call.name == "create_new" {
+            self.0.borrow_mut().push(call.path.rsplit_once('/').expect("a path").1.to_owned());
+        }
+        Verdict::Pass
+    }
+}
+
+#[test]
+fn temporary_names_are_drawn_by_each_process_anew() {
+    play("names");
+}
+
+/// Who could guess them could put something in their place; and what a child draws must not be what its parent draws.
+fn names(role: &Role) {
+    let cache = options(&role.dir().join("cache"), true).open().expect("a cache");
+    let draw = || {
+        let names = Rc::new(RefCell::new(Vec::new()));
+        inject(Names(names.clone()), || {
+            (0..100).for_each(|n| cache.set(format!("key {n}"), "value", Ttl::Never).expect("set"));
+        });
+        names.take()
+    };
+    let mut drawn = draw();
+    let (mut reader, writer) = pipe().expect("a pipe");
+    let child = fork(|| {
+        let mut pipe = &writer;
+        pipe.write_all(draw().join("\n").as_bytes()).expect("a listener");
+        0
+    });
+    drop(writer);
+    let mut childs = String::new();
+    reader.read_to_string(&mut childs).expect("names");
+    assert_eq!(wait_for(child.expect("a fork")).expect("a child"), Ok(0));
+    drawn.extend(draw());
+    drawn.extend(childs.lines().map(str::to_owned));
+    assert_eq!(drawn.len(), 300);
+    let random: BTreeSet<&str> = drawn.iter().map(|name| name.rsplit_once('-').expect("a temporary name").1).collect();
+    assert_eq!(random.len(), drawn.len(), "a name was drawn twice");
+    for digit in 0..32 {
+        let seen: BTreeSet<u8> = random.iter().map(|name| name.as_bytes()[digit]).collect();
+        assert!(seen.len() > 8, "digit {digit} of 300 names is one of {seen:?}");
+    }
+    role.tell(ALL);
 }
 
 /// How the processes of a round end.

@@ -197,6 +197,7 @@ impl Child {
 
     /// Hears out a child that has much to do: it says something from time to time, and at last a line that begins with
     /// `last`. The rest of that line is returned.
+    #[cfg(feature = "fault")]
     pub(crate) fn hear_out(mut self, last: &str) -> String {
         loop {
             if let Some(rest) = self.hear().strip_prefix(last) {
