@@ -307,10 +307,10 @@ fn work_until_the_cut(at: &Path, numbers: [u64; 2], dice: &mut Dice) -> [Said; 2
     }
     let mut said = workers.each_mut().map(|worker| Said { lines: vec![worker.hear()], before_the_cut: 0 });
     let cut = AtomicBool::new(false);
+    // Somebody else who syncs: so names get to the device while what they lead to is still in memory.
+    let file = File::create(at.join("somebody's")).expect("a file");
     std::thread::scope(|scope| {
-        // Somebody else who syncs: so names get to the device while what they lead to is still in memory.
         scope.spawn(|| {
-            let file = File::create(at.join("somebody's")).expect("a file");
             while !cut.load(Ordering::Relaxed) {
                 let _ = (&file).write_all(b"x").and_then(|()| file.sync_all());
                 std::thread::sleep(Duration::from_millis(7));

@@ -11,7 +11,8 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::support::{entry_file, fresh_with, get, options};
+use crate::support::process;
+use crate::support::{entry_file, fresh_with, get, options, temp_dir};
 
 /// A span that was entered or left, or an event with its fields in the span it happened in.
 #[derive(Clone, Debug, PartialEq)]
@@ -177,8 +178,17 @@ fn documented(kind: &str) -> BTreeSet<(String, BTreeSet<String>)> {
     rows.flat_map(|cells| quoted(cells[1]).into_iter().map(move |name| (name, quoted(cells[2])))).collect()
 }
 
+/// In a process of its own: other threads, which have no listener, would switch off what they come by first.
 #[test]
 fn spans_and_events_are_as_documented() {
+    let dir = temp_dir();
+    process::child("traces::child", "teller", dir.path()).start().finish();
+}
+
+#[test]
+fn child() {
+    let Some(role) = process::role() else { return };
+    assert_eq!(role.name(), "teller");
     let listener = Listener::default();
     let told = tracing::subscriber::with_default(listener.clone(), || work(&listener));
     let (mut spans, mut events) = (BTreeSet::new(), BTreeSet::new());
