@@ -3,6 +3,8 @@
 
 pub(crate) mod bucket;
 mod due;
+#[cfg(test)]
+mod model;
 pub(crate) mod table;
 
 use crate::sys::mmap::Memory;
