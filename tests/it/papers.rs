@@ -46,7 +46,8 @@ fn papers_keep_to_their_lengths() {
         ("README.md", 150),
         ("ARCHITECTURE.md", 150),
         ("CONTRIBUTING.md", 80),
-        ("docs/FORMAT.md", 320),
+        ("docs/FORMAT.md", 330),
+        ("docs/SEGMENTS.md", 250),
         ("docs/RELIABILITY.md", 200),
     ] {
         let lines = fs::read_to_string(root().join(paper)).expect("a paper").lines().count();
