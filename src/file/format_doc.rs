@@ -326,15 +326,12 @@ fn new_record(seal: &RecordSeal, id: Id<'_>, facts: Facts, compression: u8, plac
 #[test]
 fn a_record_has_its_fields_where_the_document_says() {
     let table = &tables(&["offset", "bytes"])[2];
-    let (seed, id, place) = (
-        std::array::from_fn(|i| u8::try_from(i).expect("below 32")),
-        Id::new("ns", 3, b"key").expect("a key"),
-        7 << 32 | 40,
-    );
+    let seed = std::array::from_fn(|i| u8::try_from(i).expect("below 32"));
+    let (id, place) = (Id::new("ns", 3, b"key").expect("a key"), Place::record(0x28, 7));
     for mac in [None, Some(&[9; 32])] {
-        let bytes = new_record(&RecordSeal::new(&seed, mac), id, facts(), 2, Place(1 << 62 | place));
+        let bytes = new_record(&RecordSeal::new(&seed, mac), id, facts(), 2, place);
         let expect = |name: &str, wanted: &[u8]| assert_eq!(field(&bytes, table, name), wanted, "{name}");
-        let (sealed, place) = (u64::from(mac.is_some()), Place::record(40, 7).0);
+        let (sealed, place) = (u64::from(mac.is_some()), (1_u64 << 62) + (7 << 32) + 0x28);
         let first = (5 | 3 << 20 | sealed << 54 | 1_u64 << 55).to_le_bytes();
         expect("lengths", &first);
         expect("sequence", &format::expiry_word(9).to_le_bytes());
