@@ -514,6 +514,21 @@ impl FileBackend {
         }
     }
 
+    /// Puts an entry that rests in a record into a file, if it's still there.
+    pub(super) fn move_to_file(
+        &self,
+        accel: &Accel,
+        hash: Hash,
+        new: &NewEntry<'_>,
+        generation: u64,
+        old: Place,
+    ) -> Result<bool> {
+        let (draft, nonce) = self.draft_of(hash.name(), generation, new)?;
+        let fresh = Fresh::File(Box::new(draft), nonce, new.size());
+        let unchanged = |found: Option<(At, Slot)>| Ok(found.is_some_and(|(_, slot)| slot.place == old));
+        Ok(matches!(self.put(accel, hash, generation, new, fresh, unchanged)?, Put::Stored(..)))
+    }
+
     /// Adds to a decimal integer.
     pub(in crate::file) fn accel_add_to(
         &self,

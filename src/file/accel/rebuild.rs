@@ -58,7 +58,7 @@ impl FileBackend {
     }
 
     /// Scans until it's done (`true`) or the time is over. `false` too where another process scans.
-    fn rebuild(&self, accel: &Accel, most: Option<Duration>) -> Result<bool> {
+    pub(super) fn rebuild(&self, accel: &Accel, most: Option<Duration>) -> Result<bool> {
         let file = File::from(fs::open(self.root(), layout::LOCKS, Open::Write).doing("can't open the lock file")?);
         let file = Private::new(file);
         if !lock::try_lock(file.as_fd(), REBUILD, Hold::Exclusive).doing("can't lock the rebuild")? {
