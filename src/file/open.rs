@@ -363,7 +363,13 @@ pub(super) fn write_marker(root: BorrowedFd<'_>, marker: &Marker, owner: Owner) 
 }
 
 /// Makes a file, in place of whatever has its name: written through, a planted link would lead elsewhere.
-pub(super) fn write_file(root: BorrowedFd<'_>, name: &str, bytes: &[u8], access: Access, owner: Owner) -> io::Result<OwnedFd> {
+pub(super) fn write_file(
+    root: BorrowedFd<'_>,
+    name: &str,
+    bytes: &[u8],
+    access: Access,
+    owner: Owner,
+) -> io::Result<OwnedFd> {
     fs::unlink(root, name)?;
     let file = fs::open(root, name, Open::New(access.file_mode()))?;
     fs::set_mode(file.as_fd(), access.file_mode())?;

@@ -9,8 +9,9 @@ use larder::{Cache, Compression, ErrorKind, Ttl, Verify};
 use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use crate::support::plain::{fresh_with, options};
 use crate::support::process::{self, Role};
-use crate::support::{HandClock, counts_match, entry_file, fresh_with, get, options, peak_memory, temp_dir};
+use crate::support::{HandClock, counts_match, entry_file, get, peak_memory, temp_dir};
 
 const METHODS: [Compression; 4] = [Compression::Lz4, Compression::Zstd(1), Compression::Zstd(3), Compression::Zstd(22)];
 

@@ -5,7 +5,8 @@ use std::fs;
 
 use larder::{Cache, Change, Policy, Prune, Ttl};
 
-use crate::support::{Dice, counts_match, files_below, fresh_with, get, options};
+use crate::support::plain::{fresh_with, options};
+use crate::support::{Dice, counts_match, files_below, get};
 
 /// Pruning: the rules, dry runs, reports.
 mod prune;

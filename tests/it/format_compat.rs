@@ -12,7 +12,8 @@ use larder::{Access, Cache, Change, Durability, ErrorKind, Options, Policy, Prob
 use tempfile::TempDir;
 use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
-use crate::support::{HandClock, START, counts_match, entry_file, fresh, get, listing, options, tar, temp_dir};
+use crate::support::plain::{fresh, options};
+use crate::support::{HandClock, START, counts_match, entry_file, get, listing, tar, temp_dir};
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v1.tar");
 

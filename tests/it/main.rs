@@ -11,6 +11,8 @@
 mod compression;
 /// One suite for every store.
 mod conformance;
+/// Turning acceleration on and off.
+mod convert;
 /// Damage to any byte of any file.
 mod corruption;
 /// Numbers that many processes count in.

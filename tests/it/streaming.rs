@@ -5,8 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use larder::{Cache, ErrorKind, Prune, Ttl, Verify};
 
+use crate::support::plain::{fresh, fresh_with};
 use crate::support::process::{self, Role, say_aloud};
-use crate::support::{counts_match, disk_dir, entry_file, files_below, fresh, fresh_with, get, peak_memory, temp_dir};
+use crate::support::{counts_match, disk_dir, entry_file, files_below, get, peak_memory, temp_dir};
 
 const MIB: u64 = 1 << 20;
 

@@ -8,7 +8,8 @@ use larder::{Access, Cache, ErrorKind, Finding, Problem, Ttl, Verify, VerifyRepo
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 
-use crate::support::{HandClock, counts_match, entry_file, fresh, fresh_with, get, listing, options};
+use crate::support::plain::{fresh, fresh_with, options};
+use crate::support::{HandClock, counts_match, entry_file, get, listing};
 
 fn verify(cache: &Cache, how: Verify<'_>) -> (Vec<Finding>, VerifyReport) {
     let mut found = Vec::new();

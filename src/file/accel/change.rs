@@ -57,7 +57,7 @@ impl FileBackend {
     }
 
     /// Waits until a rebuild has seen all that rests, for calls that must not take *not yet indexed* for *absent*.
-    pub(super) fn wait_for_rebuild(&self, accel: &Accel) -> Result<()> {
+    pub(in crate::file) fn wait_for_rebuild(&self, accel: &Accel) -> Result<()> {
         let mut wait = Wait::new(self.lock_wait);
         while accel.is_building() {
             if !wait.again() {

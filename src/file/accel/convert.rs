@@ -169,8 +169,7 @@ impl FileBackend {
                         }
                         other => other.ok(),
                     };
-                    let own_name =
-                        |record: &Record| record.opened.id(&record.bytes).map(|id| Name::of(&self.seed, id));
+                    let own_name = |record: &Record| record.opened.id(&record.bytes).map(|id| Name::of(&self.seed, id));
                     visit(hash, &slot, record.filter(|record| own_name(record) == Some(hash.name())).as_ref())?;
                 }
             }

@@ -5,6 +5,7 @@
 //! first, and the bucket's then. Nobody waits for a shard's lock while holding a bucket's.
 
 mod change;
+mod check;
 mod convert;
 mod files;
 mod lookup;

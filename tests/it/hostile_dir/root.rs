@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use larder::{Access, Cache, ErrorKind, Options, Result, Ttl, Verify};
 
 use super::{Canary, PLANTS, Plant, assert_fitting, plant, trouble_of};
+use crate::support::plain::options;
 use crate::support::process::{self, Role, is_root, say_aloud};
-use crate::support::{HandClock, counts_match, get, listing, options, temp_dir};
+use crate::support::{HandClock, counts_match, get, listing, temp_dir};
 
 /// The user and group that nobody's files belong to.
 const NOBODY: u32 = 65534;

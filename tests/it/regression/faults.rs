@@ -8,7 +8,8 @@ use std::rc::Rc;
 use larder::fault::{Call, Injector, Verdict, inject};
 use larder::{Cache, Durability, ErrorKind, Ttl};
 
-use crate::support::{fresh, fresh_with, get, options, temp_dir};
+use crate::support::plain::{fresh, fresh_with, options};
+use crate::support::{get, temp_dir};
 
 /// Fails the calls that a test names, and writes down all.
 struct Hand {

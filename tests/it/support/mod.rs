@@ -93,6 +93,26 @@ pub(crate) fn fresh_with(change: impl FnOnce(Options) -> Options) -> (TempDir, H
     (dir, clock, cache)
 }
 
+/// The same of plain trees, for tests whose subject is the files.
+pub(crate) mod plain {
+    use larder::{Accelerate, Cache, Options};
+    use tempfile::TempDir;
+
+    use super::HandClock;
+
+    pub(crate) fn options(dir: &TempDir, clock: &HandClock) -> Options {
+        super::options(dir, clock).accelerate(Accelerate::Off)
+    }
+
+    pub(crate) fn fresh() -> (TempDir, HandClock, Cache) {
+        fresh_with(|options| options)
+    }
+
+    pub(crate) fn fresh_with(change: impl FnOnce(Options) -> Options) -> (TempDir, HandClock, Cache) {
+        super::fresh_with(|options| change(options.accelerate(Accelerate::Off)))
+    }
+}
+
 /// A key's value as a vector, for comparing.
 pub(crate) fn get(cache: &Cache, key: impl AsRef<[u8]>) -> Option<Vec<u8>> {
     cache.get(key).expect("get").map(larder::Value::into_vec)
