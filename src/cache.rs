@@ -19,7 +19,8 @@ use crate::stats::Stats;
 /// A handle to a cache. Cheap to clone, and usable from any thread; all clones share one open directory.
 ///
 /// Every process on the machine that opens the same directory sees the same entries. After `fork`, parent and child may
-/// both go on using the handle.
+/// both go on using the handle; a [`Writer`](crate::Writer), a [`Maintenance`] and a computation that were begun before it
+/// are the parent's alone.
 ///
 /// Keys are text or bytes, from 1 byte to 64 KiB (`InvalidKey` otherwise); `"a"` and `b"a"` are the same key. Values
 /// have up to 4 GiB.

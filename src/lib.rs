@@ -21,6 +21,19 @@
 //! A `get` returns a value that was set for exactly that key and has not expired, or a miss. Damaged files, dead
 //! writers, full disks and leaps of the clock make misses, which [`Stats`] counts by reason, or typed [`Error`]s.
 //!
+//! With the feature `tracing`, what happens off the hot path is told under the target `larder`, at level debug. A `get`
+//! or `set` that goes well tells nothing; see [`Options::on_event`] for those.
+//!
+//! | what | name | fields |
+//! |---|---|---|
+//! | span | `open`, `prune`, `verify`, `clear` | |
+//! | event | `prune` | `examined`, `kept`: entries |
+//! | event | `verify` | `entries`, `findings` |
+//! | event | `clear` | `generation` |
+//! | event | `evict` | `place`; `expired`; `over`: which limit |
+//! | event | `removed a damaged entry` | `place` |
+//! | event | `the directory vanished` | |
+//!
 //! Start with [`Cache`]; [`Options`] has the defaults. Modules, in suggested reading order: `error`, `key`, `entry`,
 //! `settings`, `clock`, `stats` (words); `policy`; `backend` (what a store must do); `file` (the store);
 //! `options`, `cache` (the face); `sys` (all calls to the operating system).

@@ -128,7 +128,7 @@ struct Direct {
 impl Direct {
     fn open(root: BorrowedFd<'_>, writable: bool) -> io::Result<Direct> {
         let how = if writable { Open::Write } else { Open::Read };
-        let file = Private::new(File::from(fs::open(root, CONTROL, how)?));
+        let file = Private::open(|| fs::open(root, CONTROL, how).map(File::from))?;
         let pending = Box::new(std::array::from_fn(|_| AtomicU64::new(0)));
         Ok(Direct { file, mutex: Mutex::new(()), pending })
     }

@@ -21,7 +21,7 @@ use crate::error::{Doing, Result};
 use crate::file::FileBackend;
 use crate::file::session::LEADERS;
 use crate::file::tree::layout::{self, Name};
-use crate::sys::fork::{Private, epoch};
+use crate::sys::fork::Private;
 use crate::sys::fs::{self, Open};
 use crate::sys::lock::{self, Hold};
 
@@ -35,12 +35,11 @@ struct Holding {
     /// An open file of its own, so that the lock ends with the process.
     file: Private,
     byte: u64,
-    epoch: u64,
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        if self.epoch != epoch() {
+        if !self.file.is_ours() {
             // A child's copy: the leadership is its parent's.
             return;
         }
@@ -60,8 +59,8 @@ impl FileBackend {
             Some(_) => return Ok(Lead::Taken),
             None => {}
         }
-        let file = File::from(fs::open(self.root(), layout::LOCKS, Open::Write).doing("can't open the lock file")?);
-        let file = Private::new(file);
+        let open = || fs::open(self.root(), layout::LOCKS, Open::Write).map(File::from);
+        let file = Private::open(open).doing("can't open the lock file")?;
         // 60 bits of the name: two keys that share them just wait for each other.
         let byte = LEADERS + (name.hash() >> 4);
         if !lock::try_lock(file.as_fd(), byte, Hold::Exclusive).doing("can't lock a key")? {
@@ -72,7 +71,7 @@ impl FileBackend {
         self.control.grant_lease(name.hash(), word).doing("can't write the control file")?;
         let generation = self.control.generation().doing("can't read the control file")?;
         list.push((name, me));
-        let hold = Box::new(Holding { flights: flights.clone(), name, file, byte, epoch: epoch() });
+        let hold = Box::new(Holding { flights: flights.clone(), name, file, byte });
         Ok(Lead::Mine(Leadership { lease: Lease { generation, word }, _hold: hold }))
     }
 }

@@ -50,7 +50,7 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::key::Id;
 use crate::settings::{Access, Compression, Durability, Settings};
 use crate::stats::{Count, Event, Limits, Stats};
-use crate::sys::fork::PerProcess;
+use crate::sys::fork::{PerProcess, Private};
 use crate::sys::fs::{self};
 use crate::sys::lock;
 
@@ -103,12 +103,15 @@ pub(crate) struct FileBackend {
 
 /// The whole-file lock of maintenance.
 #[derive(Debug)]
-pub(crate) struct MaintenanceLock(File);
+pub(crate) struct MaintenanceLock(Private);
 
 impl Drop for MaintenanceLock {
     fn drop(&mut self) {
-        // Not by closing alone: a program that is being started holds copies of all descriptors for a moment.
-        lock::unlock_file(&self.0);
+        // In a child it is its parent's. Not by closing alone: a program that is being started holds copies of all
+        // descriptors for a moment.
+        if self.0.is_ours() {
+            lock::unlock_file(&self.0);
+        }
     }
 }
 
@@ -259,7 +262,7 @@ impl FileBackend {
         self.writable()?;
         let doing = "can't take the maintenance lock";
         let how = fs::Open::Create(self.access.file_mode());
-        let file = File::from(fs::open(self.root(), layout::MAINTENANCE, how).doing(doing)?);
+        let file = Private::open(|| fs::open(self.root(), layout::MAINTENANCE, how).map(File::from)).doing(doing)?;
         Ok(lock::try_lock_file(&file).doing(doing)?.then_some(MaintenanceLock(file)))
     }
 

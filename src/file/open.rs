@@ -36,7 +36,7 @@ use crate::file::tree::walk;
 use crate::file::tree::write::Owner;
 use crate::file::{FileBackend, OnEvent, Own};
 use crate::settings::{Accelerate, Access, Change, Compression, Durability, Policy, Settings};
-use crate::sys::fork::PerProcess;
+use crate::sys::fork::{PerProcess, Private};
 use crate::sys::fs::{self, Open, Stat};
 
 /// What to open, and how.
@@ -437,7 +437,7 @@ fn make(root: BorrowedFd<'_>, stat: &Stat, config: &Config, mapped: bool) -> Res
     fs::set_mode(root, access.dir_mode()).doing("can't set the directory's mode")?;
     let owner = owner(stat);
     let doing = "can't make the cache";
-    let locks = open_locks(root, access, owner).doing("can't make the lock file")?;
+    let locks = Private::open(|| open_locks(root, access, owner)).doing("can't make the lock file")?;
     session::while_creating(&locks, config.lock_wait, || {
         if fs::stat_at(root, layout::MARKER).doing(doing)?.is_some() {
             return Ok(());

@@ -50,7 +50,7 @@ impl Process {
     /// Joins those who have the cache open. Waits up to `bound` for somebody who has it to himself.
     pub(crate) fn open(root: BorrowedFd<'_>, read_only: bool, bound: Duration) -> Result<Process> {
         let how = if read_only { Open::Read } else { Open::Write };
-        let locks = Private::new(File::from(fs::open(root, LOCKS, how).doing("can't open the lock file")?));
+        let locks = Private::open(|| fs::open(root, LOCKS, how).map(File::from)).doing("can't open the lock file")?;
         wait_for(&locks, OPENERS, Hold::Shared, bound, "another process is remaking this cache")?;
         let shards = Box::new(std::array::from_fn(|_| Mutex::new(())));
         let key = fs::random().doing("no random bytes to be had")?;
@@ -107,7 +107,7 @@ impl Process {
         if let Some(session) = self.session.get() {
             return Ok(session.id);
         }
-        let file = Private::new(File::from(fs::open(root, CONTROL, Open::Write)?));
+        let file = Private::open(|| fs::open(root, CONTROL, Open::Write).map(File::from))?;
         let id = control.next_session()?;
         if !lock::try_lock(file.as_fd(), id, Hold::Exclusive)? {
             return Err(io::ErrorKind::ResourceBusy.into());
@@ -162,13 +162,17 @@ impl Process {
 
 /// The exclusive right to change the names of one shard and their counts. Readers need none.
 pub(crate) struct ShardLock<'a> {
-    locks: &'a File,
+    locks: &'a Private,
     shard: u8,
     _mutex: MutexGuard<'a, ()>,
 }
 
 impl Drop for ShardLock<'_> {
     fn drop(&mut self) {
+        if !self.locks.is_ours() {
+            // A child's copy: the lock is its parent's.
+            return;
+        }
         // It can't fail for a byte that is held; if it did, the lock would end with the process.
         let _ = lock::unlock(self.locks.as_fd(), u64::from(self.shard));
     }

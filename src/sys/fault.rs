@@ -1,9 +1,17 @@
-//! For tests alone, and outside of any promise of stability: watching, failing and shortening this thread's calls.
+//! For tests alone, and outside of any promise of stability: watching, failing and shortening this thread's calls;
+//! forks and power cuts that are real.
+//!
+//! `unsafe` here is `fork` and the `ioctl` of a power cut, which no safe crate offers. No other process reaches this
+//! memory; the worst is a child that waits for ever for a lock of a thread that it doesn't have, and so is killed.
+#![allow(unsafe_code, reason = "fork and ioctl; see above")]
 
 use std::cell::RefCell;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 use super::call::Op;
 use super::fs::Open;
@@ -58,6 +66,45 @@ pub fn inject<I: Injector + 'static, R>(injector: I, body: impl FnOnce() -> R) -
     INJECTOR.with(|slot| slot.replace(Some(Box::new(injector))));
     let _reset = Reset;
     body()
+}
+
+/// Forks this process, and returns the child's pid. The child has the calling thread alone; it runs `body` and ends with
+/// the number that this returns, 101 where it panics, or by SIGALRM where it takes over a minute.
+pub fn fork(body: impl FnOnce() -> i32) -> io::Result<u32> {
+    // SAFETY: the child never returns into the frames below: it ends by `_exit`. What it finds in memory is whole, as the
+    // C library sees to for its own state; locks that other threads held stay locked, which `alarm` bounds.
+    unsafe {
+        match libc::fork() {
+            -1 => Err(io::Error::last_os_error()),
+            0 => {
+                libc::alarm(60);
+                libc::_exit(catch_unwind(AssertUnwindSafe(body)).unwrap_or(101))
+            }
+            child => Ok(child.unsigned_abs()),
+        }
+    }
+}
+
+/// Waits for a child: what it ended with, or by which signal.
+pub fn wait_for(child: u32) -> io::Result<Result<i32, i32>> {
+    let pid = Pid::from_raw(child.cast_signed());
+    let options = rustix::process::WaitOptions::empty();
+    let status = rustix::io::retry_on_intr(|| rustix::process::waitpid(pid, options))?;
+    let (_, status) = status.ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock))?;
+    Ok(status.exit_status().ok_or_else(|| status.terminating_signal().unwrap_or(0)))
+}
+
+/// Makes the file system that holds `dir` stop where it is, as a power cut would (`FS_IOC_SHUTDOWN`, log not flushed):
+/// what isn't on the device by now never gets there, and every call fails until it is mounted anew. For root alone.
+pub fn cut_power(dir: impl AsFd) -> io::Result<()> {
+    /// `_IOR('X', 125, __u32)`
+    const SHUTDOWN: libc::Ioctl = 0x8004_587d;
+    static WITHOUT_LOG: u32 = 2;
+    // SAFETY: the descriptor is open, and the kernel reads one word that outlives the call.
+    match unsafe { libc::ioctl(dir.as_fd().as_raw_fd(), SHUTDOWN, &raw const WITHOUT_LOG) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 pub(super) fn before(op: Op<'_>) -> Result<usize, Errno> {

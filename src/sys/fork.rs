@@ -13,11 +13,14 @@ use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
-use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Once, OnceLock};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+
+use super::{lock, mmap};
 
 /// The wiped page's first word: 0 in a fresh child, else this process's epoch.
 fn wiped_word() -> Option<&'static AtomicU64> {
@@ -57,8 +60,25 @@ pub(crate) fn epoch() -> u64 {
 /// Descriptors that a forked child must not keep: their locks would outlive the parent. -1: free.
 static PRIVATE: [AtomicI32; 1024] = [const { AtomicI32::new(-1) }; 1024];
 
-/// Closes them, in the child, before anything else runs there. An unlock instead would take the parent's locks away.
-extern "C" fn close_private() {
+/// Forks of this process that have begun, and those that are over: the same number while there's none.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+static OVER: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn before_fork() {
+    // Whatever another thread has begun to set up for good is completed: in the child it would stay half done.
+    let _ = wiped_word();
+    mmap::finish_install();
+    BEGUN.fetch_add(1, Ordering::SeqCst);
+}
+
+extern "C" fn after_fork() {
+    OVER.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Closes what is private, in the child, before anything else runs there. An unlock instead would take the parent's
+/// locks away.
+extern "C" fn after_fork_in_child() {
+    OVER.store(BEGUN.load(Ordering::SeqCst), Ordering::SeqCst);
     for slot in &PRIVATE {
         let fd = slot.swap(-1, Ordering::AcqRel);
         if fd >= 0 {
@@ -68,24 +88,63 @@ extern "C" fn close_private() {
     }
 }
 
+/// Sees to it that forks are noticed. No `Once`: a child forked in the middle of one would wait for it for ever. Where
+/// two threads come here at once the handlers are there twice, which does no harm.
+fn watch_forks() {
+    static WATCHED: AtomicBool = AtomicBool::new(false);
+    if !WATCHED.load(Ordering::Acquire) {
+        // SAFETY: the handlers only move atomics and close descriptors, which any process may do at a fork.
+        unsafe {
+            libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork_in_child));
+        }
+        WATCHED.store(true, Ordering::Release);
+    }
+}
+
 /// An open file whose locks must end with this process: a forked child closes its copy at once.
+///
+/// 1. A thread opens a file.
+/// 2. Another one forks: the child has a copy that nobody knows of.
+/// 3. The first one notes the file and locks it: and the child keeps that lock alive.
+///
+/// So a file that was opened while a fork went on is closed and opened again. At the other end, all locks are given up
+/// before the note is.
+#[derive(Debug)]
 pub(crate) struct Private {
     file: ManuallyDrop<File>,
     epoch: u64,
 }
 
 impl Private {
-    pub(crate) fn new(file: File) -> Private {
-        static HANDLER: Once = Once::new();
-        // SAFETY: the handler only swaps atomics and closes descriptors, which a child of any process may do.
-        HANDLER.call_once(|| unsafe {
-            libc::pthread_atfork(None, None, Some(close_private));
-        });
+    /// How often a file is opened again before it's kept as it is, with 50 µs in between: a fork takes one or two ms.
+    const TRIES: u32 = 1000;
+
+    pub(crate) fn open<E>(open: impl Fn() -> Result<File, E>) -> Result<Private, E> {
+        watch_forks();
+        for _ in 0..Self::TRIES {
+            let begun = BEGUN.load(Ordering::SeqCst);
+            if OVER.load(Ordering::SeqCst) == begun {
+                let private = Private::note(open()?);
+                if BEGUN.load(Ordering::SeqCst) == begun {
+                    return Ok(private);
+                }
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        open().map(Private::note)
+    }
+
+    fn note(file: File) -> Private {
         let fd = file.as_raw_fd();
         // Beyond so many open caches a child keeps what it inherits, as it would without all this.
         let free = |slot: &&AtomicI32| slot.compare_exchange(-1, fd, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         let _ = PRIVATE.iter().find(free);
         Private { file: ManuallyDrop::new(file), epoch: epoch() }
+    }
+
+    /// False in a forked child, where it's closed already.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.epoch == epoch()
     }
 }
 
@@ -100,10 +159,11 @@ impl Deref for Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
-        if self.epoch != epoch() {
-            // A child's: closed already.
+        if !self.is_ours() {
             return;
         }
+        // It can't fail for what is held; if it did, the locks would end with the last copy of the file.
+        let _ = lock::unlock_all(self.file.as_fd());
         let fd = self.file.as_raw_fd();
         for slot in &PRIVATE {
             if slot.compare_exchange(fd, -1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {

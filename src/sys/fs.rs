@@ -9,7 +9,7 @@ use std::ffi::CStr;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{self as os, AtFlags, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, Uid};
@@ -92,11 +92,18 @@ const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLI
 
 /// Whether `openat2` is there: a kernel before 5.6 says ENOSYS, an old sandbox EPERM.
 fn has_openat2(dir: BorrowedFd<'_>) -> bool {
-    static HAS: OnceLock<bool> = OnceLock::new();
-    *HAS.get_or_init(|| {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        !matches!(os::openat2(dir, ".", flags, Mode::empty(), RESOLVE), Err(Errno::NOSYS | Errno::PERM))
-    })
+    // No `OnceLock`: a child forked in the middle of it would wait for ever. 0: not asked yet; 1: no; 2: yes.
+    static HAS: AtomicU8 = AtomicU8::new(0);
+    match HAS.load(Ordering::Relaxed) {
+        0 => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let answer = os::openat2(dir, ".", flags, Mode::empty(), RESOLVE);
+            let has = !matches!(answer, Err(Errno::NOSYS | Errno::PERM));
+            HAS.store(1 + u8::from(has), Ordering::Relaxed);
+            has
+        }
+        known => known == 2,
+    }
 }
 
 /// Opens the cache's root by its path; its last component may not be a symbolic link.

@@ -63,6 +63,13 @@ pub(crate) fn unlock(fd: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
     Ok(fcntl(fd, libc::F_OFD_SETLK, &mut request(libc::F_UNLCK, offset))?)
 }
 
+/// Gives up all bytes; nothing happens where none is held.
+pub(crate) fn unlock_all(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut all = request(libc::F_UNLCK, 0);
+    all.l_len = 0;
+    Ok(fcntl(fd, libc::F_OFD_SETLK, &mut all)?)
+}
+
 /// Asks whether another open file holds the byte at `offset`, without trying to take it.
 pub(crate) fn is_held(fd: BorrowedFd<'_>, offset: u64) -> io::Result<bool> {
     let mut range = request(libc::F_WRLCK, offset);

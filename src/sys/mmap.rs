@@ -324,8 +324,19 @@ impl Drop for Guard {
 /// What SIGBUS did before the handler below; written once, before the handler is in place.
 static PREVIOUS: std::sync::OnceLock<libc::sigaction> = std::sync::OnceLock::new();
 
+/// Set before the handler is.
+static WANTED: AtomicBool = AtomicBool::new(false);
+
+/// Waits for a thread that is about to put the handler in place, if there is one.
+pub(super) fn finish_install() {
+    if WANTED.load(Ordering::Acquire) {
+        install();
+    }
+}
+
 fn install() {
     static ONCE: Once = Once::new();
+    WANTED.store(true, Ordering::Release);
     ONCE.call_once(|| {
         PAGE.store(rustix::param::page_size(), Ordering::Relaxed);
         // SAFETY: both structs are plain C data that live through the calls; the handler touches only atomics, leaked

@@ -9,7 +9,7 @@ mod scarce;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,11 +17,11 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use larder::{Cache, Change, Error, ErrorKind, Options, Prune, Result, Ttl, Verify};
-use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
+use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 use tempfile::TempDir;
 
 use crate::support::plain::options;
-use crate::support::process::{self, PATIENCE};
+use crate::support::process::{self, PATIENCE, is_root, say_aloud};
 use crate::support::{HandClock, Seen, counts_match, get, listing, temp_dir};
 
 /// Plays a role in a child; see [`process`].
@@ -103,17 +103,29 @@ enum Plant {
     Fifo,
     Socket,
     Directory,
+    /// A device that never ends: it takes root to make one.
+    Device,
+    /// The same thing, from another user's hand, and loose: it takes root to give things away.
+    Foreign,
 }
 
-const PLANTS: [Plant; 7] = [
-    Plant::LinkToFile,
-    Plant::LinkToDirectory,
-    Plant::DanglingLink,
-    Plant::HardLink,
-    Plant::Fifo,
-    Plant::Socket,
-    Plant::Directory,
-];
+/// Whatever this process can plant.
+fn plants() -> impl Iterator<Item = Plant> {
+    let of_anybody = [
+        Plant::LinkToFile,
+        Plant::LinkToDirectory,
+        Plant::DanglingLink,
+        Plant::HardLink,
+        Plant::Fifo,
+        Plant::Socket,
+        Plant::Directory,
+    ];
+    let of_root: &[Plant] = if is_root() { &[Plant::Device, Plant::Foreign] } else { &[] };
+    of_anybody.into_iter().chain(of_root.iter().copied())
+}
+
+/// The user and group that nobody's files belong to.
+const NOBODY: u32 = 65534;
 
 fn remove(path: &Path) {
     if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
@@ -125,6 +137,9 @@ fn remove(path: &Path) {
 }
 
 fn plant(what: Plant, path: &Path, canary: &Canary) {
+    let was = path.symlink_metadata().ok();
+    let was_dir = was.as_ref().is_some_and(fs::Metadata::is_dir);
+    let known = was.filter(fs::Metadata::is_file).map(|_| fs::read(path).expect("a file"));
     remove(path);
     match what {
         Plant::LinkToFile => symlink(canary.file(), path),
@@ -134,6 +149,16 @@ fn plant(what: Plant, path: &Path, canary: &Canary) {
         Plant::Fifo => mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).map_err(Into::into),
         Plant::Socket => UnixListener::bind(path).map(drop),
         Plant::Directory => fs::create_dir(path).and_then(|()| fs::write(path.join("file"), "foreign")),
+        // What /dev/zero is.
+        Plant::Device => {
+            let zero = makedev(1, 5);
+            mknodat(CWD, path, FileType::CharacterDevice, Mode::from_raw_mode(0o666), zero).map_err(Into::into)
+        }
+        Plant::Foreign => {
+            let made = if was_dir { fs::create_dir(path) } else { fs::write(path, known.unwrap_or_default()) };
+            made.and_then(|()| chown(path, Some(NOBODY), Some(NOBODY)))
+                .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o777)))
+        }
     }
     .unwrap_or_else(|e| panic!("can't plant {what:?} at {}: {e}", path.display()));
 }
@@ -251,15 +276,19 @@ fn assert_mends(dir: &TempDir, clock: &HandClock, path: &Path, case: &str) {
 
 /// Runs `case` for every name and every plant, and shows all that went wrong.
 fn every_case(when: &str, case: fn(&str, Plant, &str)) {
+    if !is_root() {
+        say_aloud(&format!("devices and other users' files {when}: left out, it takes root to make them"));
+    }
     let (mut troubles, mut cases) = (Vec::new(), 0);
     for name in NAMES {
-        for what in PLANTS {
+        for what in plants() {
             let title = format!("{what:?} for {name} {when}");
             cases += 1;
             troubles.extend(trouble_of(move || case(name, what, &title)));
         }
     }
     assert!(troubles.is_empty(), "{} of {cases} cases:\n{}", troubles.len(), troubles.join("\n"));
+    println!("{cases} cases {when}, each with {} operations", OPERATIONS.len());
 }
 
 #[test]
@@ -303,7 +332,7 @@ fn a_foreign_thing_for_any_name_of_an_open_cache_harms_nobody() {
 fn each_operation_meets_a_foreign_shard_and_entry_first() {
     let mut troubles = Vec::new();
     for name in ["shard", "entry"] {
-        for what in PLANTS {
+        for what in plants() {
             troubles.extend(trouble_of(move || {
                 for (first, operation) in OPERATIONS {
                     let case = format!("{what:?} for {name}, first met by {first}");
@@ -321,40 +350,48 @@ fn each_operation_meets_a_foreign_shard_and_entry_first() {
     assert!(troubles.is_empty(), "{}", troubles.join("\n"));
 }
 
+/// How long a link comes and goes for each name; together more than five seconds, or ten minutes where `LARDER_SOAK` is
+/// set.
+fn flipping() -> Duration {
+    if std::env::var_os("LARDER_SOAK").is_some() { Duration::from_secs(75) } else { Duration::from_millis(650) }
+}
+
 /// Swaps what is at `path` with a link to `target`, again and again, while `cache` is worked with.
-fn flip_while_working(cache: &Cache, dir: &TempDir, path: &Path, target: &Path) {
-    let (link, stop, flips) = (dir.path().join("link"), AtomicBool::new(false), AtomicU64::new(0));
+fn flip_while_working(cache: &mut Cache, reopen: impl Fn() -> Result<Cache>, path: &Path, link: &Path, target: &Path) {
+    let (stop, flips) = (AtomicBool::new(false), AtomicU64::new(0));
     let is_link = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+    let mut work = |(name, operation): &Operation| {
+        if let Err(e) = operation(cache) {
+            assert_fitting(&e, name);
+            if e.kind() == ErrorKind::Vanished {
+                match reopen() {
+                    Ok(new) => *cache = new,
+                    Err(e) => assert_fitting(&e, "reopening"),
+                }
+            }
+        }
+    };
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                if !is_link(&link) && !is_link(path) {
+                if !is_link(link) && !is_link(path) {
                     // What was called by the link's name was replaced or carried off, and the link with it.
-                    remove(&link);
-                    symlink(target, &link).expect("a link");
+                    remove(link);
+                    symlink(target, link).expect("a link");
                 }
-                if renameat_with(CWD, &link, CWD, path, RenameFlags::EXCHANGE).is_ok() {
+                if renameat_with(CWD, link, CWD, path, RenameFlags::EXCHANGE).is_ok() {
                     flips.fetch_add(1, Ordering::Relaxed);
                 }
                 std::thread::yield_now();
             }
         });
-        let (half, all) = (Instant::now() + Duration::from_millis(500), Instant::now() + Duration::from_secs(1));
-        let most = Instant::now() + PATIENCE;
-        while Instant::now() < half {
-            for (name, operation) in OPERATIONS {
-                if let Err(e) = operation(cache) {
-                    assert_fitting(&e, name);
-                }
-            }
+        let start = Instant::now();
+        while start.elapsed() < flipping() / 2 {
+            OPERATIONS.iter().for_each(&mut work);
         }
         // The calls that write names, and nothing slower in between.
-        while Instant::now() < all || (flips.load(Ordering::Relaxed) < 200 && Instant::now() < most) {
-            for (name, operation) in OPERATIONS.iter().filter(|(name, _)| ["set", "touch", "pop"].contains(name)) {
-                if let Err(e) = operation(cache) {
-                    assert_fitting(&e, name);
-                }
-            }
+        while start.elapsed() < flipping() || (flips.load(Ordering::Relaxed) < 200 && start.elapsed() < PATIENCE) {
+            OPERATIONS.iter().filter(|(name, _)| ["set", "touch", "pop"].contains(name)).for_each(&mut work);
         }
         stop.store(true, Ordering::Relaxed);
     });
@@ -364,20 +401,34 @@ fn flip_while_working(cache: &Cache, dir: &TempDir, path: &Path, target: &Path) 
 
 #[test]
 fn a_link_that_comes_and_goes_leads_nobody_astray() {
-    for (name, target) in [("shards", "inside"), ("shard", "inside"), ("entry", "file")] {
+    let names = [
+        ("shards", "inside"),
+        ("shard", "inside"),
+        ("entry", "file"),
+        ("trash", "inside"),
+        ("control", "file"),
+        ("locks", "file"),
+        ("marker", "file"),
+        ("maintenance", "file"),
+    ];
+    for (name, target) in names {
         let (dir, clock, path, canary) = scene(name);
-        let cache = quick(&dir, &clock).open().expect("a cache");
-        flip_while_working(&cache, &dir, &path, &canary.dir.join(target));
+        let reopen = || quick(&dir, &clock).open();
+        let (mut cache, link) = (reopen().expect("a cache"), dir.path().join("link"));
+        flip_while_working(&mut cache, reopen, &path, &link, &canary.dir.join(target));
         canary.assert_unharmed(name);
+        drop(cache);
         if path.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
             fs::remove_file(&path).expect("to remove the link");
-            if name == "shards" {
-                fs::rename(dir.path().join("link"), &path).expect("to put the shards back");
+            if link.exists() && name != "shard" && name != "entry" {
+                fs::rename(&link, &path).expect("to put back what was there");
             }
         }
+        let cache = reopen().unwrap_or_else(|e| panic!("{name}: {e}"));
         cache.set("key", "value", Ttl::Never).expect("set");
         assert_eq!(get(&cache, "key").as_deref(), Some(b"value".as_slice()));
         cache.verify(Verify::new().repair(true), |_| {}).expect("repair");
+        counts_match(&cache);
         cache.clear().expect("clear");
         canary.assert_unharmed(name);
         assert_eq!(counts_match(&cache).entries, 0);

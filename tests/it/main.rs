@@ -31,6 +31,9 @@ mod expiry;
 mod faults;
 /// Single flight: leaders that are slow, fail or die; early refresh, stale values.
 mod flight;
+/// Parent and child after a fork, wherever it came and whoever dies first.
+#[cfg(feature = "fault")]
+mod fork;
 /// The directory that release 1 wrote, and the marker.
 mod format_compat;
 /// Loose, pre-made, foreign and full directories, with a canary outside.
@@ -42,16 +45,24 @@ mod invalidation;
 mod kills;
 /// Several processes on one directory: races, kills, forks, stopped writers.
 mod multiprocess;
+/// Processes that don't know each other's pids.
+mod namespaces;
 /// Opening, creating, settings, read-only, vanishing.
 mod opening;
 /// README and examples compile and run.
 mod papers;
+/// Power cuts that are real, on file systems in loop devices.
+#[cfg(feature = "fault")]
+mod power;
 /// Bugs that were found, each with its story.
 mod regression;
 /// Caches sealed by a key.
 mod sealed;
 /// Values larger than memory.
 mod streaming;
+/// Spans and events of the feature `tracing`.
+#[cfg(feature = "tracing")]
+mod traces;
 /// Verify and its repairs.
 mod verify;
 

@@ -42,12 +42,48 @@ fn links_lead_to_files() {
 
 #[test]
 fn papers_keep_to_their_lengths() {
-    for (paper, most) in
-        [("README.md", 150), ("ARCHITECTURE.md", 150), ("CONTRIBUTING.md", 80), ("docs/FORMAT.md", 320)]
-    {
+    for (paper, most) in [
+        ("README.md", 150),
+        ("ARCHITECTURE.md", 150),
+        ("CONTRIBUTING.md", 80),
+        ("docs/FORMAT.md", 320),
+        ("docs/RELIABILITY.md", 200),
+    ] {
         let lines = fs::read_to_string(root().join(paper)).expect("a paper").lines().count();
         assert!(lines <= most, "{paper} has {lines} lines; {most} is the most");
     }
+}
+
+/// Whether `module::name` is a test of tests/it.
+fn is_test(path: &str) -> bool {
+    let Some((module, name)) = path.rsplit_once("::") else { return false };
+    let file = root().join("tests/it").join(module.replace("::", "/")).with_extension("rs");
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.contains(&format!("#[test]\nfn {name}() {{"))
+}
+
+/// Each promise names the tests that show it, and these are there.
+#[test]
+fn promises_name_tests_that_exist() {
+    assert!(is_test("papers::links_lead_to_files"));
+    assert!(!is_test("papers::is_test") && !is_test("papers::nothing") && !is_test("nowhere::links_lead_to_files"));
+    let text = fs::read_to_string(root().join("docs/RELIABILITY.md")).expect("docs/RELIABILITY.md");
+    let named = |line: &str| {
+        let spans =
+            line.split('`').skip(1).step_by(2).filter(|span| span.contains("::") && !span.starts_with("module::"));
+        spans.filter(|span| span.starts_with(char::is_lowercase)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let missing: Vec<_> = text.lines().flat_map(named).filter(|path| !is_test(path)).collect();
+    assert_eq!(missing, [""; 0], "docs/RELIABILITY.md names tests that aren't there");
+    let mut rows = 0;
+    for table in ["| hazard |", "| proof |"] {
+        let (_, rest) = text.split_once(table).expect("a table");
+        for row in rest.lines().skip(2).take_while(|line| line.starts_with('|')) {
+            assert!(!named(row).is_empty(), "a promise without a test: {row}");
+            rows += 1;
+        }
+    }
+    assert!(rows > 30, "{rows} promises");
 }
 
 /// The program of an example, beside this test's own folder. A plain `cargo test` has built it already; `cargo test

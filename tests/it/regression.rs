@@ -3,6 +3,8 @@
 
 #[cfg(feature = "fault")]
 mod faults;
+#[cfg(feature = "fault")]
+mod forks;
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;

@@ -325,6 +325,8 @@ fn files() -> Vec<Source> {
             if kind.is_dir() && name != "target" && (!name.starts_with('.') || name == ".ci") {
                 dirs.push(path);
             } else if kind.is_file()
+                // In a worktree it's a file that leads to the repository.
+                && name != ".git"
                 && let Ok(text) = fs::read_to_string(&path)
             {
                 found.push(Source::new(&path.strip_prefix(root).expect("below the root").to_string_lossy(), &text));

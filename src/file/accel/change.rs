@@ -12,7 +12,7 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::change::{self, NewEntry};
 use crate::file::index::bucket::{At, Fill, Slot, Target};
 use crate::file::index::table::{self, Hash, Place};
-use crate::file::segments::record::{EXPIRY_WORD, NewRecord};
+use crate::file::segments::record::{EXPIRY_WORD, NewRecord, SEQUENCE_WORD};
 use crate::file::session::ShardLock;
 use crate::file::tree::format::{Damage, expiry_word};
 use crate::file::tree::layout::Name;
@@ -496,7 +496,8 @@ impl FileBackend {
         Ok(true)
     }
 
-    /// Puts an entry in place of one that must not have changed since it was read.
+    /// Puts an entry in place of one that must not have changed since it was read. A record in place of a record keeps the
+    /// sequence: to all others it is the same.
     fn replace_unchanged(
         &self,
         accel: &Accel,
@@ -506,12 +507,33 @@ impl FileBackend {
         old: Place,
     ) -> Result<bool> {
         let fresh = self.prepare(accel, hash, generation, new)?;
-        let unchanged = |found: Option<(At, Slot)>| Ok(found.is_some_and(|(_, slot)| slot.place == old));
-        match self.put(accel, hash, generation, new, fresh, unchanged)? {
-            Put::Stored(..) => Ok(true),
-            // Another change came first, as it well may.
-            Put::Refused | Put::Again => Ok(accel.index.look(hash).is_some()),
+        let place = match fresh {
+            Fresh::Record(place, _) if old.is_record() => place,
+            fresh => {
+                let unchanged = |found: Option<(At, Slot)>| Ok(found.is_some_and(|(_, slot)| slot.place == old));
+                return match self.put(accel, hash, generation, new, fresh, unchanged)? {
+                    Put::Stored(..) => Ok(true),
+                    // Another change came first, as it well may.
+                    Put::Refused | Put::Again => Ok(accel.index.look(hash).is_some()),
+                };
+            }
+        };
+        let ground = self.ground(accel)?;
+        let locked = self.lock_name(&ground, hash)?;
+        let Some((at, slot)) = locked.find(hash) else { return Ok(false) };
+        if slot.place != old {
+            return Ok(true);
         }
+        if let Some(sequence) = accel.segments.word(old, SEQUENCE_WORD) {
+            accel.segments.set_word(place, SEQUENCE_WORD, sequence);
+        }
+        locked.relocate(at, old, place);
+        locked.retime(at, &slot, new.facts.gone_at());
+        let bucket = locked.bucket();
+        drop(locked);
+        accel.index.note_due(bucket, new.facts.gone_at());
+        self.sound(accel)?;
+        Ok(true)
     }
 
     /// Puts an entry that rests in a record into a file, if it's still there.

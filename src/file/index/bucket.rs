@@ -23,6 +23,7 @@
 //! finds nothing looks at the counter and at the number of buckets again: where they have changed it may have looked in
 //! the old place too late and in the new one too early, and looks again.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::Index;
@@ -270,7 +271,7 @@ impl<M: Memory> Index<M> {
         if self.words.replace(word, 0, estate.me()).is_err() {
             self.wait_for(word, estate, bound)?;
         }
-        let locked = Locked { index: self, bucket, estate };
+        let locked = Locked { index: self, bucket, estate, removed: Cell::new(false) };
         if self.words.load(base + TARGET) != 0 {
             locked.repair();
         }
@@ -322,10 +323,16 @@ pub(crate) struct Locked<'a, M: Memory, E: Estate> {
     index: &'a Index<M>,
     bucket: usize,
     estate: &'a E,
+    /// Something was removed: the chain may have become too long.
+    removed: Cell<bool>,
 }
 
 impl<M: Memory, E: Estate> Drop for Locked<'_, M, E> {
     fn drop(&mut self) {
+        // Not before: slots that the holder of the lock knows of must stay where they are.
+        if self.removed.get() && !std::thread::panicking() {
+            self.shrink();
+        }
         self.index.words.store(self.base() + LOCK, 0);
     }
 }
@@ -644,7 +651,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         let done = work();
         self.done();
         self.set_small(at, false);
-        self.shrink();
+        self.removed.set(true);
         index.count(ENTRIES, -1);
         index.count(Index::<M>::bytes_word(slot.place), -slot.size.cast_signed());
         done
@@ -723,7 +730,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         for (word, value) in (table::node_at(table::bucket_node(child))..).zip(fresh) {
             words.store(word, value);
         }
-        let there = Locked { index, bucket: child, estate: self.estate };
+        let there = Locked { index, bucket: child, estate: self.estate, removed: Cell::new(false) };
         let mut whole = true;
         let coarser = |uses: u64| {
             if coarsen { table::with_age(uses, table::coarser(clock, table::age_of(uses), shift)) } else { uses }

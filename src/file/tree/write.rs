@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::file::tree::layout::{self, Name};
 use crate::settings::Access;
+use crate::sys::fork::epoch;
 use crate::sys::fs::{self, Open, Stat};
 
 /// Who new files belong to, where that isn't the process itself.
@@ -27,15 +28,22 @@ pub(crate) struct Draft {
     temp: Temp,
 }
 
-/// A name to unlink when it's dropped.
+/// A name to unlink when it's dropped, unless that's in a forked child: there it's the parent's.
 pub(crate) struct Temp {
     dir: OwnedFd,
     name: Option<String>,
+    epoch: u64,
+}
+
+impl Temp {
+    fn is_ours(&self) -> bool {
+        self.epoch == epoch()
+    }
 }
 
 impl Drop for Temp {
     fn drop(&mut self) {
-        if let Some(name) = &self.name {
+        if let Some(name) = self.name.as_ref().filter(|_| self.is_ours()) {
             // Where this fails the next sweep of dead sessions gets it.
             let _ = fs::unlink(self.dir.as_fd(), name);
         }
@@ -56,7 +64,7 @@ impl Draft {
         let dir_ino = fs::stat(dir.as_fd())?.ino;
         let name = layout::temp_name(session, random);
         let file = fs::open(dir.as_fd(), &name, Open::New(access.file_mode()))?;
-        let temp = Temp { dir, name: Some(name) };
+        let temp = Temp { dir, name: Some(name), epoch: epoch() };
         if fs::stat(file.as_fd())?.mode != access.file_mode() {
             // The umask took bits away.
             fs::set_mode(file.as_fd(), access.file_mode())?;
@@ -73,6 +81,10 @@ impl Draft {
     }
 
     pub(crate) fn write(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        if !self.temp.is_ours() {
+            // Parent and child would write into one file, one of them after the other had published it.
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "the value was begun by the parent process"));
+        }
         fs::write_all_at(self.file.as_fd(), parts, offset)
     }
 

@@ -197,8 +197,9 @@ pub(super) fn read_only_mount(role: &Role) {
     assert_eq!(changes, [Some(ErrorKind::ReadOnly); 13]);
     drop((reader, cache));
 
-    // All of the file system, with an empty cache and none at all on it.
-    mount(&["-o", "remount,ro"], role.dir());
+    // All of the file system, with an empty cache and none at all on it. What options it has already, `mount` must not
+    // repeat: in a user namespace some of them can't be given again.
+    mount(&["--options-source=disable", "-o", "remount,ro"], role.dir());
     let reader = Cache::file(&path).read_only(true).open().expect("a read-only file system");
     assert_eq!(get(&reader, "key").as_deref(), Some(b"newer".as_slice()));
     assert_eq!(kind(Cache::file(role.dir().join("another")).open()), Some(ErrorKind::ReadOnly));

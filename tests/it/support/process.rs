@@ -195,6 +195,19 @@ impl Child {
         self.lines.iter().collect()
     }
 
+    /// Hears out a child that has much to do: it says something from time to time, and at last a line that begins with
+    /// `last`. The rest of that line is returned.
+    #[cfg(feature = "fault")]
+    pub(crate) fn hear_out(mut self, last: &str) -> String {
+        loop {
+            if let Some(rest) = self.hear().strip_prefix(last) {
+                let rest = rest.to_owned();
+                self.finish();
+                return rest;
+            }
+        }
+    }
+
     /// Kills the child, and returns what it had said.
     pub(crate) fn kill(mut self) -> Vec<String> {
         self.process.kill().expect("to kill a child");
