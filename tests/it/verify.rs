@@ -1,5 +1,7 @@
 //! Verify: what is wrong is found and told, and where asked for, mended; a sound cache is left alone.
 
+mod index;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;

@@ -153,6 +153,12 @@ impl Accel {
         fs::allocate_range(self.files.arena.as_fd(), start..start + len)
     }
 
+    /// Gives a segment's blocks back.
+    pub(super) fn punch_segment(&self, segment: usize) -> io::Result<()> {
+        let (start, len) = (segment as u64 * self.segments.segment_bytes(), self.segments.segment_bytes());
+        fs::punch(self.files.arena.as_fd(), start..start + len)
+    }
+
     /// Makes a segment's pages ready for stores.
     pub(super) fn populate(&self, segment: usize) {
         let bytes = usize::try_from(self.segments.segment_bytes()).unwrap_or(0);

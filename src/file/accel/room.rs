@@ -185,7 +185,7 @@ impl FileBackend {
 
     /// Takes care of some records of the segment that's being reclaimed. `false`: there's nothing to do, or others are
     /// at it.
-    fn reclaim(&self, accel: &Accel, rules: &Rules, records: usize) -> Result<bool> {
+    pub(super) fn reclaim(&self, accel: &Accel, rules: &Rules, records: usize) -> Result<bool> {
         let writer = self.writer_of()?;
         let Ok(mut reclaim) = writer.reclaim.try_lock() else { return Ok(false) };
         if accel.is_building() {

@@ -375,6 +375,21 @@ impl<M: Memory> Segments<M> {
         self.change(segment, State::Claimed(me), State::Sealed);
     }
 
+    /// Keeps a free segment from being taken, for a moment; `false`: it isn't free.
+    pub(crate) fn hold(&self, segment: usize, me: u64) -> bool {
+        self.change(segment, State::Free, State::Claimed(me))
+    }
+
+    pub(crate) fn release(&self, segment: usize, me: u64) {
+        self.change(segment, State::Claimed(me), State::Free);
+    }
+
+    /// Thousandths of live records in the sealed segment that has the fewest.
+    pub(crate) fn least_full(&self) -> Option<u64> {
+        let sealed = (0..self.count()).filter(|segment| self.state(*segment) == State::Sealed);
+        sealed.map(|segment| self.fullness(segment)).min()
+    }
+
     /// How many segments are free.
     pub(crate) fn free_count(&self) -> usize {
         (0..self.count()).filter(|segment| self.state(*segment) == State::Free).count()
