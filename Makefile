@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := list
-.PHONY: list demo test lint bench bench-peers audit clean
+.PHONY: list demo test lint bench bench-traces bench-peers audit clean
 
 list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -27,6 +27,9 @@ lint:  ## formatting, clippy, docs, and licences where cargo-deny is installed
 
 bench:  ## the benchmarks; ARGS="get" runs those whose name contains it
 	$(CARGO) bench --bench tree -- $(ARGS)
+
+bench-traces:  ## miss ratios on access traces, from the folder TRACES=; ARGS="lfu" adds a policy
+	$(CARGO) bench --bench traces -- $(ARGS)
 
 bench-peers:  ## Larder beside its peers in one table; ARGS="--quick", ARGS="--help"
 	$(CARGO) run --release --quiet --manifest-path benches/peers/Cargo.toml -- $(ARGS)
