@@ -74,7 +74,8 @@ fn replay(requests: &[(u64, u32)], policy: Policy, max_entries: u64, max_bytes: 
 /// arena that is slack, or a file in whole blocks.
 fn charge(requests: &[(u64, u32)]) -> f64 {
     let sizes: HashMap<u64, u32> = requests.iter().copied().collect();
-    let charged = |size: u64| if size <= 4096 { (size + 56).div_ceil(16) * 20 } else { (size + 184).div_ceil(4096) * 4096 + 256 };
+    let charged =
+        |size: u64| if size <= 4096 { (size + 56).div_ceil(16) * 20 } else { (size + 184).div_ceil(4096) * 4096 + 256 };
     let payload: u64 = sizes.values().map(|size| u64::from(*size)).sum();
     let all: u64 = sizes.values().map(|size| charged(u64::from(*size))).sum();
     all as f64 / payload.max(1) as f64

@@ -521,8 +521,8 @@ fn remake_control(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) 
     remake(root, access, owner, now).doing("can't make the control file anew")
 }
 
-/// Makes a new control file. Which entries had been cleared is lost with the old one, so none may stay: all that there
-/// are go to the trash first.
+/// Makes a new control file. Which entries had been cleared is lost with the old one, so none may stay: all files go to the
+/// trash first, and index and segments go for good.
 fn remake(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) -> io::Result<()> {
     make_dir(root, layout::SHARDS_DIR, access, owner)?;
     make_dir(root, layout::TRASH_DIR, access, owner)?;
@@ -535,6 +535,8 @@ fn remake(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) -> io::R
             fs::rename_between(shards.as_fd(), &name, trash.as_fd(), &to)?;
         }
     }
+    accel::remove(root)?;
+    fs::sync(root)?;
     // Not before they are out of the way for good: the new file knows nothing of what was cleared.
     fs::sync(trash.as_fd())?;
     fs::sync(shards.as_fd())?;

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use larder::{Cache, Change, Prune, State, Ttl};
 
-use crate::support::{Dice, HandClock, START, counts_match, entry_file, fresh, fresh_with, get, options, temp_dir};
+use crate::support::{
+    Dice, HandClock, START, counts_match, entry_file, fresh, fresh_with, get, options, plain, temp_dir,
+};
 
 const SLACK: u64 = 60_000;
 const YEAR: u64 = 31_557_600_000;
@@ -128,7 +130,7 @@ fn a_boot_in_1970_does_not_empty_a_larger_cache() {
 
 #[test]
 fn a_prune_in_1970_keeps_what_seems_to_come_from_the_future() {
-    let (_dir, clock, cache) = fresh();
+    let (_dir, clock, cache) = plain::fresh();
     for i in 0..20 {
         cache.set(format!("k{i}"), "v", Ttl::secs(60)).expect("set");
     }
@@ -153,7 +155,7 @@ fn a_prune_in_1970_keeps_what_seems_to_come_from_the_future() {
 
 #[test]
 fn an_expired_entry_is_beyond_touch_and_replace() {
-    let (_dir, clock, cache) = fresh();
+    let (_dir, clock, cache) = plain::fresh();
     cache.set("k", "v", Ttl::secs(1)).expect("set");
     let file = entry_file(&cache, "k");
     clock.step(1000);

@@ -218,7 +218,7 @@ fn unknown_features_that_forbid_writing_allow_reading() {
 
 #[test]
 fn unknown_features_and_formats_are_refused() {
-    for (at, word) in [(20, 1), (20, 0x8000_0000), (8, 2), (8, u32::MAX)] {
+    for (at, word) in [(20, 2), (20, 0x8000_0001), (8, 2), (8, u32::MAX)] {
         let (dir, clock) = closed();
         edit_marker(&dir, at, word);
         let before = listing(&dir.path().join("cache"));

@@ -83,7 +83,7 @@ fn a_mapped_file_cut_short_kills_nobody_and_tells_no_lies() {
 #[test]
 fn noise_in_a_mapped_file_tells_no_lies() {
     let mut dice = crate::support::Dice::new(5);
-    for round in 0..60 {
+    for round in 0..20 {
         for name in ["index", "live", "arena"] {
             let (dir, clock, cache) = fresh();
             let cache = if round % 2 == 0 {

@@ -70,6 +70,7 @@ impl Run<'_> {
             if self.stopped {
                 return Ok(());
             }
+            self.store.sound(accel)?;
         }
         self.totals(accel);
         self.store.sound(accel)

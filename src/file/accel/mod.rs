@@ -32,7 +32,7 @@ use crate::sys::fs;
 use crate::sys::mmap::{Memory, SharedWords};
 
 use files::Files;
-pub(super) use files::{Making, is_lost, make};
+pub(super) use files::{Making, is_lost, make, remove};
 use room::{Candidate, Reclaim};
 pub(super) use walk::Listed;
 
