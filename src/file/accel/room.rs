@@ -21,7 +21,7 @@ use crate::policy::{self, Seen, Verdict};
 use crate::stats::Count;
 
 /// Candidates that one victim is chosen from, and victims that are chosen at a time.
-const SAMPLE: usize = 16;
+const SAMPLE: usize = 24;
 const VICTIMS: usize = 4;
 /// Buckets that one choice looks at, at the most.
 const REACH: usize = 1024;

@@ -3,6 +3,8 @@
 
 pub(crate) mod bucket;
 mod due;
+#[cfg(test)]
+mod model;
 pub(crate) mod table;
 
 use crate::sys::mmap::Memory;
@@ -11,7 +13,7 @@ use table::{AGE, ENTRIES, FILE_BYTES, HAND, LOAD_TENTHS, MAX_BUCKETS, READY, REC
 
 /// Ghosts per bucket that are kept: about as many as a bucket has entries, so that all rings together remember as many
 /// evictions as the cache holds entries, which is S3-FIFO's measure.
-const RING_USED: usize = 8;
+const RING_USED: usize = 10;
 
 /// The index, over whatever memory holds it.
 pub(crate) struct Index<M> {
