@@ -5,7 +5,7 @@ use std::fs;
 use larder::{Cache, ErrorKind, Ttl};
 
 use crate::support::process::{self, Child, PATIENCE, Role};
-use crate::support::{START, counts_match, entry_file, fresh, get, plain, temp_dir};
+use crate::support::{START, counts_match, entry_file, get, plain, temp_dir};
 
 /// Plays a role in a child; see [`process`].
 #[test]

@@ -12,13 +12,14 @@
 
 use std::os::fd::AsFd;
 
+use super::change::{Fresh, Put};
 use super::lookup::Record;
 use super::walk::Buckets;
 use super::{Accel, files};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::change::NewEntry;
-use crate::file::index::bucket::Slot;
-use crate::file::index::table::Hash;
+use crate::file::index::bucket::{At, Slot};
+use crate::file::index::table::{Hash, Place};
 use crate::file::marker::Marker;
 use crate::file::segments::record::RecordSeal;
 use crate::file::tree::format::Damage;
@@ -204,6 +205,14 @@ impl FileBackend {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Busy, "an entry changed while nobody else could change it").at(hash.name().path()))
+    }
+
+    /// Puts an entry that rests in a record into a file, if it's still there.
+    fn move_to_file(&self, accel: &Accel, hash: Hash, new: &NewEntry<'_>, generation: u64, old: Place) -> Result<bool> {
+        let (draft, nonce) = self.draft_of(hash.name(), generation, new)?;
+        let fresh = Fresh::File(Box::new(draft), nonce, new.size());
+        let unchanged = |found: Option<(At, Slot)>| Ok(found.is_some_and(|(_, slot)| slot.place == old));
+        Ok(matches!(self.put(accel, hash, generation, new, fresh, unchanged)?, Put::Stored(..)))
     }
 }
 
