@@ -30,7 +30,7 @@ pub(crate) const BARE: &str = "bare calls";
 const BARE_EXCHANGE: &str = "bare exchange";
 const REDB: &str = "redb";
 
-pub(crate) const PEERS: [Peer; 11] = [
+pub(crate) const PEERS: [Peer; 12] = [
     Peer {
         name: BARE,
         kind: Kind::Rust,
@@ -60,6 +60,16 @@ pub(crate) const PEERS: [Peer; 11] = [
         evicts: true,
         note: "one file per entry, Durability::Process, a ttl of an hour on every entry; a get checks the checksum and \
                returns a copy. At capacity: max_entries, LRU.",
+    },
+    Peer {
+        name: "Larder (accelerated)",
+        kind: Kind::Rust,
+        package: "larder",
+        scale: Scale::Quick,
+        shared: true,
+        evicts: true,
+        note: "values up to 4 KiB in mapped segments, larger ones in files, all known to the shared index; a ttl of an \
+               hour on every entry; a get checks the checksum and returns a copy. At capacity: max_entries, S3-FIFO.",
     },
     Peer {
         name: "cacache",

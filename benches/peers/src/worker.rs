@@ -42,7 +42,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     match peer.as_str() {
         "bare-calls" => worker.serve::<Bare<false>>(),
         "bare-exchange" => worker.serve::<Bare<true>>(),
-        "larder-tree" => worker.serve::<Larder>(),
+        "larder-tree" => worker.serve::<Larder<false>>(),
+        "larder-accelerated" => worker.serve::<Larder<true>>(),
         "cacache" => worker.serve::<Cacache>(),
         "lmdb" => worker.serve::<Lmdb>(),
         "redb" => worker.serve::<Redb>(),

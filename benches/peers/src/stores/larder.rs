@@ -1,16 +1,17 @@
-//! Larder. Another engine of it is one more name in `peers`, and one more option in `open`.
+//! Larder: the plain tree, and the accelerated engine.
 
-use larder::{Cache, Ttl};
+use larder::{Accelerate, Cache, Ttl};
 
 use crate::store::{Place, Result, Seen, Store};
 
-pub(crate) struct Larder {
+pub(crate) struct Larder<const ACCELERATED: bool> {
     cache: Cache,
 }
 
-impl Store for Larder {
-    fn open(place: &Place) -> Result<Larder> {
-        let mut options = Cache::file(&place.dir);
+impl<const ACCELERATED: bool> Store for Larder<ACCELERATED> {
+    fn open(place: &Place) -> Result<Self> {
+        let engine = if ACCELERATED { Accelerate::Auto } else { Accelerate::Off };
+        let mut options = Cache::file(&place.dir).accelerate(engine).max_bytes(16 << 30);
         if let Some(limit) = place.limit {
             options = options.max_entries(limit);
         }
