@@ -69,7 +69,7 @@ pub use flight::Fetch;
 pub use key::{MAX_KEY_LEN, MAX_NAMESPACE_LEN};
 pub use options::Options;
 pub use settings::{Accelerate, Access, Change, Compression, Durability, Policy, Settings};
-pub use stats::{Compressed, Event, Evictions, Limits, Misses, Stats};
+pub use stats::{Compressed, Event, Evictions, Limits, Mapped, Misses, Places, Stats};
 pub use stream::{Reader, Writer};
 #[cfg(feature = "fault")]
 #[doc(hidden)]

@@ -87,10 +87,14 @@ pub enum Event {
 pub struct Stats {
     /// Entries held, expired ones that aren't reclaimed yet included.
     pub entries: u64,
-    /// Bytes counted against `max_bytes`: each file rounded up to 4 KiB, and 256 for its inode.
+    /// Bytes counted against `max_bytes`: each file rounded up to 4 KiB, and 256 for its inode; each record as it is.
     pub bytes: u64,
     /// Bytes of keys, metadata and values alone.
     pub payload: u64,
+    /// Where entries rest.
+    pub entries_by: Places,
+    /// The index and the segments; `None`: a plain tree.
+    pub mapped: Option<Mapped>,
     /// The limits in force.
     pub limits: Limits,
     /// Reads that found a value.
@@ -121,6 +125,31 @@ pub struct Stats {
     pub reclaimable: bool,
     /// Files of an earlier clear still wait to be unlinked; later sets and `prune` do it.
     pub trash: bool,
+}
+
+/// Entries by where they rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Places {
+    /// As records in the segments of the arena.
+    pub segments: u64,
+    /// In files of their own.
+    pub files: u64,
+}
+
+/// The memory that the processes of an accelerated cache share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mapped {
+    /// Bytes of the index.
+    pub index: u64,
+    /// Bytes of the segments that have anything in them.
+    pub arena: u64,
+    /// Bytes of live records; what is left of `arena` is free, or waits to be reclaimed.
+    pub records: u64,
+    /// The index is being built from what rests in segments and tree: until that is done, a miss may be an entry that
+    /// wasn't met yet.
+    pub building: bool,
 }
 
 /// The limits of a cache; 0 means none.

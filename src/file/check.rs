@@ -20,8 +20,8 @@ use crate::sys::fs::{self, Open, Stat};
 #[derive(Default)]
 #[must_use]
 pub struct Verify<'a> {
-    repair: bool,
-    quick: bool,
+    pub(super) repair: bool,
+    pub(super) quick: bool,
     on_examine: Option<Box<dyn Fn(u64) -> bool + 'a>>,
 }
 
@@ -43,7 +43,7 @@ impl<'a> Verify<'a> {
         self
     }
 
-    /// Called with the number of files looked at so far, once for each; returns whether to go on. Default: goes on.
+    /// Called with the number of entries and files looked at so far, once for each; returns whether to go on. Default: goes on.
     pub fn on_examine(mut self, call: impl Fn(u64) -> bool + 'a) -> Self {
         self.on_examine = Some(Box::new(call));
         self
@@ -72,6 +72,12 @@ pub enum Problem {
     Mode,
     /// A file of another user. Never removed.
     Owner,
+    /// The index leads to an entry that isn't there.
+    Dangling,
+    /// A file or a record that the index doesn't lead to.
+    Orphan,
+    /// The index says other than the entry itself, or can't be as it is.
+    Index,
     /// The shared counts differ from what is there.
     Counts,
     /// The operating system could not read it.
@@ -89,6 +95,9 @@ impl fmt::Display for Problem {
             Problem::Foreign => "foreign",
             Problem::Mode => "mode",
             Problem::Owner => "owner",
+            Problem::Dangling => "dangling",
+            Problem::Orphan => "orphan",
+            Problem::Index => "index",
             Problem::Counts => "counts",
             Problem::Unreadable => "unreadable",
             Problem::NewerFormat => "newer_format",
@@ -126,14 +135,15 @@ pub struct VerifyReport {
     pub finished: bool,
 }
 
-struct Run<'a> {
-    store: &'a FileBackend,
-    how: Verify<'a>,
+/// One verification on its way.
+pub(super) struct Run<'a> {
+    pub store: &'a FileBackend,
+    pub how: Verify<'a>,
     /// User and group of the directory.
     owner: (u32, u32),
     examined: u64,
-    stopped: bool,
-    report: VerifyReport,
+    pub stopped: bool,
+    pub report: VerifyReport,
     tell: &'a mut dyn FnMut(&Finding),
 }
 
@@ -157,6 +167,9 @@ impl FileBackend {
             tell,
         };
         run.mode("", self.root(), &root);
+        if let Some(accel) = &self.accel {
+            self.wait_for_rebuild(accel)?;
+        }
         run.top()?;
         for shard in walk::shards() {
             if run.stopped {
@@ -169,6 +182,9 @@ impl FileBackend {
                 run.counts(shard)?;
             }
         }
+        if let (Some(accel), false) = (&self.accel, run.stopped) {
+            run.accelerated(accel)?;
+        }
         run.report.finished = !run.stopped;
         trace!(entries = run.report.entries, findings = run.report.findings, "verify");
         Ok(run.report)
@@ -176,10 +192,17 @@ impl FileBackend {
 }
 
 impl Run<'_> {
-    fn find(&mut self, place: &str, problem: Problem, detail: impl Into<String>, repaired: bool) {
+    pub(super) fn find(&mut self, place: &str, problem: Problem, detail: impl Into<String>, repaired: bool) {
         self.report.findings += 1;
         self.report.repaired += u64::from(repaired);
         (self.tell)(&Finding { place: place.to_owned(), problem, detail: detail.into(), repaired });
+    }
+
+    /// Whether to look at one more.
+    pub(super) fn go_on(&mut self) -> bool {
+        self.examined += 1;
+        self.stopped |= !self.how.on_examine.as_ref().is_none_or(|call| call(self.examined));
+        !self.stopped
     }
 
     /// Owner and permissions of something that is open.
@@ -216,9 +239,18 @@ impl Run<'_> {
             (layout::README, Open::Read),
             (layout::SHARDS_DIR, Open::Dir),
             (layout::TRASH_DIR, Open::Dir),
+            (layout::INDEX, Open::Read),
+            (layout::LIVE, Open::Read),
+            (layout::ARENA, Open::Read),
         ];
+        let mapped = [layout::INDEX, layout::LIVE, layout::ARENA];
         for name in list(self.store.root())? {
             match own.iter().find(|(known, _)| *known == name) {
+                Some(_) if self.store.accel.is_none() && mapped.contains(&&*name) => {
+                    // Nobody makes one while this is open.
+                    let gone = self.how.repair && matches!(fs::unlink(self.store.root(), &name), Ok(true));
+                    self.find(&name, Problem::Leftover, "of a time when the cache was accelerated", gone);
+                }
                 Some((_, how)) => match fs::open(self.store.root(), &name, *how) {
                     Ok(fd) => {
                         let stat = fs::stat(fd.as_fd()).doing("can't look at the directory")?;
@@ -255,9 +287,7 @@ impl Run<'_> {
         let stat = fs::stat(dir.as_fd()).doing("can't look at a shard")?;
         self.mode(&place, dir.as_fd(), &stat);
         for listed in walk::shard(self.store.root(), shard).doing("can't list a shard")? {
-            self.examined += 1;
-            self.stopped = !self.how.on_examine.as_ref().is_none_or(|call| call(self.examined));
-            if self.stopped {
+            if !self.go_on() {
                 return Ok(());
             }
             match listed {
@@ -303,6 +333,11 @@ impl Run<'_> {
                 if own_name != Some(name) {
                     let gone = self.how.repair && self.unlink(name, &stat)?;
                     self.find(&place, Problem::Misplaced, "an entry of another name", gone);
+                    return Ok(());
+                }
+                if let Some(accel) = &self.store.accel
+                    && !self.file_with_slot(accel, name, &found)
+                {
                     return Ok(());
                 }
                 let value =

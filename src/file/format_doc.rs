@@ -416,7 +416,9 @@ fn a_marker_has_its_fields_where_the_document_says() {
         created: UNIX_EPOCH + Duration::from_millis(6),
         format: 1,
     };
-    let bytes = Marker { compat: 0, seed: [7; 32], mac_fingerprint: None, settings }.encode().expect("a marker");
+    let bytes = Marker { compat: 0, seed: [7; 32], mac_fingerprint: None, settings: settings.clone() }
+        .encode()
+        .expect("a marker");
     let table = &tables(&["offset", "bytes"])[1];
     let body = &bytes[28..bytes.len() - 16];
     let expect = |name: &str, wanted: &[u8]| assert_eq!(field(&bytes, table, name), wanted, "{name}");
@@ -431,6 +433,10 @@ fn a_marker_has_its_fields_where_the_document_says() {
     assert_eq!(body, [&seed_and_shape, &b"\x06a name"[..], &[1, 2, 3, 4, 0, 2, 1, 1, 5]].concat());
     let (content, sum) = bytes.split_at(bytes.len() - 16);
     assert_eq!(sum, xxhash_rust::xxh3::xxh3_128(content).to_le_bytes());
+    let accelerated = Settings { accelerate: Accelerate::Auto, ..settings };
+    let bytes =
+        Marker { compat: 0, seed: [7; 32], mac_fingerprint: None, settings: accelerated }.encode().expect("a marker");
+    assert_eq!(field(&bytes, table, "incompat"), [1, 0, 0, 0]);
     // Each kind of feature bit does what the document says.
     let with_bit = |name: &str, read_only: bool| {
         let row = table.iter().find(|row| row["field"].starts_with(name)).expect("the field");

@@ -25,6 +25,10 @@ pub(crate) const FORMAT: u32 = 1;
 /// A marker is a few hundred bytes; more is none of ours.
 pub(crate) const MAX_LEN: usize = 64 * 1024;
 
+/// The incompat bit of a cache whose entries may rest in segments: a program that knows the tree alone must not take
+/// what it doesn't see for absent.
+pub(crate) const ACCELERATED: u32 = 1;
+
 const AT_FORMAT: usize = 8;
 const AT_COMPAT: usize = 12;
 const AT_READ_ONLY_COMPAT: usize = 16;
@@ -94,7 +98,9 @@ impl Marker {
         out.extend(MAGIC);
         out.extend(FORMAT.to_le_bytes());
         out.extend(self.compat.to_le_bytes());
-        out.extend([0; 8]);
+        out.extend([0; 4]);
+        let accelerated = if s.accelerate == Accelerate::Auto { ACCELERATED } else { 0 };
+        out.extend(accelerated.to_le_bytes());
         out.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
         out.extend(body);
         out.extend(XxHash3_128::oneshot(&out).to_le_bytes());
@@ -116,8 +122,9 @@ impl Marker {
         if word(AT_FORMAT) > FORMAT {
             return newer(format!("its format is {}, the newest known here {FORMAT}", word(AT_FORMAT)));
         }
-        if word(AT_INCOMPAT) != 0 {
-            return newer(format!("it has the unknown features {:#x}", word(AT_INCOMPAT)));
+        let unknown = word(AT_INCOMPAT) & !ACCELERATED;
+        if unknown != 0 {
+            return newer(format!("it has the unknown features {unknown:#x}"));
         }
         if word(AT_READ_ONLY_COMPAT) != 0 && !read_only {
             return newer(format!("with the unknown features {:#x} it may only be read", word(AT_READ_ONLY_COMPAT)));
@@ -137,6 +144,9 @@ impl Marker {
         ) else {
             return newer("it has a setting that isn't known here".to_owned());
         };
+        if (word(AT_INCOMPAT) & ACCELERATED != 0) != (accelerate == Accelerate::Auto) {
+            return refused("contradicts itself");
+        }
         if body.shards != 256 {
             return newer("its tree has another shape".to_owned());
         }

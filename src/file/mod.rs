@@ -49,7 +49,7 @@ use crate::entry::{Entry, NEVER, SetOptions, State, Ttl, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::key::Id;
 use crate::settings::{Access, Compression, Durability, Settings};
-use crate::stats::{Count, Event, Limits, Stats};
+use crate::stats::{Count, Event, Limits, Places, Stats};
 use crate::sys::fork::{PerProcess, Private};
 use crate::sys::fs::{self};
 use crate::sys::lock;
@@ -483,8 +483,11 @@ impl Backend for FileBackend {
             min_free_inodes: s.min_free_inodes,
         })?;
         let generation = self.control.generation().doing("can't read the control file")?;
+        let files = self.control.totals().doing("can't read the control file")?.entries;
         Ok(Stats {
             entries: totals.entries,
+            entries_by: Places { segments: totals.entries.saturating_sub(files), files: files.min(totals.entries) },
+            mapped: self.accel.as_ref().map(Accel::figures),
             bytes: totals.bytes,
             payload: totals.payload,
             limits,

@@ -56,12 +56,16 @@ pub(crate) struct Config {
     pub clock: Clock,
 }
 
+/// Why a lost file can't be made anew.
+const LOST: &str = "one of the cache's shared files is lost, and other processes still have the cache open";
+
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This directory is a cache made by Larder; backup programs may leave it out.\n\
     # See https://bford.info/cachedir/ for what this file means.\n";
 
 const README: &str = "This directory is a cache made by Larder.\n\n\
-    Each file below shards/ holds one entry, and may be removed at any time. To empty the\n\
+    Each file below shards/ holds one entry, and may be removed at any time. Where there is\n\
+    an arena, small entries rest in it; it, index and live belong together. To empty the\n\
     cache use `cachectl clear`; to be rid of it, remove the directory as a whole.\n\
     `cachectl stats` tells what is in it, `cachectl verify` checks it.\n";
 
@@ -76,9 +80,10 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
     let root = Arc::new(open_root(&config.dir, create)?);
     let stat = fs::stat(root.as_fd()).doing("can't look at the directory").map_err(at)?;
     check_owner(&stat, config.access).map_err(at)?;
+    let mapped = config.shared_memory && !fs::is_network(root.as_fd()).doing("can't ask for the file system")?;
     let marker = match read_marker(root.as_fd(), config.read_only) {
         Err(e) if e.kind() == ErrorKind::NotFound && create => {
-            make(root.as_fd(), &stat, &config).map_err(at)?;
+            make(root.as_fd(), &stat, &config, mapped).map_err(at)?;
             read_marker(root.as_fd(), false)
         }
         other => other,
@@ -97,7 +102,6 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
         return Err(Error::new(ErrorKind::Unsupported, text));
     }
 
-    let mapped = config.shared_memory && !fs::is_network(root.as_fd()).doing("can't ask for the file system")?;
     if !config.read_only {
         // Where it was removed. Those who still hold locks on the old one notice within a second.
         open_locks(root.as_fd(), access, owner(&stat)).doing("can't open the lock file").map_err(at)?;
@@ -108,7 +112,7 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
             // Of several who find it so, the first makes it, and is in the others' way from then on.
             let still_lost = || Control::open(&root, true, mapped, config.clock.now()).is_err();
             let remake = || remake_control(root.as_fd(), access, owner(&stat), config.clock.now());
-            process.alone(config.lock_wait, still_lost, remake).map_err(at)?;
+            process.alone(config.lock_wait, LOST, still_lost, remake).map_err(at)?;
             Control::open(&root, true, mapped, config.clock.now())
         }
         other => other,
@@ -123,7 +127,7 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
     // The settings as of this version or later: read the other way round, a change in between would be missed.
     let version = control.settings_version().doing("can't read the control file").map_err(at)?;
     let marker = read_marker(root.as_fd(), config.read_only).map_err(at)?;
-    let now = config.clock.now();
+    let (now, accelerate) = (config.clock.now(), marker.settings.accelerate);
     let own = Own {
         process,
         evictor: Mutex::new(Evictor::default()),
@@ -132,7 +136,7 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
         settings: RwLock::new((version, marker.settings)),
         writer: Writer::default(),
     };
-    let backend = FileBackend {
+    let mut backend = FileBackend {
         owner: owner(&stat),
         seal: Seal::new(&marker.seed, config.mac_key.as_ref()),
         seed: marker.seed,
@@ -151,8 +155,13 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
         pulse: AtomicU64::new(now),
         vanished: AtomicBool::new(false),
     };
-    if !config.change.is_none() && !backend.read_only {
-        backend.configure(&config.change)?;
+    match config.accelerate {
+        Some(wanted) if wanted != accelerate && (mapped || wanted == Accelerate::Off) => {
+            let converted = backend.convert(wanted, &config.change, config.mac_key.as_ref());
+            converted.map_err(|e| if e.path().is_some() { e } else { e.at(&backend.dir) })?;
+        }
+        _ if !config.change.is_none() && !backend.read_only => drop(backend.configure(&config.change)?),
+        _ => {}
     }
     Ok(backend)
 }
@@ -215,20 +224,23 @@ fn open_accel(
         }
         Err(e) if accel::is_lost(&e) => {
             let still_lost = || Accel::open(root.as_fd(), true, seal()).is_err();
-            let remake = || {
-                let (root_fd, access) = (root.clone(), marker.settings.access);
-                let making = accel::Making {
-                    life: control.next_life().doing("can't write the control file")?,
-                    segment_bytes: segments::segment_bytes(marker.settings.max_bytes),
-                    write: Box::new(move |name| write_file(root_fd.as_fd(), name, &[], access, owner)),
-                };
-                accel::make(root.as_fd(), &making).doing("can't make the index")
-            };
-            process.alone(config.lock_wait, still_lost, remake)?;
+            let remake = || make_accel(root, control, &marker.settings, owner);
+            process.alone(config.lock_wait, LOST, still_lost, remake)?;
             Accel::open(root.as_fd(), true, seal()).doing(doing)
         }
         other => other.doing(doing),
     }
+}
+
+/// Makes the index, and the segments where they can't be used. The caller knows that nobody else has the cache open.
+pub(super) fn make_accel(root: &Arc<OwnedFd>, control: &Control, settings: &Settings, owner: Owner) -> Result<()> {
+    let (root_fd, access) = (root.clone(), settings.access);
+    let making = accel::Making {
+        life: control.next_life().doing("can't write the control file")?,
+        segment_bytes: segments::segment_bytes(settings.max_bytes),
+        write: Box::new(move |name| write_file(root_fd.as_fd(), name, &[], access, owner)),
+    };
+    accel::make(root.as_fd(), &making).doing("can't make the index")
 }
 
 fn open_root(dir: &Path, create: bool) -> Result<OwnedFd> {
@@ -336,7 +348,7 @@ pub(super) fn read_marker(root: BorrowedFd<'_>, read_only: bool) -> Result<Marke
     Marker::decode(&bytes, read_only)
 }
 
-fn write_marker(root: BorrowedFd<'_>, marker: &Marker, owner: Owner) -> Result<()> {
+pub(super) fn write_marker(root: BorrowedFd<'_>, marker: &Marker, owner: Owner) -> Result<()> {
     let random = fs::random().doing("no random bytes to be had")?;
     let temp = layout::temp_name(0, random.first_chunk().unwrap_or(&[0; 16]));
     let bytes = marker.encode()?;
@@ -351,7 +363,13 @@ fn write_marker(root: BorrowedFd<'_>, marker: &Marker, owner: Owner) -> Result<(
 }
 
 /// Makes a file, in place of whatever has its name: written through, a planted link would lead elsewhere.
-fn write_file(root: BorrowedFd<'_>, name: &str, bytes: &[u8], access: Access, owner: Owner) -> io::Result<OwnedFd> {
+pub(super) fn write_file(
+    root: BorrowedFd<'_>,
+    name: &str,
+    bytes: &[u8],
+    access: Access,
+    owner: Owner,
+) -> io::Result<OwnedFd> {
     fs::unlink(root, name)?;
     let file = fs::open(root, name, Open::New(access.file_mode()))?;
     fs::set_mode(file.as_fd(), access.file_mode())?;
@@ -411,9 +429,9 @@ pub(super) fn make_shard(root: BorrowedFd<'_>, shard: u8, access: Access, owner:
 }
 
 /// Makes a cache out of an empty directory.
-fn make(root: BorrowedFd<'_>, stat: &Stat, config: &Config) -> Result<()> {
+fn make(root: BorrowedFd<'_>, stat: &Stat, config: &Config, mapped: bool) -> Result<()> {
     let access = config.access.unwrap_or_default();
-    let accelerate = config.accelerate.unwrap_or(Accelerate::Off);
+    let accelerate = if mapped { config.accelerate.unwrap_or_default() } else { Accelerate::Off };
     let settings = config.change.apply(first_settings(config, access, accelerate))?;
     refuse_occupied(root)?;
     fs::set_mode(root, access.dir_mode()).doing("can't set the directory's mode")?;
@@ -503,8 +521,8 @@ fn remake_control(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) 
     remake(root, access, owner, now).doing("can't make the control file anew")
 }
 
-/// Makes a new control file. Which entries had been cleared is lost with the old one, so none may stay: all that there
-/// are go to the trash first.
+/// Makes a new control file. Which entries had been cleared is lost with the old one, so none may stay: all files go to the
+/// trash first, and index and segments go for good.
 fn remake(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) -> io::Result<()> {
     make_dir(root, layout::SHARDS_DIR, access, owner)?;
     make_dir(root, layout::TRASH_DIR, access, owner)?;
@@ -517,6 +535,8 @@ fn remake(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) -> io::R
             fs::rename_between(shards.as_fd(), &name, trash.as_fd(), &to)?;
         }
     }
+    accel::remove(root)?;
+    fs::sync(root)?;
     // Not before they are out of the way for good: the new file knows nothing of what was cleared.
     fs::sync(trash.as_fd())?;
     fs::sync(shards.as_fd())?;

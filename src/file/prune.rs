@@ -340,7 +340,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn late(&self) -> bool {
+    pub(super) fn late(&self) -> bool {
         self.rules.deadline.is_some_and(|after| self.start.elapsed() >= after)
     }
 

@@ -74,14 +74,15 @@ impl Process {
         Ok(fs::stat(self.locks.as_fd())?.ino == ino)
     }
 
-    /// Runs `work` while nobody else has the cache open, if it is still `needed` once nobody else is about to.
+    /// Runs `work` while nobody else has the cache open, if it is still `needed` once nobody else is about to. `why`: what
+    /// a caller is told who isn't alone.
     pub(crate) fn alone(
         &self,
         bound: Duration,
+        why: &'static str,
         needed: impl Fn() -> bool,
         work: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let why = "the control file is lost, and other processes still have the cache open";
         self.leave();
         self.while_creating(bound, || {
             if !needed() {

@@ -373,6 +373,13 @@ pub(crate) fn allocate_range(fd: BorrowedFd<'_>, range: std::ops::Range<u64>) ->
     Ok(call(Op::Allocate(fd, range.end), allocate)?)
 }
 
+/// Gives the blocks of a range back to the file system; it reads as zeros from then on.
+pub(crate) fn punch(fd: BorrowedFd<'_>, range: std::ops::Range<u64>) -> io::Result<()> {
+    let how = os::FallocateFlags::PUNCH_HOLE | os::FallocateFlags::KEEP_SIZE;
+    let punch = || os::fallocate(fd, how, range.start, range.end - range.start);
+    Ok(call(Op::Allocate(fd, range.end), punch)?)
+}
+
 /// Room on the file system that holds `fd`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {

@@ -5,12 +5,13 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use larder::{Cache, Compression, ErrorKind, Ttl, Verify};
+use larder::{Accelerate, Cache, Compression, ErrorKind, Ttl, Verify};
 use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use crate::support::plain::{fresh_with, options};
 use crate::support::process::{self, Role};
-use crate::support::{HandClock, counts_match, entry_file, fresh_with, get, options, peak_memory, temp_dir};
+use crate::support::{HandClock, counts_match, entry_file, get, peak_memory, temp_dir};
 
 const METHODS: [Compression; 4] = [Compression::Lz4, Compression::Zstd(1), Compression::Zstd(3), Compression::Zstd(22)];
 
@@ -266,7 +267,11 @@ fn victim(role: &Role) {
 fn a_bomb_takes_no_memory() {
     const CLAIMS: [u64; 4] = [1, 1000, 1 << 20, 4 << 20];
     let dir = temp_dir();
-    let cache = Cache::file(dir.path().join("cache")).compression(Compression::Lz4).open().expect("a cache");
+    let cache = Cache::file(dir.path().join("cache"))
+        .accelerate(Accelerate::Off)
+        .compression(Compression::Lz4)
+        .open()
+        .expect("a cache");
     // Each of them would be 4 GiB.
     let bombs = [("lz4", 1, lz4_bomb(1024)), ("zstd", 2, zstd_bomb(32 * 1024))];
     let mut keys = Vec::new();

@@ -7,7 +7,7 @@ use std::path::Path;
 
 #[cfg(any(feature = "lz4", feature = "zstd"))]
 use larder::Compression;
-use larder::{Accelerate, Access, Cache, Durability, ErrorKind, Result};
+use larder::{Accelerate, Access, Cache, Durability, ErrorKind, Options, Result};
 use tempfile::TempDir;
 
 use crate::support::{HandClock, disk_dir, temp_dir};
@@ -47,10 +47,20 @@ struct Store {
     histories: u32,
 }
 
+/// A file for each entry, and nothing else.
+fn plain(dir: &Path, clock: &HandClock) -> Options {
+    Cache::file(dir.join("cache")).clock(clock.source()).accelerate(Accelerate::Off)
+}
+
+/// Index and segments in front of them.
+fn accelerated(dir: &Path, clock: &HandClock) -> Options {
+    Cache::file(dir.join("cache")).clock(clock.source()).accelerate(Accelerate::Auto)
+}
+
 const FILE_IN_MEMORY: Store = Store {
     name: "file in memory",
     room: temp_dir,
-    open: |dir, clock| Cache::file(dir.join("cache")).clock(clock.source()).open().expect("a cache"),
+    open: |dir, clock| plain(dir, clock).open().expect("a cache"),
     shared: true,
     compresses: false,
     histories: 300,
@@ -58,10 +68,7 @@ const FILE_IN_MEMORY: Store = Store {
 
 const ACCELERATED: Store = Store {
     name: "accelerated file",
-    open: |dir, clock| {
-        let options = Cache::file(dir.join("cache")).clock(clock.source());
-        options.accelerate(Accelerate::Auto).open().expect("a cache")
-    },
+    open: |dir, clock| accelerated(dir, clock).open().expect("a cache"),
     histories: 300,
     ..FILE_IN_MEMORY
 };
@@ -70,10 +77,7 @@ const FILE_ON_DISK: Store = Store { name: "file on disk", room: disk_dir, histor
 
 const FILE_UNMAPPED: Store = Store {
     name: "file without shared memory",
-    open: |dir, clock| {
-        let options = Cache::file(dir.join("cache")).clock(clock.source());
-        options.shared_memory(false).open().expect("a cache")
-    },
+    open: |dir, clock| plain(dir, clock).shared_memory(false).open().expect("a cache"),
     histories: 100,
     ..FILE_IN_MEMORY
 };
@@ -81,30 +85,21 @@ const FILE_UNMAPPED: Store = Store {
 const FILE_DURABLE: Store = Store {
     name: "file, durable",
     room: disk_dir,
-    open: |dir, clock| {
-        let options = Cache::file(dir.join("cache")).clock(clock.source());
-        options.durability(Durability::Disk).open().expect("a cache")
-    },
+    open: |dir, clock| plain(dir, clock).durability(Durability::Disk).open().expect("a cache"),
     histories: 10,
     ..FILE_IN_MEMORY
 };
 
 const FILE_FOR_A_GROUP: Store = Store {
     name: "file for a group",
-    open: |dir, clock| {
-        let options = Cache::file(dir.join("cache")).clock(clock.source());
-        options.access(Access::Group).open().expect("a cache")
-    },
+    open: |dir, clock| plain(dir, clock).access(Access::Group).open().expect("a cache"),
     histories: 50,
     ..FILE_IN_MEMORY
 };
 
 const FILE_SEALED: Store = Store {
     name: "file, sealed by a key",
-    open: |dir, clock| {
-        let options = Cache::file(dir.join("cache")).clock(clock.source());
-        options.mac_key([7; 32]).open().expect("a cache")
-    },
+    open: |dir, clock| plain(dir, clock).mac_key([7; 32]).open().expect("a cache"),
     histories: 100,
     ..FILE_IN_MEMORY
 };
@@ -112,10 +107,7 @@ const FILE_SEALED: Store = Store {
 #[cfg(feature = "lz4")]
 const FILE_BY_LZ4: Store = Store {
     name: "file, compressed by LZ4",
-    open: |dir, clock| {
-        let options = Cache::file(dir.join("cache")).clock(clock.source());
-        options.compression(Compression::Lz4).open().expect("a cache")
-    },
+    open: |dir, clock| plain(dir, clock).compression(Compression::Lz4).open().expect("a cache"),
     compresses: true,
     histories: 50,
     ..FILE_IN_MEMORY
@@ -124,13 +116,54 @@ const FILE_BY_LZ4: Store = Store {
 #[cfg(feature = "zstd")]
 const FILE_BY_ZSTD: Store = Store {
     name: "file, compressed by Zstandard and sealed by a key",
-    open: |dir, clock| {
-        let options = Cache::file(dir.join("cache")).clock(clock.source());
-        options.compression(Compression::Zstd(3)).mac_key([7; 32]).open().expect("a cache")
-    },
+    open: |dir, clock| plain(dir, clock).compression(Compression::Zstd(3)).mac_key([7; 32]).open().expect("a cache"),
     compresses: true,
     histories: 50,
     ..FILE_IN_MEMORY
+};
+
+const ACCELERATED_ON_DISK: Store = Store { name: "accelerated, on disk", room: disk_dir, histories: 50, ..ACCELERATED };
+
+const ACCELERATED_DURABLE: Store = Store {
+    name: "accelerated, durable",
+    room: disk_dir,
+    open: |dir, clock| accelerated(dir, clock).durability(Durability::Disk).open().expect("a cache"),
+    histories: 10,
+    ..ACCELERATED
+};
+
+const ACCELERATED_FOR_A_GROUP: Store = Store {
+    name: "accelerated, for a group",
+    open: |dir, clock| accelerated(dir, clock).access(Access::Group).open().expect("a cache"),
+    histories: 50,
+    ..ACCELERATED
+};
+
+const ACCELERATED_SEALED: Store = Store {
+    name: "accelerated, sealed by a key",
+    open: |dir, clock| accelerated(dir, clock).mac_key([7; 32]).open().expect("a cache"),
+    histories: 100,
+    ..ACCELERATED
+};
+
+#[cfg(feature = "lz4")]
+const ACCELERATED_BY_LZ4: Store = Store {
+    name: "accelerated, compressed by LZ4",
+    open: |dir, clock| accelerated(dir, clock).compression(Compression::Lz4).open().expect("a cache"),
+    compresses: true,
+    histories: 50,
+    ..ACCELERATED
+};
+
+#[cfg(feature = "zstd")]
+const ACCELERATED_BY_ZSTD: Store = Store {
+    name: "accelerated, compressed by Zstandard and sealed by a key",
+    open: |dir, clock| {
+        accelerated(dir, clock).compression(Compression::Zstd(3)).mac_key([7; 32]).open().expect("a cache")
+    },
+    compresses: true,
+    histories: 50,
+    ..ACCELERATED
 };
 
 /// The kind of an error that must be one.
@@ -202,6 +235,14 @@ macro_rules! suite {
 suite! {
     file_in_memory: super::FILE_IN_MEMORY;
     accelerated: super::ACCELERATED;
+    accelerated_on_disk: super::ACCELERATED_ON_DISK;
+    accelerated_durable: super::ACCELERATED_DURABLE;
+    accelerated_for_a_group: super::ACCELERATED_FOR_A_GROUP;
+    accelerated_sealed: super::ACCELERATED_SEALED;
+    #[cfg(feature = "lz4")]
+    accelerated_by_lz4: super::ACCELERATED_BY_LZ4;
+    #[cfg(feature = "zstd")]
+    accelerated_by_zstd: super::ACCELERATED_BY_ZSTD;
     file_on_disk: super::FILE_ON_DISK;
     file_unmapped: super::FILE_UNMAPPED;
     file_durable: super::FILE_DURABLE;

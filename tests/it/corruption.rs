@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use larder::{Cache, ErrorKind, State, Ttl, Verify};
 use tempfile::TempDir;
 
-use crate::support::{HandClock, counts_match, entry_file, files_below, fresh, fresh_with, get, options, temp_dir};
+use crate::support::plain::{fresh, fresh_with, options};
+use crate::support::{HandClock, counts_match, entry_file, files_below, get, temp_dir};
 
 /// Every file replaced by something else.
 mod replaced;

@@ -5,7 +5,7 @@ use std::fs;
 use larder::{Cache, ErrorKind, Ttl};
 
 use crate::support::process::{self, Child, PATIENCE, Role};
-use crate::support::{START, counts_match, entry_file, fresh, get, temp_dir};
+use crate::support::{START, counts_match, entry_file, get, plain, temp_dir};
 
 /// Plays a role in a child; see [`process`].
 #[test]
@@ -115,7 +115,7 @@ fn eight_processes_that_compare_and_swap_lose_nothing() {
 /// Damage is a miss: `incr_or`, which never finds nothing, starts again.
 #[test]
 fn a_damaged_number_is_none() {
-    let (_dir, _clock, cache) = fresh();
+    let (_dir, _clock, cache) = plain::fresh();
     cache.set("n", "5", Ttl::Never).expect("set");
     let file = entry_file(&cache, "n");
     let original = fs::read(&file).expect("an entry");

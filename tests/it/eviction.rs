@@ -5,7 +5,8 @@ use std::fs;
 
 use larder::{Cache, Change, Policy, Prune, Ttl};
 
-use crate::support::{Dice, counts_match, files_below, fresh_with, get, options};
+use crate::support::plain::{fresh_with, options};
+use crate::support::{Dice, counts_match, files_below, get};
 
 /// Pruning: the rules, dry runs, reports.
 mod prune;
@@ -322,4 +323,21 @@ fn shards_removed_by_hand_are_survived() {
         cache.prune(&Prune::new()).expect("prune");
         assert_eq!(counts_match(&cache).entries, 1, "the counts are right after a prune");
     }
+}
+
+/// Reclaiming a segment that was mostly live evicted what was cold in it, to be done with it, however far the cache was
+/// from its limits: four processes with a segment each lost entries of a cache that was all but empty.
+#[test]
+fn below_the_limits_nothing_live_is_evicted() {
+    let (dir, clock, cache) = crate::support::fresh();
+    let handles: Vec<Cache> = (0..8).map(|_| crate::support::options(&dir, &clock).open().expect("a handle")).collect();
+    for round in 0..4 {
+        for i in 0..12_000 {
+            let handle = &handles[i % handles.len()];
+            handle.set(format!("k{}", i % 8000), vec![b'x'; 1000 + round], Ttl::Never).expect("set");
+        }
+    }
+    let stats = counts_match(&cache);
+    assert_eq!((stats.entries, stats.evictions), (8000, 0));
+    assert_eq!(stats.entries_by.files, 0, "small values rest in segments, whoever sets them");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use larder::{Cache, Change, Prune, State, Ttl};
 
-use crate::support::{Dice, HandClock, START, counts_match, entry_file, fresh, fresh_with, get, options, temp_dir};
+use crate::support::{Dice, HandClock, START, counts_match, entry_file, fresh, fresh_with, get, plain, temp_dir};
 
 const SLACK: u64 = 60_000;
 const YEAR: u64 = 31_557_600_000;
@@ -93,14 +93,14 @@ fn an_entry_from_the_future_is_replaced_like_an_absent_one() {
 /// right again.
 fn left_after_1970(limit: u64, sets: u64) -> usize {
     let (dir, clock) = (temp_dir(), HandClock::new());
-    let cache = options(&dir, &clock).max_entries(limit).open().expect("a new cache");
+    let cache = plain::options(&dir, &clock).max_entries(limit).open().expect("a new cache");
     for i in 0..limit {
         cache.set(format!("old {i}"), "v", Ttl::hours(10)).expect("set");
     }
     drop(cache);
 
     clock.set(0);
-    let cache = options(&dir, &clock).open().expect("the same cache in 1970");
+    let cache = plain::options(&dir, &clock).open().expect("the same cache in 1970");
     for i in 0..sets {
         clock.step(100);
         cache.set(format!("new {i}"), "v", Ttl::hours(1)).expect("a set over the limit, in 1970");
@@ -128,7 +128,7 @@ fn a_boot_in_1970_does_not_empty_a_larger_cache() {
 
 #[test]
 fn a_prune_in_1970_keeps_what_seems_to_come_from_the_future() {
-    let (_dir, clock, cache) = fresh();
+    let (_dir, clock, cache) = plain::fresh();
     for i in 0..20 {
         cache.set(format!("k{i}"), "v", Ttl::secs(60)).expect("set");
     }
@@ -153,7 +153,7 @@ fn a_prune_in_1970_keeps_what_seems_to_come_from_the_future() {
 
 #[test]
 fn an_expired_entry_is_beyond_touch_and_replace() {
-    let (_dir, clock, cache) = fresh();
+    let (_dir, clock, cache) = plain::fresh();
     cache.set("k", "v", Ttl::secs(1)).expect("set");
     let file = entry_file(&cache, "k");
     clock.step(1000);
@@ -221,7 +221,7 @@ impl Known {
 
 #[test]
 fn ten_thousand_leaps_of_the_clock() {
-    let (_dir, clock, cache) = fresh();
+    let (_dir, clock, cache) = plain::fresh();
     let (mut dice, mut known) = (Dice::new(1970), HashMap::<u64, Known>::new());
     let leaps = [1, 999, 1000, 1001, SLACK, SLACK + 1, 3_600_000, 86_400_000, YEAR, 10 * YEAR];
     for step in 0..10_000 {

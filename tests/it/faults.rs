@@ -22,7 +22,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use larder::fault::{Call, Injector, Verdict, inject};
-use larder::{Cache, Durability, ErrorKind, Ttl, Verify};
+use larder::{Accelerate, Cache, Durability, ErrorKind, Ttl, Verify};
 
 use crate::support::image::{Image, empty, time};
 use crate::support::{HandClock, temp_dir};
@@ -183,7 +183,11 @@ fn prepare(stock: Stock, config: Config, dir: &Path) -> Image {
         return Image::take(dir);
     }
     let clock = HandClock::at(NOW - 5000);
-    let mut options = Cache::file(dir).clock(clock.source()).durability(config.durability).shared_memory(config.mapped);
+    let mut options = Cache::file(dir)
+        .accelerate(Accelerate::Off)
+        .clock(clock.source())
+        .durability(config.durability)
+        .shared_memory(config.mapped);
     if stock == Stock::Full {
         options = options.max_entries(12);
     }

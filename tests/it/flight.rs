@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use larder::{Cache, Compression, Error, ErrorKind, Fetch, Ttl};
 
 use crate::support::process::{self, Child, PATIENCE, Role};
-use crate::support::{HandClock, START, counts_match, entry_file, fresh, fresh_with, get, options, temp_dir};
+use crate::support::{HandClock, START, counts_match, entry_file, fresh, fresh_with, get, options, plain, temp_dir};
 
 /// Plays a role in a child; see [`process`].
 #[test]
@@ -318,7 +318,7 @@ fn slowly(text: &str) -> Outcome {
 #[test]
 fn an_early_refresh_comes_as_often_as_the_algorithm_says() {
     const COST: usize = 68;
-    let (_dir, _clock, cache) = fresh();
+    let (_dir, _clock, cache) = plain::fresh();
     assert_eq!(fetch(&cache, Ttl::secs(100), || slowly("one")), value("one"));
     let bytes = fs::read(entry_file(&cache, "k")).expect("the entry");
     let cost = f64::from(u32::from_le_bytes(*bytes[COST..].first_chunk().expect("its cost"))) / 1000.0;

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use larder::fault::{Call, Injector, Verdict, fork, inject, wait_for};
-use larder::{Cache, Change, ErrorKind, Fetch, Options, Problem, Prune, Ttl, Verify};
+use larder::{Accelerate, Cache, Change, ErrorKind, Fetch, Options, Problem, Prune, Ttl, Verify};
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
 use crate::support::process::{self, Role};
@@ -40,7 +40,8 @@ fn play(role: &str) {
 }
 
 fn options(dir: &Path, mapped: bool) -> Options {
-    let options = Cache::file(dir).clock(HandClock::at(START).source()).shared_memory(mapped);
+    let options =
+        Cache::file(dir).accelerate(Accelerate::Off).clock(HandClock::at(START).source()).shared_memory(mapped);
     options.lock_wait(Duration::from_secs(10))
 }
 

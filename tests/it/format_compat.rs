@@ -12,7 +12,8 @@ use larder::{Access, Cache, Change, Durability, ErrorKind, Options, Policy, Prob
 use tempfile::TempDir;
 use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
-use crate::support::{HandClock, START, counts_match, entry_file, fresh, get, listing, options, tar, temp_dir};
+use crate::support::plain::{fresh, options};
+use crate::support::{HandClock, START, counts_match, entry_file, get, listing, tar, temp_dir};
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v1.tar");
 
@@ -217,7 +218,7 @@ fn unknown_features_that_forbid_writing_allow_reading() {
 
 #[test]
 fn unknown_features_and_formats_are_refused() {
-    for (at, word) in [(20, 1), (20, 0x8000_0000), (8, 2), (8, u32::MAX)] {
+    for (at, word) in [(20, 2), (20, 0x8000_0001), (8, 2), (8, u32::MAX)] {
         let (dir, clock) = closed();
         edit_marker(&dir, at, word);
         let before = listing(&dir.path().join("cache"));

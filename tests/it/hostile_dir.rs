@@ -20,8 +20,9 @@ use larder::{Cache, Change, Error, ErrorKind, Options, Prune, Result, Ttl, Verif
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 use tempfile::TempDir;
 
+use crate::support::plain::options;
 use crate::support::process::{self, PATIENCE, is_root, say_aloud};
-use crate::support::{HandClock, Seen, counts_match, get, listing, options, temp_dir};
+use crate::support::{HandClock, Seen, counts_match, get, listing, temp_dir};
 
 /// Plays a role in a child; see [`process`].
 #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use larder::fault::{Call, Injector, Verdict, inject};
-use larder::{Cache, Prune, Ttl, Verify};
+use larder::{Accelerate, Cache, Prune, Ttl, Verify};
 
 use crate::support::image::{Image, empty};
 use crate::support::{HandClock, START, temp_dir};
@@ -84,7 +84,12 @@ fn kill_myself() -> ! {
 }
 
 fn open(dir: &Path, mapped: bool) -> Cache {
-    Cache::file(dir).clock(HandClock::at(NOW).source()).shared_memory(mapped).open().expect("a cache")
+    Cache::file(dir)
+        .accelerate(Accelerate::Off)
+        .clock(HandClock::at(NOW).source())
+        .shared_memory(mapped)
+        .open()
+        .expect("a cache")
 }
 
 /// What the child does; it doesn't return.

@@ -11,6 +11,8 @@
 mod compression;
 /// One suite for every store.
 mod conformance;
+/// Turning acceleration on and off.
+mod convert;
 /// Damage to any byte of any file.
 mod corruption;
 /// Numbers that many processes count in.
@@ -41,6 +43,8 @@ mod invalidation;
 /// Death at every system call.
 #[cfg(feature = "fault")]
 mod kills;
+/// The mapped files gone, cut short, damaged; no memory, no room.
+mod mapped;
 /// Several processes on one directory: races, kills, forks, stopped writers.
 mod multiprocess;
 /// Processes that don't know each other's pids.

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use larder::{Cache, Change, ErrorKind, Prune, Reason, Ttl, Verify};
+use larder::{Accelerate, Cache, Change, ErrorKind, Prune, Reason, Ttl, Verify};
 
 use crate::support::process::{self, Child, PATIENCE, Role};
 use crate::support::{Dice, counts_match, files_below, get, temp_dir};
@@ -231,7 +231,8 @@ fn the_limit_on_bytes_holds_over_all_writers() {
     let dir = temp_dir();
     // One entry of 1,000 bytes is charged a block and an inode.
     let one = 4096 + 256;
-    let cache = Cache::file(dir.path().join("cache")).max_bytes(150 * one).open().expect("a cache");
+    let cache =
+        Cache::file(dir.path().join("cache")).accelerate(Accelerate::Off).max_bytes(150 * one).open().expect("a cache");
     let (_, most) = fill(&cache);
     assert!((100 * one..=154 * one).contains(&most), "{most} bytes, where {} may be", 154 * one);
     let stats = counts_match(&cache);

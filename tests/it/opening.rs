@@ -10,11 +10,11 @@ use std::sync::Barrier;
 use std::time::{Duration, SystemTime};
 
 use larder::{
-    Access, Cache, Change, Durability, Entries, Entry, Error, ErrorKind, Maintenance, Options, Policy, Prune, Result,
-    SetOptions, Settings, Stats, Ttl, Value, Verify,
+    Accelerate, Access, Cache, Change, Durability, Entries, Entry, Error, ErrorKind, Maintenance, Options, Policy,
+    Prune, Result, SetOptions, Settings, Stats, Ttl, Value, Verify,
 };
 
-use crate::support::{START, counts_match, disk_dir, fresh, fresh_with, get, listing, options, temp_dir};
+use crate::support::{START, counts_match, disk_dir, fresh, fresh_with, get, listing, options, plain, temp_dir};
 
 fn kind<T>(outcome: Result<T>) -> Option<ErrorKind> {
     outcome.err().map(|e| e.kind())
@@ -74,8 +74,11 @@ fn a_new_cache_has_the_documented_settings() {
     assert_eq!((settings.max_entries, settings.max_bytes), (1_000_000, 1 << 30));
     assert_eq!((settings.min_free_bytes, settings.min_free_inodes), (0, 0));
     assert_eq!((settings.default_ttl, settings.touch_interval), (Ttl::Never, Duration::from_secs(3600)));
-    assert_eq!((settings.policy, settings.durability), (Policy::Lru, Durability::Process));
-    assert_eq!(settings.access, Access::Private);
+    assert_eq!((settings.policy, settings.durability), (Policy::S3Fifo, Durability::Process));
+    assert_eq!((settings.access, settings.accelerate), (Access::Private, Accelerate::Auto));
+    let (_dir, _, plain) = plain::fresh();
+    let settings_of_a_tree = plain.settings().expect("settings");
+    assert_eq!((settings_of_a_tree.policy, settings_of_a_tree.accelerate), (Policy::Lru, Accelerate::Off));
     assert_eq!(settings.created, SystemTime::UNIX_EPOCH + Duration::from_millis(START));
     assert_eq!(cache.dir(), dir.path().join("cache"));
     assert_eq!(format!("{cache:?}"), format!("Cache {{ dir: {:?}, .. }}", cache.dir()));
@@ -85,12 +88,16 @@ fn a_new_cache_has_the_documented_settings() {
 fn every_file_has_its_mode() {
     for (access, dir_mode, file_mode) in [(Access::Private, 0o700, 0o600), (Access::Group, 0o2770, 0o660)] {
         let (dir, _, cache) = fresh_with(|options| options.access(access));
-        cache.set("key", "value", Ttl::Never).expect("set");
+        cache.set("key", vec![1; 5000], Ttl::Never).expect("set");
+        cache.set("small", "value", Ttl::Never).expect("set");
         cache.clear().expect("clear");
-        cache.set("key", "value", Ttl::Never).expect("set");
+        cache.set("key", vec![1; 5000], Ttl::Never).expect("set");
+        cache.set("small", "value", Ttl::Never).expect("set");
         let place = cache.info("key").expect("info").expect("an entry").place;
         let mut wanted = BTreeMap::from([("", dir_mode), ("shards", dir_mode), ("trash", dir_mode)]);
-        for file in ["marker", "control", "locks", "maintenance", "CACHEDIR.TAG", "README", &place] {
+        for file in
+            ["marker", "control", "locks", "maintenance", "CACHEDIR.TAG", "README", "index", "live", "arena", &place]
+        {
             wanted.insert(file, file_mode);
         }
         wanted.insert(place.rsplit_once('/').expect("a path").0, dir_mode);
@@ -209,9 +216,9 @@ fn settings_have_names_for_the_shell() {
     let e = "mru".parse::<Policy>().expect_err("no policy");
     assert_eq!(
         (e.kind(), e.to_string().as_str()),
-        (ErrorKind::InvalidOption, "\"mru\" is no policy; there are lru fifo random")
+        (ErrorKind::InvalidOption, "\"mru\" is no policy; there are lru fifo random s3fifo lfu")
     );
-    for policy in [Policy::Lru, Policy::Fifo, Policy::Random] {
+    for policy in [Policy::Lru, Policy::Fifo, Policy::Random, Policy::S3Fifo, Policy::Lfu] {
         assert_eq!(policy.to_string().parse::<Policy>().expect("its own name"), policy);
     }
 }
@@ -243,10 +250,17 @@ fn one_process_may_open_a_directory_twice() {
 
 #[test]
 fn a_reader_writes_nothing() {
-    let (dir, clock, writer) = fresh_with(|options| options.touch_interval(Duration::ZERO));
+    for how in [Accelerate::Off, Accelerate::Auto] {
+        reads_alone(how);
+    }
+}
+
+fn reads_alone(how: Accelerate) {
+    let (dir, clock, writer) = fresh_with(|options| options.touch_interval(Duration::ZERO).accelerate(how));
     writer.set("key", "value", Ttl::Never).expect("set");
     writer.set("over", "value", Ttl::secs(1)).expect("set");
-    let damaged = writer.set("damaged", "value", Ttl::Never).map(|()| crate::support::entry_file(&writer, "damaged"));
+    let damaged =
+        writer.set("damaged", vec![1; 5000], Ttl::Never).map(|()| crate::support::entry_file(&writer, "damaged"));
     fs::write(damaged.expect("set"), "damage").expect("to damage a file");
     clock.step(5000);
     let counted = writer.stats().expect("stats");
@@ -274,7 +288,7 @@ fn a_reader_writes_nothing() {
 
 #[test]
 fn processes_with_and_without_mapped_memory_share_a_directory() {
-    let (dir, clock, mapped) = fresh();
+    let (dir, clock, mapped) = plain::fresh();
     let plain = options(&dir, &clock).shared_memory(false).open().expect("the cache");
     for (i, cache) in [&mapped, &plain, &mapped, &plain].iter().enumerate() {
         cache.set(format!("key {i}"), "value", Ttl::Never).expect("set");
@@ -370,7 +384,7 @@ fn a_cache_that_goes_away_under_a_handle_has_vanished() {
 
 #[test]
 fn before_it_is_noticed_nothing_is_made_in_a_removed_directory() {
-    let (dir, _, cache) = fresh();
+    let (dir, _, cache) = plain::fresh();
     cache.set("key", "value", Ttl::Never).expect("set");
     fs::remove_dir_all(cache.dir()).expect("to remove the cache");
     assert_eq!(get(&cache, "key"), None, "within the second in which nobody looks, it is a miss");

@@ -11,7 +11,8 @@ use std::os::unix::fs::DirBuilderExt;
 
 use larder::{Cache, ErrorKind, Policy, Prune, Reason, Ttl, Verify};
 
-use crate::support::{START, counts_match, entry_file, files_below, fresh, fresh_with, get, listing, options};
+use crate::support::plain::{fresh, fresh_with, options};
+use crate::support::{START, counts_match, entry_file, files_below, get, listing};
 
 fn keys(n: u64) -> impl Iterator<Item = String> {
     (0..n).map(|i| format!("k{i}"))

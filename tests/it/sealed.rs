@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use larder::{Cache, ErrorKind, Options, Ttl, Verify};
 use tempfile::TempDir;
 
-use crate::support::{HandClock, counts_match, entry_file, fresh, get, listing, options, temp_dir};
+use crate::support::plain::{fresh, options};
+use crate::support::{HandClock, counts_match, entry_file, get, listing, temp_dir};
 
 const KEY: [u8; 32] = *b"0123456789abcdef0123456789ABCDEF";
 

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use larder::{Cache, ErrorKind, Prune, Ttl, Verify};
+use larder::{Accelerate, Cache, ErrorKind, Prune, Ttl, Verify};
 
+use crate::support::plain::{fresh, fresh_with};
 use crate::support::process::{self, Role, say_aloud};
-use crate::support::{counts_match, disk_dir, entry_file, files_below, fresh, fresh_with, get, peak_memory, temp_dir};
+use crate::support::{counts_match, disk_dir, entry_file, files_below, get, peak_memory, temp_dir};
 
 const MIB: u64 = 1 << 20;
 
@@ -128,7 +129,7 @@ fn unfinished(role: &Role) {
 #[test]
 fn a_killed_writer_has_written_nothing() {
     let dir = temp_dir();
-    let cache = Cache::file(dir.path().join("cache")).open().expect("a cache");
+    let cache = Cache::file(dir.path().join("cache")).accelerate(Accelerate::Off).open().expect("a cache");
     cache.set("k", "old", Ttl::Never).expect("set");
     let mut writer = process::child("streaming::child", "unfinished", cache.dir()).start();
     assert_eq!(writer.hear(), "halfway");

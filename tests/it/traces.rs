@@ -12,7 +12,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::support::process;
-use crate::support::{entry_file, fresh_with, get, options, temp_dir};
+use crate::support::{entry_file, get, options, plain, temp_dir};
 
 /// A span that was entered or left, or an event with its fields in the span it happened in.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,7 +112,7 @@ fn event(name: &str, within: Option<&str>, fields: &[(&str, &str)]) -> Told {
 
 /// Everything that was told, for the comparison with the documentation.
 fn work(listener: &Listener) -> Vec<Told> {
-    let (dir, clock, cache) = fresh_with(|options| options.max_entries(2));
+    let (dir, clock, cache) = plain::fresh_with(|options| options.max_entries(2));
     let mut all = listener.take();
     assert_eq!(all, [enter("open"), leave("open")]);
     let mut expect = |what: &str, wanted: &[Told]| {

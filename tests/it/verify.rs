@@ -1,5 +1,7 @@
 //! Verify: what is wrong is found and told, and where asked for, mended; a sound cache is left alone.
 
+mod index;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -8,7 +10,8 @@ use larder::{Access, Cache, ErrorKind, Finding, Problem, Ttl, Verify, VerifyRepo
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 
-use crate::support::{HandClock, counts_match, entry_file, fresh, fresh_with, get, listing, options};
+use crate::support::plain::{fresh, fresh_with, options};
+use crate::support::{HandClock, counts_match, entry_file, get, listing};
 
 fn verify(cache: &Cache, how: Verify<'_>) -> (Vec<Finding>, VerifyReport) {
     let mut found = Vec::new();

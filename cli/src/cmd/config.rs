@@ -1,6 +1,7 @@
 //! `config show` and `config set`: the cache's settings, and where each came from.
 
 use clap::{Args, FromArgMatches};
+use larder::Cache;
 
 use super::settings::Wanted;
 use super::{Context, Ended};
@@ -16,9 +17,10 @@ const SET_EXAMPLES: &str = "\
 Examples:
   cachectl -C D config set max-size 2GiB
   cachectl -C D config set max-entries=500k default-ttl=7d policy=fifo
+  cachectl -C D config set accelerate=off           every entry becomes a file
 
-Settings: name, max-entries, max-size, min-free, min-free-inodes, default-ttl, policy, durability,
-  touch-interval; `cachectl init --help` explains each. They take effect in running processes too.";
+Settings: name, max-entries, max-size, min-free, min-free-inodes, default-ttl, accelerate, policy,
+  durability, touch-interval; `cachectl init --help` explains each. They take effect in running processes too.";
 
 #[derive(clap::Subcommand)]
 pub enum Config {
@@ -65,7 +67,12 @@ impl Set {
     fn run(self, context: &Context) -> Ended {
         let wanted = parse(&self.settings)?;
         let directory = context.directory()?;
-        let cache = context.change()?;
+        let cache = if wanted.converts() {
+            let path = &directory.path;
+            context.opened(wanted.options(Cache::file(path).create(false), None, path)?, path)?
+        } else {
+            context.change()?
+        };
         let settings = cache.configure(&wanted.change(cache.dir())?)?;
         if !context.output.quiet && (context.output.terminal || context.output.json) {
             print(&context.output, &directory, Some(&settings))?;

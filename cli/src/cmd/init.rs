@@ -14,6 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   cachectl -C /var/cache/app init
   cachectl -C /var/cache/app init --max-size 4GiB --max-entries 500k --default-ttl 7d
+  cachectl -C /var/cache/app init --accelerate off              a file for each entry
   cachectl -C /srv/shared init --name shared --access group --min-free 10%";
 
 /// Make a cache, or change the named settings of one that is there.

@@ -96,7 +96,7 @@ impl Context {
         self.opened(Cache::file(&path), &path)
     }
 
-    fn opened(&self, options: Options, path: &Path) -> Result<Cache, Failure> {
+    pub fn opened(&self, options: Options, path: &Path) -> Result<Cache, Failure> {
         Ok(self.scoped(options.open().map_err(|error| not_opened(error, path))?))
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 use std::str::FromStr;
 
-use larder::{Access, Change, Durability, Options, Policy};
+use larder::{Accelerate, Access, Change, Durability, Options, Policy};
 
 use super::file_system_size;
 use super::set::TtlArg;
@@ -32,7 +32,12 @@ pub struct Wanted {
     /// How long entries live that are set without a ttl: a duration like 12h, or never [default: never]
     #[arg(long, value_name = "D|never")]
     default_ttl: Option<TtlArg>,
-    /// Who goes first at a limit: lru, fifo or random [default: lru]
+    /// Whether small values rest in memory that all processes share: auto (wherever that can be), or off (a file for
+    /// each entry); the change takes that no other process has the cache open [default: auto]
+    #[arg(long, value_name = "HOW", value_parser = named::<Accelerate>)]
+    accelerate: Option<Accelerate>,
+    /// Who goes first at a limit: lru, fifo or random; where the cache is accelerated, also s3fifo or lfu
+    /// [default: s3fifo, or lru where it isn't]
     #[arg(long, value_name = "POLICY", value_parser = named::<Policy>)]
     policy: Option<Policy>,
     /// What a change survives: process (any process's death) or disk (a power cut too, at milliseconds a change)
@@ -133,6 +138,7 @@ impl Wanted {
             durability: self.durability;
             touch_interval: self.touch_interval.map(|Span(span)| span);
             access: access;
+            accelerate: self.accelerate;
         })
     }
 
@@ -150,6 +156,11 @@ impl Wanted {
             durability: self.durability;
             touch_interval: self.touch_interval.map(|Span(span)| span);
         })
+    }
+
+    /// Whether acceleration is to be turned on or off, which takes opening the cache for that.
+    pub fn converts(&self) -> bool {
+        self.accelerate.is_some()
     }
 
     fn sizes(&self, dir: &Path) -> Result<[Option<u64>; 2], Failure> {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Context, Ended, absolute};
 use crate::exit_code::{Exit, Failure};
 use crate::output::summary::Summary;
-use crate::output::textfile::{Metrics, evictions, misses};
+use crate::output::textfile::{Metrics, evictions, misses, places};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,6 +35,15 @@ pub struct Stats {
     textfile: Option<PathBuf>,
 }
 
+/// The index and the segments of an accelerated cache.
+#[derive(Serialize)]
+struct Mapped {
+    index_bytes: u64,
+    arena_bytes: u64,
+    record_bytes: u64,
+    building: bool,
+}
+
 /// Bytes of values before and after compression.
 #[derive(Serialize)]
 struct Compressed {
@@ -48,8 +57,11 @@ struct Answer<'a> {
     name: &'a str,
     dir: String,
     entries: u64,
+    entries_by: BTreeMap<&'static str, u64>,
     bytes: u64,
     payload_bytes: u64,
+    /// Null: a plain tree.
+    mapped: Option<Mapped>,
     limits: AllLimits,
     over_limits: &'a [&'static str],
     hits: u64,
@@ -138,8 +150,15 @@ fn answer<'a>(
         name,
         dir: absolute(cache.dir()),
         entries: figures.entries,
+        entries_by: places(figures).into(),
         bytes: figures.bytes,
         payload_bytes: figures.payload,
+        mapped: figures.mapped.map(|mapped| Mapped {
+            index_bytes: mapped.index,
+            arena_bytes: mapped.arena,
+            record_bytes: mapped.records,
+            building: mapped.building,
+        }),
         limits: AllLimits {
             max_entries: figures.limits.max_entries,
             max_bytes: figures.limits.max_bytes,

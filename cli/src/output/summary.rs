@@ -26,6 +26,9 @@ impl Summary<'_> {
         for (name, value, rest) in self.rows(output) {
             output.line(format!("{name:<10} {value:>14}  {rest}").trim_end())?;
         }
+        if self.figures.mapped.is_some_and(|mapped| mapped.building) {
+            output.line("\nthe index is being built anew: until that is done, some entries are misses")?;
+        }
         if self.figures.trash {
             output.line("\ncleared files still wait to be removed; prune does it")?;
         }
@@ -47,6 +50,14 @@ impl Summary<'_> {
             ("entries", grouped(figures.entries), fill(output, figures.entries, limits.max_entries, grouped)),
             ("bytes", approx_size(figures.bytes), fill(output, figures.bytes, limits.max_bytes, approx_size)),
             ("payload", approx_size(figures.payload), "keys, metadata and values alone".to_owned()),
+        ];
+        if let Some(mapped) = figures.mapped {
+            let by = figures.entries_by;
+            let text = format!("for {} entries in segments, {} in files", grouped(by.segments), grouped(by.files));
+            rows.push(("index", approx_size(mapped.index), text));
+            rows.push(("arena", approx_size(mapped.arena), fill(output, mapped.records, mapped.arena, approx_size)));
+        }
+        rows.extend([
             ("", nothing(), nothing()),
             ("hits", grouped(figures.hits), ratio),
             ("misses", grouped(figures.misses), breakdown(&misses(figures))),
@@ -54,7 +65,7 @@ impl Summary<'_> {
             ("deletes", grouped(figures.deletes), nothing()),
             ("evictions", grouped(figures.evictions), breakdown(&evictions(figures))),
             ("expired", grouped(figures.expired), waiting),
-        ];
+        ]);
         if figures.compressed.from > 0 {
             let (from, to) = (figures.compressed.from, figures.compressed.to);
             let share = u128::from(to) * 100 / u128::from(from);

@@ -61,6 +61,14 @@ impl Metrics {
         ] {
             self.single(name, "gauge", help, value);
         }
+        let mapped = stats.mapped.unwrap_or_default();
+        for (name, help, value) in [
+            ("larder_entries_in_files", "Entries that rest in files of their own.", stats.entries_by.files),
+            ("larder_index_bytes", "Bytes of the index; 0 in a plain tree.", mapped.index),
+            ("larder_arena_bytes", "Bytes of the segments in use; 0 in a plain tree.", mapped.arena),
+        ] {
+            self.single(name, "gauge", help, value);
+        }
         for (name, help, value) in [
             ("larder_hits_total", "Reads that found a value.", stats.hits),
             ("larder_sets_total", "Values stored.", stats.sets),
@@ -125,6 +133,11 @@ pub fn misses(stats: &Stats) -> [(&'static str, u64); 10] {
         ("io", by.io),
         ("schema", by.schema),
     ]
+}
+
+/// Entries by where they rest.
+pub fn places(stats: &Stats) -> [(&'static str, u64); 2] {
+    [("segments", stats.entries_by.segments), ("files", stats.entries_by.files)]
 }
 
 /// Every limit that asked for evictions, by name.

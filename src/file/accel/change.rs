@@ -29,7 +29,7 @@ const CLEAR_RETRIES: usize = 64;
 const GROWTHS: usize = 8;
 
 /// What a name is to lead to.
-enum Fresh {
+pub(super) enum Fresh {
     /// A record that's written, unpublished.
     Record(Place, u64),
     /// A file that's written, under its temporary name.
@@ -57,7 +57,7 @@ impl FileBackend {
     }
 
     /// Waits until a rebuild has seen all that rests, for calls that must not take *not yet indexed* for *absent*.
-    pub(super) fn wait_for_rebuild(&self, accel: &Accel) -> Result<()> {
+    pub(in crate::file) fn wait_for_rebuild(&self, accel: &Accel) -> Result<()> {
         let mut wait = Wait::new(self.lock_wait);
         while accel.is_building() {
             if !wait.again() {
@@ -211,7 +211,7 @@ impl FileBackend {
     }
 
     /// Puts what was written in place, if `may` agrees under the locks.
-    fn put(
+    pub(super) fn put(
         &self,
         accel: &Accel,
         hash: Hash,
@@ -547,10 +547,11 @@ impl FileBackend {
     ) -> Result<i64> {
         self.wait_for_rebuild(accel)?;
         let hash = Hash::of(Name::of(&self.seed, id));
-        for _ in 0..CLEAR_RETRIES {
+        for attempt in 0..CLEAR_RETRIES {
             let generation = self.control.generation().doing("can't read the control file")?;
             let ground = self.ground(accel)?;
-            let (keys, target) = self.lock_target(accel, &ground, hash, false)?;
+            // Where others are faster again and again, a file is written within the locks.
+            let (keys, target) = self.lock_target(accel, &ground, hash, attempt > 1)?;
             let found = over(target);
             let there = match self.standing(accel, found, hash, id, now, read::READ_WHOLE)? {
                 Err(_) => None,
@@ -617,6 +618,10 @@ impl FileBackend {
         let ready = !rules.durable && size <= SMALL_RECORD;
         let fresh = match if ready { self.append_now(accel, &record, size)? } else { None } {
             Some(place) => Fresh::Record(place, size as u64),
+            None if keys.shard.is_some() => {
+                let (draft, nonce) = self.draft_of(hash.name(), generation, new)?;
+                Fresh::File(Box::new(draft), nonce, new.size())
+            }
             None => {
                 // A file, or a new segment, is made outside the bucket's lock; the number must not change meanwhile.
                 let seen = found.map(|(_, slot)| slot.place);
@@ -685,7 +690,7 @@ fn over(target: Target) -> Option<(At, Slot)> {
 }
 
 /// What came of putting something in place.
-enum Put {
+pub(super) enum Put {
     /// Bytes charged, and whether the name is new.
     Stored(u64, bool),
     Refused,

@@ -153,6 +153,12 @@ impl Accel {
         fs::allocate_range(self.files.arena.as_fd(), start..start + len)
     }
 
+    /// Gives a segment's blocks back.
+    pub(super) fn punch_segment(&self, segment: usize) -> io::Result<()> {
+        let (start, len) = (segment as u64 * self.segments.segment_bytes(), self.segments.segment_bytes());
+        fs::punch(self.files.arena.as_fd(), start..start + len)
+    }
+
     /// Makes a segment's pages ready for stores.
     pub(super) fn populate(&self, segment: usize) {
         let bytes = usize::try_from(self.segments.segment_bytes()).unwrap_or(0);
@@ -249,8 +255,12 @@ fn check_segments(live: BorrowedFd<'_>, arena: BorrowedFd<'_>) -> io::Result<()>
         && units.is_power_of_two()
         && (4096..=65_536).contains(&units)
         && count <= segments::MAX_SEGMENTS as u64;
+    // Not reckoned with before they fit: damaged, they are anything.
+    if !fits {
+        return Err(lost("the live file isn't one"));
+    }
     let bitmaps = (segments::BITMAPS as u64 + count * (units / 64)) * 8;
-    let whole = fits && fs::stat(arena)?.size >= count * units * 16 && (count == 0 || fs::stat(live)?.size >= bitmaps);
+    let whole = fs::stat(arena)?.size >= count * units * 16 && (count == 0 || fs::stat(live)?.size >= bitmaps);
     if whole { Ok(()) } else { Err(lost("the segments are damaged")) }
 }
 

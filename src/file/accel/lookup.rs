@@ -81,7 +81,7 @@ impl Rest {
 }
 
 impl Record {
-    fn value(self) -> Result<Value, Damage> {
+    pub(super) fn value(self) -> Result<Value, Damage> {
         let Record { bytes, opened, extra } = self;
         if opened.compression == 0 {
             return Ok(Value::of_record(bytes, opened.value_range(), opened.facts, extra));

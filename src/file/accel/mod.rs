@@ -5,6 +5,8 @@
 //! first, and the bucket's then. Nobody waits for a shard's lock while holding a bucket's.
 
 mod change;
+mod check;
+mod convert;
 mod files;
 mod lookup;
 mod prune;
@@ -25,11 +27,12 @@ use crate::file::segments::{Current, Segments};
 use crate::file::tree::layout::Name;
 use crate::file::tree::read::{self, Miss};
 use crate::settings::{Durability, Policy};
+use crate::stats::Mapped;
 use crate::sys::fs;
 use crate::sys::mmap::{Memory, SharedWords};
 
 use files::Files;
-pub(super) use files::{Making, is_lost, make};
+pub(super) use files::{Making, is_lost, make, remove};
 use room::{Candidate, Reclaim};
 pub(super) use walk::Listed;
 
@@ -161,6 +164,17 @@ impl Accel {
 
     pub(super) fn totals(&self) -> Totals {
         self.index.totals()
+    }
+
+    /// What `stats` tells of it.
+    pub(super) fn figures(&self) -> Mapped {
+        let used = self.segments.count().saturating_sub(self.segments.free_count()) as u64;
+        Mapped {
+            index: self.index.bytes(),
+            arena: used * self.segments.segment_bytes(),
+            records: self.totals().record_bytes,
+            building: self.is_building(),
+        }
     }
 
     /// Which inodes the mapped files must still have.

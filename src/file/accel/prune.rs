@@ -23,6 +23,8 @@ use crate::settings::Policy;
 use crate::stats::Count;
 use crate::sys::fs;
 
+/// Thousandths of live records below which a segment is emptied.
+const HALF: u64 = 500;
 /// How often a recount starts again because entries came or went meanwhile.
 const RECOUNTS: usize = 4;
 
@@ -63,6 +65,29 @@ impl Run<'_> {
         }
         if !self.rules.dry_run && !self.stopped {
             self.store.recount_index(accel);
+            if self.everything {
+                self.give_back(accel)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties segments that are half dead, and gives the blocks of free ones back to the file system. Whoever takes one
+    /// gets it new ones.
+    fn give_back(&mut self, accel: &Accel) -> Result<()> {
+        let (me, rules) = (self.store.session()?, self.store.rules(accel)?);
+        for _ in 0..accel.segments.count() {
+            let half_dead = accel.segments.least_full().is_some_and(|fullness| fullness < HALF);
+            if !half_dead || self.late() || !self.store.reclaim(accel, &rules, usize::MAX)? {
+                break;
+            }
+        }
+        for segment in 0..accel.segments.count() {
+            if accel.segments.hold(segment, me) {
+                // Where this fails the blocks stay, which does no harm.
+                let _ = accel.punch_segment(segment);
+                accel.segments.release(segment, me);
+            }
         }
         Ok(())
     }

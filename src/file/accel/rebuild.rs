@@ -58,7 +58,7 @@ impl FileBackend {
     }
 
     /// Scans until it's done (`true`) or the time is over. `false` too where another process scans.
-    fn rebuild(&self, accel: &Accel, most: Option<Duration>) -> Result<bool> {
+    pub(super) fn rebuild(&self, accel: &Accel, most: Option<Duration>) -> Result<bool> {
         let open = || fs::open(self.root(), layout::LOCKS, Open::Write).map(File::from);
         let file = Private::open(open).doing("can't open the lock file")?;
         if !lock::try_lock(file.as_fd(), REBUILD, Hold::Exclusive).doing("can't lock the rebuild")? {

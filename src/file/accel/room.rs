@@ -32,6 +32,8 @@ const SHARE: usize = 4;
 const RESERVE: usize = 2;
 /// Above so many thousandths of live records, cold ones are evicted instead of copied.
 const TOO_FULL: u64 = 750;
+/// Thousandths of live records up to which a victim is better than a new segment.
+const HALF: u64 = 500;
 /// How long one call's own culling takes, beyond what it brought in itself.
 const SLICE: Duration = Duration::from_millis(1);
 /// The same where the disk is full and the caller waits for room.
@@ -79,6 +81,8 @@ pub(super) enum Over {
 thread_local! {
     /// Where records are put together.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The same for records that are moved, which may be while another waits to be appended.
+    static MOVED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl FileBackend {
@@ -98,9 +102,9 @@ impl FileBackend {
 
     fn append_bytes(&self, accel: &Accel, rules: &Rules, bytes: &mut [u8], size: usize) -> Result<Option<Place>> {
         let writer = self.writer_of()?;
-        let mut place = self.reserve(accel, rules, writer, size)?;
+        let mut place = self.reserve(accel, rules, writer, size, false)?;
         if place.is_none() && self.reclaim_for(accel, rules)? {
-            place = self.reserve(accel, rules, writer, size)?;
+            place = self.reserve(accel, rules, writer, size, false)?;
         }
         if let Some(place) = place {
             accel.seal.seal(bytes, place);
@@ -123,7 +127,15 @@ impl FileBackend {
         }))
     }
 
-    fn reserve(&self, accel: &Accel, rules: &Rules, writer: &Writer, size: usize) -> Result<Option<Place>> {
+    /// `moving`: for a record that makes room elsewhere, and may take any segment that there can be.
+    fn reserve(
+        &self,
+        accel: &Accel,
+        rules: &Rules,
+        writer: &Writer,
+        size: usize,
+        moving: bool,
+    ) -> Result<Option<Place>> {
         let mut current = current(writer);
         loop {
             if let Some(now) = current.as_mut() {
@@ -133,20 +145,22 @@ impl FileBackend {
                 accel.segments.leave(*now, self.session()?, true);
                 *current = None;
             }
-            match self.take_segment(accel, rules, writer)? {
+            match self.take_segment(accel, rules, writer, moving)? {
                 Some(taken) => *current = Some(taken),
                 None => return Ok(None),
             }
         }
     }
 
-    fn take_segment(&self, accel: &Accel, rules: &Rules, writer: &Writer) -> Result<Option<Current>> {
+    fn take_segment(&self, accel: &Accel, rules: &Rules, writer: &Writer, moving: bool) -> Result<Option<Current>> {
         let ground = self.ground(accel)?;
         let me = self.session()?;
         let alive = |session| crate::file::index::bucket::Estate::is_alive(&ground, session);
         self.look_for_root()?;
         for _ in 0..16 {
-            let allowed = accel.allowed_segments(rules);
+            // Where no segment is half dead, each that is reclaimed makes little room: rather a new one.
+            let half_dead = !moving && accel.segments.least_full().is_some_and(|fullness| fullness <= HALF);
+            let allowed = if half_dead { accel.allowed_segments(rules) } else { accel.most_segments(rules) };
             // A new segment rather than the last free ones, which reclaiming needs.
             if let Some(taken) = accel.segments.take(me, alive) {
                 if taken.is_new() && accel.ready_segment(taken.segment).is_err() {
@@ -185,7 +199,7 @@ impl FileBackend {
 
     /// Takes care of some records of the segment that's being reclaimed. `false`: there's nothing to do, or others are
     /// at it.
-    fn reclaim(&self, accel: &Accel, rules: &Rules, records: usize) -> Result<bool> {
+    pub(super) fn reclaim(&self, accel: &Accel, rules: &Rules, records: usize) -> Result<bool> {
         let writer = self.writer_of()?;
         let Ok(mut reclaim) = writer.reclaim.try_lock() else { return Ok(false) };
         if accel.is_building() {
@@ -197,7 +211,8 @@ impl FileBackend {
             let alive = |session| crate::file::index::bucket::Estate::is_alive(&ground, session);
             let Some((segment, fullness)) = accel.segments.claim(me, alive) else { return Ok(false) };
             reclaim.at = Some((segment, 0));
-            reclaim.evict_cold = fullness > TOO_FULL;
+            // Below the limits nothing live goes.
+            reclaim.evict_cold = fullness > TOO_FULL && accel.segments.count() >= accel.most_segments(rules);
         }
         for _ in 0..records {
             let Some((segment, from)) = reclaim.at else { break };
@@ -248,6 +263,10 @@ impl FileBackend {
         let cold = evict_cold && accel.index.look(hash).is_some_and(|(_, slot)| slot.heat() == 0);
         let Record { bytes, .. } = record;
         let new = if expired || cold { None } else { self.copy_record(accel, rules, &bytes)? };
+        if new.is_none() && !expired && !evict_cold && accel.segments.count() < accel.most_segments(rules) {
+            // The disk has no room for another segment: nothing can be moved, and nothing must go.
+            return Ok(false);
+        }
         let Ok(locked) = accel.index.lock(hash.id, ground, SLICE) else { return Ok(false) };
         let Some((at, slot)) = locked.find(hash).filter(|(_, slot)| slot.place == place) else {
             accel.segments.set_live(place, false);
@@ -270,8 +289,8 @@ impl FileBackend {
     /// A copy of a record at the end of the current segment; `None`: there's no room.
     fn copy_record(&self, accel: &Accel, rules: &Rules, bytes: &[u8]) -> Result<Option<Place>> {
         let writer = self.writer_of()?;
-        let Some(place) = self.reserve(accel, rules, writer, bytes.len())? else { return Ok(None) };
-        SCRATCH.with_borrow_mut(|scratch| {
+        let Some(place) = self.reserve(accel, rules, writer, bytes.len(), true)? else { return Ok(None) };
+        MOVED.with_borrow_mut(|scratch| {
             scratch.clear();
             scratch.extend_from_slice(bytes);
             accel.seal.seal(scratch, place);
@@ -595,15 +614,23 @@ impl Accel {
         (self.index.bytes() + bitmaps).saturating_sub(FREE_OVERHEAD)
     }
 
-    /// How many segments the arena may have: what the limit leaves it, and no more than twice what is live. Pages that
-    /// are used again cost less than new ones, and with half of the arena dead a victim has few records to copy.
-    fn allowed_segments(&self, rules: &Rules) -> usize {
-        let totals = self.totals();
-        let mut bytes = totals.record_bytes.saturating_mul(2);
-        if rules.max_bytes > 0 {
-            let room = rules.max_bytes.saturating_sub(totals.file_bytes).saturating_sub(self.overhead());
-            bytes = bytes.min(room);
+    /// How many segments the arena may have: what the limit leaves it.
+    fn most_segments(&self, rules: &Rules) -> usize {
+        if rules.max_bytes == 0 {
+            return MAX_SEGMENTS;
         }
+        let room = rules.max_bytes.saturating_sub(self.totals().file_bytes).saturating_sub(self.overhead());
+        self.segments_for(room)
+    }
+
+    /// How many it has while there are victims to reclaim: no more than twice what is live. Pages that are used again cost
+    /// less than new ones, and with half of the arena dead a victim has few records to copy.
+    fn allowed_segments(&self, rules: &Rules) -> usize {
+        let live = self.totals().record_bytes.saturating_mul(2);
+        self.segments_for(live).min(self.most_segments(rules))
+    }
+
+    fn segments_for(&self, bytes: u64) -> usize {
         let segments = usize::try_from(bytes / self.segments.segment_bytes()).unwrap_or(MAX_SEGMENTS);
         segments.saturating_add(LEAST_SEGMENTS).min(MAX_SEGMENTS)
     }

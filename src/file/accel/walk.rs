@@ -33,7 +33,8 @@ impl Buckets {
 
     /// The next bucket and its descendants.
     pub(in crate::file) fn step(&mut self, accel: &Accel) -> Option<Vec<usize>> {
-        if self.next >= self.end {
+        // A damaged number of buckets leads where nothing is; that is noticed at the first of them.
+        if self.next >= self.end || !accel.index.words.is_sound() {
             return None;
         }
         let mut family = vec![self.next];

@@ -371,11 +371,23 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
             if places.into_iter().any(Place::is_file) {
                 let there = self.estate.settle_file(self.index.hash_at(at).name(), place);
                 if place.is_file() && !there {
-                    words.store(at.word() + PLACE, 0);
+                    self.forget(at, places[0]);
                 }
             }
         }
         words.store(base + TARGET, 0);
+    }
+
+    /// Empties a slot whose file is gone. `old`: what it led to when the change began that is being settled, and is
+    /// counted.
+    fn forget(&self, at: At, old: Place) {
+        let slot = self.index.slot(at);
+        self.index.words.store(at.word() + PLACE, 0);
+        if slot.place == old {
+            self.set_small(at, false);
+            self.index.count(ENTRIES, -1);
+            self.index.count(FILE_BYTES, -slot.size.cast_signed());
+        }
     }
 
     fn target_slot(&self, target: u64) -> Option<At> {

@@ -52,6 +52,26 @@ impl<M: Memory> Index<M> {
         false
     }
 
+    /// The highest of the bounds above a bucket, none of which may be later than what expires in it.
+    pub(crate) fn highest_bound(&self, bucket: usize) -> u64 {
+        let mut index = bucket;
+        let above = LEVELS.map(|(base, _)| {
+            index /= FAN;
+            bound(self.words.load(base + index))
+        });
+        above.into_iter().fold(self.next_due(), u64::max)
+    }
+
+    /// Lowers all bounds above a bucket, whatever the lowest of them says.
+    pub(crate) fn lower_bounds(&self, bucket: usize, expires: u64) {
+        let mut index = bucket;
+        for (base, _) in LEVELS {
+            index /= FAN;
+            self.lower(base + index, expires);
+        }
+        self.lower(DUE_ROOT, expires);
+    }
+
     /// A time before which nothing expires.
     pub(crate) fn next_due(&self) -> u64 {
         bound(self.words.load(DUE_ROOT))

@@ -388,9 +388,50 @@ impl<M: Memory> Segments<M> {
         self.change(segment, State::Claimed(me), State::Sealed);
     }
 
+    /// Keeps a free segment from being taken, for a moment; `false`: it isn't free.
+    pub(crate) fn hold(&self, segment: usize, me: u64) -> bool {
+        self.change(segment, State::Free, State::Claimed(me))
+    }
+
+    pub(crate) fn release(&self, segment: usize, me: u64) {
+        self.change(segment, State::Claimed(me), State::Free);
+    }
+
+    /// Thousandths of live records in the sealed segment that has the fewest.
+    pub(crate) fn least_full(&self) -> Option<u64> {
+        let sealed = (0..self.count()).filter(|segment| self.state(*segment) == State::Sealed);
+        sealed.map(|segment| self.fullness(segment)).min()
+    }
+
     /// How many segments are free.
     pub(crate) fn free_count(&self) -> usize {
         (0..self.count()).filter(|segment| self.state(*segment) == State::Free).count()
+    }
+
+    /// What a segment's header says that can't be, in words.
+    pub(crate) fn nonsense(&self, segment: usize) -> Option<&'static str> {
+        let header = Self::header(segment);
+        let state = self.live.load(header + STATE);
+        if state >> 56 > CLAIMED {
+            Some("its state is unknown")
+        } else if self.live.load(header + CURSOR) > self.units as u64 {
+            Some("its cursor is beyond its end")
+        } else if state >> 56 == FREE && self.next_live(segment, 0).is_some() {
+            Some("it is free, and has live records")
+        } else {
+            None
+        }
+    }
+
+    /// Seals a segment whose header can't be believed: it's reclaimed then, with whatever is live in it.
+    pub(crate) fn mend(&self, segment: usize) -> bool {
+        let header = Self::header(segment);
+        let state = self.live.load(header + STATE);
+        let mended = self.live.replace(header + STATE, state, State::Sealed.word()).is_ok();
+        if mended && self.live.load(header + CURSOR) > self.units as u64 {
+            self.live.store(header + CURSOR, self.units as u64);
+        }
+        mended
     }
 
     /// After a rebuild, what was open stays so, or is sealed where its session is dead; counts are found anew.

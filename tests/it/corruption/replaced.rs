@@ -6,7 +6,8 @@ use larder::{Cache, ErrorKind, Prune, Result, Ttl, Verify};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 
-use crate::support::{HandClock, entry_file, get, listing, options, temp_dir};
+use crate::support::plain::options;
+use crate::support::{HandClock, entry_file, get, listing, temp_dir};
 
 /// Something in the place of a file or directory of the cache.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,7 +4,8 @@ use std::ops::Range;
 use larder::{Cache, Error, ErrorKind, Prune, Ttl, Verify};
 
 use super::{damaged, plant};
-use crate::support::{HandClock, get, options, temp_dir};
+use crate::support::plain::options;
+use crate::support::{HandClock, get, temp_dir};
 
 /// What the control file has: 16 words of state, counters of use, the shards' words, the floors.
 const STATE: Range<usize> = 0..128;

@@ -7,7 +7,8 @@ use larder::{Cache, Change, Policy, Prune, PruneReport, Reason, Ttl};
 use tempfile::TempDir;
 
 use super::{SMALL, keys, present};
-use crate::support::{HandClock, counts_match, entry_file, files_below, fresh, fresh_with, get, listing, options};
+use crate::support::plain::{fresh, fresh_with, options};
+use crate::support::{HandClock, counts_match, entry_file, files_below, get, listing};
 
 /// How many went for which reason.
 fn removed(report: &PruneReport) -> Vec<(Reason, u64)> {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use larder::{Cache, Change, Error, Options, Prune, Result, Ttl, Verify};
+use larder::{Accelerate, Cache, Change, Error, Options, Prune, Result, Ttl, Verify};
 
 use super::{Config, End};
 use crate::support::{HandClock, START};
@@ -46,6 +46,7 @@ pub(super) struct Scene<'a> {
 impl Scene<'_> {
     pub(super) fn options(&self) -> Options {
         Cache::file(self.dir)
+            .accelerate(Accelerate::Off)
             .clock(self.clock.source())
             .shared_memory(self.config.mapped)
             .lock_wait(Duration::from_millis(5))

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use larder::{Cache, Change, ErrorKind, Prune, Ttl, Verify};
+use larder::{Accelerate, Cache, Change, ErrorKind, Options, Prune, Ttl, Verify};
 
 use crate::support::process::{self, Role, is_root, say_aloud};
 use crate::support::{counts_match, files_below, get, temp_dir};
@@ -25,6 +25,10 @@ fn on_small_disk(role: &str, options: &str) {
     }
     let script = format!("{mount} {options},mode=0700 none \"$LARDER_DIR\" || exit 9");
     process::child("hostile_dir::child", role, dir.path()).after(&script).through(unshare).start().finish();
+}
+
+fn plain(path: &Path) -> Options {
+    Cache::file(path).accelerate(Accelerate::Off)
 }
 
 /// Takes all the room that is left.
@@ -50,7 +54,7 @@ fn on_a_full_disk_all_but_growing_works() {
 }
 
 pub(super) fn full_disk(role: &Role) {
-    let cache = Cache::file(role.dir().join("cache")).open().expect("a cache");
+    let cache = plain(&role.dir().join("cache")).open().expect("a cache");
     for i in 0..40 {
         cache.set(format!("key {i}"), [b'v'; 3000], Ttl::Never).expect("set");
     }
@@ -94,7 +98,7 @@ fn a_set_that_cannot_fit_leaves_the_old_value() {
 
 /// `Full` promises that the old value stays, even where everything else was evicted in vain.
 pub(super) fn hopeless_set(role: &Role) {
-    let cache = Cache::file(role.dir().join("cache")).open().expect("a cache");
+    let cache = plain(&role.dir().join("cache")).open().expect("a cache");
     for i in 0..10 {
         cache.set(format!("key {i}"), [b'v'; 3000], Ttl::Never).expect("set");
     }
@@ -120,7 +124,7 @@ fn without_inodes_the_oldest_make_way() {
 }
 
 pub(super) fn no_inodes(role: &Role) {
-    let cache = Cache::file(role.dir().join("cache")).open().expect("a cache");
+    let cache = plain(&role.dir().join("cache")).open().expect("a cache");
     for i in 0..30 {
         cache.set(format!("key {i}"), "value", Ttl::Never).expect("set");
     }
@@ -215,7 +219,7 @@ fn without_descriptors_nothing_is_lost() {
 
 pub(super) fn few_descriptors(role: &Role) {
     let path = role.dir().join("cache");
-    let cache = Cache::file(&path).open().expect("a cache");
+    let cache = plain(&path).open().expect("a cache");
     let keys: Vec<String> = (0..20).map(|i| format!("key {i}")).collect();
     for key in &keys {
         cache.set(key, "value", Ttl::Never).expect("set");
@@ -244,7 +248,7 @@ pub(super) fn few_descriptors(role: &Role) {
     typed("prune", kind(cache.prune(&Prune::new())));
     typed("repair", kind(cache.verify(Verify::new().repair(true), |_| {})));
     typed("configure", kind(cache.configure(&Change::new().max_entries(5))));
-    typed("open", kind(Cache::file(&path).open()));
+    typed("open", kind(plain(&path).open()));
     drop(hoard);
     for key in &keys {
         assert_eq!(get(&cache, key).as_deref(), Some(b"value".as_slice()), "nothing was lost");
