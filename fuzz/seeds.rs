@@ -213,6 +213,9 @@ fn main() {
     write("marker", "bad-cut", &marker[..marker.len() - 1]);
     write("marker", "bad-sum", &at(&marker, marker.len() - 1, &[!marker[marker.len() - 1]]));
     write("marker", "bad-newer-format", &at(&marker, 8, &[2]));
+    let mut unformatted = marker.clone();
+    unformatted[8] = 0;
+    write("marker", "bad-no-format", &fuzz::forge_marker(&unformatted).expect("a sum"));
     write("marker", "bad-unknown-compat", &at(&marker, 12, &[1]));
     write("marker", "bad-unknown-read-only-compat", &at(&marker, 16, &[1]));
     write("marker", "bad-unknown-incompat", &at(&marker, 20, &[1]));
