@@ -24,6 +24,8 @@ mod evict;
 mod flight;
 #[cfg(test)]
 mod format_doc;
+#[cfg(feature = "fault")]
+pub mod fuzz;
 mod lookup;
 pub(crate) mod marker;
 mod open;
