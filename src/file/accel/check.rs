@@ -259,23 +259,20 @@ impl Run<'_> {
         if !stays(orphan) {
             return;
         }
-        let (mended, detail) = match known() {
-            Some(hash) => {
-                let clear = |locked: &Held<'_>| {
-                    let orphan = locked.find(hash).is_none_or(|(_, slot)| slot.place != place);
-                    if orphan {
-                        accel.segments.set_live(place, false);
-                    }
-                    orphan
-                };
-                (self.how.repair && store.under_lock(accel, hash, clear), "the index doesn't lead to this record")
-            }
-            None => {
-                if self.how.repair {
+        let (mended, detail) = if let Some(hash) = known() {
+            let clear = |locked: &Held<'_>| {
+                let orphan = locked.find(hash).is_none_or(|(_, slot)| slot.place != place);
+                if orphan {
                     accel.segments.set_live(place, false);
                 }
-                (self.how.repair, "a live bit without a record")
+                orphan
+            };
+            (self.how.repair && store.under_lock(accel, hash, clear), "the index doesn't lead to this record")
+        } else {
+            if self.how.repair {
+                accel.segments.set_live(place, false);
             }
+            (self.how.repair, "a live bit without a record")
         };
         self.find(&at_place(place), Problem::Orphan, detail, mended);
     }
