@@ -1,4 +1,4 @@
-//! Holds docs/FORMAT.md to the code, both ways: a constant without a row fails, and so does a row without a constant.
+//! Holds docs/FORMAT.md and docs/SEGMENTS.md to the code, both ways: a constant without a row fails, and so does a row without a constant.
 //!
 //! Constants are found in the text of the sources, so that a new one can't be forgotten; what they're used for is
 //! checked on bytes that the code wrote.
@@ -19,7 +19,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::entry::{Codec, Extra, Facts, NEVER, Ttl};
 use crate::file::control::{self, Control, Scope, ShardCounts};
+use crate::file::index::table::{self, Hash, Place};
 use crate::file::marker::Marker;
+use crate::file::segments;
+use crate::file::segments::record::{self, NewRecord, RecordSeal};
 use crate::file::tree::format::{self, Damage, Header, Seal};
 use crate::file::tree::layout::Name;
 use crate::file::tree::read;
@@ -27,7 +30,8 @@ use crate::key::Id;
 use crate::settings::{Accelerate, Access, Durability, Policy, Settings};
 use crate::stats::Count;
 
-const DOC: &str = include_str!("../../docs/FORMAT.md");
+/// Both documents, one behind the other: a table that's meant by its number counts through both.
+const DOC: &str = concat!(include_str!("../../docs/FORMAT.md"), "\n", include_str!("../../docs/SEGMENTS.md"));
 
 /// The sources whose constants are the format.
 const SOURCES: &[(&str, &str)] = &[
@@ -38,6 +42,9 @@ const SOURCES: &[(&str, &str)] = &[
     ("control", include_str!("control.rs")),
     ("marker", include_str!("marker.rs")),
     ("session", include_str!("session.rs")),
+    ("table", include_str!("index/table.rs")),
+    ("segments", include_str!("segments/mod.rs")),
+    ("record", include_str!("segments/record.rs")),
     ("key", include_str!("../key.rs")),
     ("entry", include_str!("../entry.rs")),
     ("clock", include_str!("../clock.rs")),
@@ -47,6 +54,15 @@ const SOURCES: &[(&str, &str)] = &[
 const NOT_FORMAT: &[(&str, &str)] = &[
     ("control::BATCH", "how many counts a process gathers in memory"),
     ("compress::THRESHOLD", "which values a writer leaves alone"),
+    ("table::WORDS", "how much is mapped; the sum of what the document gives"),
+    ("table::LOAD_TENTHS", "when a writer splits a bucket; any time will do"),
+    ("table::EPOCH", "a mask; the document gives the bits of a place in words"),
+    ("table::NONCE", "a mask, likewise"),
+    ("table::GENERATION_BITS", "a width, likewise"),
+    ("segments::OWNER", "a mask; the document gives the bits of a state in words"),
+    ("record::SEQUENCE_WORD", "AT_SEQUENCE in words"),
+    ("record::EXPIRY_WORD", "AT_EXPIRY in words"),
+    ("record::GENERATION_WORD", "AT_GENERATION in words"),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +92,7 @@ fn tables(columns: &[&str]) -> Vec<Vec<Row>> {
         while let Some(line) = lines.next_if(|line| line.starts_with('|')) {
             if !line.starts_with("|--") {
                 let row = cells(line);
-                assert_eq!(row.len(), head.len(), "a row of docs/FORMAT.md with another number of cells: {line}");
+                assert_eq!(row.len(), head.len(), "a row with another number of cells: {line}");
                 rows.push(head.iter().cloned().zip(row).collect());
             }
         }
@@ -84,7 +100,7 @@ fn tables(columns: &[&str]) -> Vec<Vec<Row>> {
             found.push(rows);
         }
     }
-    assert!(!found.is_empty(), "docs/FORMAT.md has no table with the columns {columns:?}");
+    assert!(!found.is_empty(), "there is no table with the columns {columns:?}");
     found
 }
 
@@ -140,7 +156,7 @@ fn constant(text: &str, named: &dyn Fn(&str) -> u128) -> Constant {
     }
 }
 
-/// All constants at the top level of the sources, by `file::NAME`.
+/// The constants at the top level of the sources that are the format, by `file::NAME`.
 fn constants() -> BTreeMap<String, Constant> {
     let mut texts = BTreeMap::new();
     for (file, source) in SOURCES {
@@ -165,7 +181,11 @@ fn constants() -> BTreeMap<String, Constant> {
             _ => panic!("{name:?} is no number, and no constant that one file alone has"),
         }
     }
-    texts.iter().map(|(name, text)| (name.clone(), constant(text, &|name| lookup(&texts, name)))).collect()
+    let mut names: BTreeSet<_> = texts.keys().map(String::as_str).collect();
+    for (name, why) in NOT_FORMAT {
+        assert!(names.remove(name), "{name} ({why}) is no longer there");
+    }
+    names.iter().map(|name| ((*name).to_owned(), constant(&texts[*name], &|name| lookup(&texts, name)))).collect()
 }
 
 #[test]
@@ -180,13 +200,10 @@ fn every_constant_has_its_row_and_every_row_its_constant() {
         };
         assert_eq!(documented.insert(row["constant"].clone(), value), None, "two rows for {}", row["constant"]);
     }
-    let mut coded = constants();
-    for (name, why) in NOT_FORMAT {
-        assert!(coded.remove(*name).is_some(), "{name} ({why}) is no longer there");
-    }
+    let coded = constants();
     let names = |map: &BTreeMap<String, Constant>| map.keys().cloned().collect::<BTreeSet<_>>();
     let (in_doc, in_code) = (names(&documented), names(&coded));
-    assert_eq!(in_code.difference(&in_doc).collect::<Vec<_>>(), [""; 0], "constants that docs/FORMAT.md lacks");
+    assert_eq!(in_code.difference(&in_doc).collect::<Vec<_>>(), [""; 0], "constants that the documents lack");
     assert_eq!(in_doc.difference(&in_code).collect::<Vec<_>>(), [""; 0], "rows that the code lacks");
     for (name, value) in &coded {
         assert_eq!(value, &documented[name], "{name}: the code's value, then the document's");
@@ -208,8 +225,12 @@ fn fields_follow_each_other_without_gap_or_overlap() {
         };
         tables.into_iter().map(end).collect()
     };
-    assert_eq!(ends(tables(&["offset", "bytes"]), "offset", "bytes"), [format::HEADER_LEN, 28]);
-    assert_eq!(ends(tables(&["word", "words"]), "word", "words"), [control::LEN / 8]);
+    assert_eq!(ends(tables(&["offset", "bytes"]), "offset", "bytes"), [format::HEADER_LEN, 28, record::HEADER]);
+    let live = segments::BITMAPS + segments::MAX_SEGMENTS * 1024;
+    assert_eq!(
+        ends(tables(&["word", "words"]), "word", "words"),
+        [control::LEN / 8, table::WORDS, table::NODE, table::SLOT, live, segments::HEADER]
+    );
     for row in rows(&["offset", "word"]) {
         assert_eq!(cell(&row, "offset"), 8 * cell(&row, "word"), "{row:?}");
     }
@@ -289,6 +310,56 @@ fn an_entry_has_its_fields_where_the_document_says() {
         expect("head sum", &sum);
         assert_eq!(bytes.len(), format::HEADER_LEN + header.meta_len + header.id_len, "the parts of a head");
         assert!(Id::parse(&bytes[format::HEADER_LEN + header.meta_len..]).is_some(), "the identity comes last");
+    }
+}
+
+/// A record with the sequence 9, for a place.
+fn new_record(seal: &RecordSeal, id: Id<'_>, facts: Facts, compression: u8, place: Place) -> Vec<u8> {
+    let (meta, value, raw_len) = (&b""[..], &b"value"[..], if compression == 0 { 5 } else { 0x0809 });
+    let (new, mut bytes) = (NewRecord { id, facts, generation: 77, meta, value, raw_len, compression }, Vec::new());
+    new.encode(seal, &mut bytes);
+    bytes[8 * record::SEQUENCE_WORD..][..8].copy_from_slice(&record::sequence_word(9).to_le_bytes());
+    seal.seal(&mut bytes, place);
+    bytes
+}
+
+#[test]
+fn a_record_has_its_fields_where_the_document_says() {
+    let table = &tables(&["offset", "bytes"])[2];
+    let seed = std::array::from_fn(|i| u8::try_from(i).expect("below 32"));
+    let (id, place) = (Id::new("ns", 3, b"key").expect("a key"), Place::record(0x28, 7));
+    for mac in [None, Some(&[9; 32])] {
+        let bytes = new_record(&RecordSeal::new(&seed, mac), id, facts(), 2, place);
+        let expect = |name: &str, wanted: &[u8]| assert_eq!(field(&bytes, table, name), wanted, "{name}");
+        let (sealed, place) = (u64::from(mac.is_some()), (1_u64 << 62) + (7 << 32) + 0x28);
+        let first = (5 | 3 << 20 | sealed << 54 | 1_u64 << 55).to_le_bytes();
+        expect("lengths", &first);
+        expect("sequence", &format::expiry_word(9).to_le_bytes());
+        expect("expiry", &format::expiry_word(facts().expires).to_le_bytes());
+        expect("generation", &77_u64.to_le_bytes());
+        expect("time of the set", &[&facts().created.to_le_bytes()[..6], &[0x77, 2]].concat());
+        let behind = record::HEADER + if mac.is_some() { record::MAC } else { 0 };
+        let (extended, content) = bytes[behind..].split_at(record::EXTENDED);
+        let words = [3, facts().stale_for, u64::from(facts().schema) | u64::from(facts().cost_us) << 32, 0x0809, 2];
+        assert_eq!(extended, words.map(u64::to_le_bytes).concat());
+        assert_eq!(content[..10], *b"nskeyvalue");
+        assert!(content[10..].iter().all(|byte| *byte == 0) && bytes.len().is_multiple_of(record::UNIT));
+        // What the sum covers, worked out from the document alone.
+        match mac {
+            None => {
+                let last = u64::from_le_bytes(*seed.last_chunk().expect("eight bytes"));
+                let place = place.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let seed = last ^ place ^ u64::from_le_bytes(first).rotate_left(32);
+                expect("sum", &xxhash_rust::xxh3::xxh3_64_with_seed(&bytes[32..], seed).to_le_bytes());
+            }
+            Some(key) => {
+                let own = blake3::keyed_hash(key, &seed);
+                let key = blake3::keyed_hash(own.as_bytes(), b"larder record 1");
+                let covered = [&place.to_le_bytes()[..], &first, &bytes[24..48], &bytes[80..]].concat();
+                assert_eq!(bytes[48..80], *blake3::keyed_hash(key.as_bytes(), &covered).as_bytes());
+                expect("sum", &[0; 8]);
+            }
+        }
     }
 }
 
@@ -397,6 +468,7 @@ fn the_control_file_has_its_words_where_the_document_says() -> std::io::Result<(
     control.invalidate(Scope::Tag("tag"), 90)?;
     control.grant_lease(4097, 11)?;
     control.set_swept(12)?;
+    control.next_life()?;
 
     let bytes = std::fs::read(dir.path().join("control"))?;
     assert_eq!(bytes.len(), control::LEN);
@@ -414,19 +486,21 @@ fn the_control_file_has_its_words_where_the_document_says() -> std::io::Result<(
     assert_eq!(word("CURSOR", 0), 3);
     assert_eq!(word("TRASH", 0), 4);
     assert_eq!(word("SESSION", 0), 5);
-    assert_eq!(word("COUNTS", 10), 6);
+    let stripes = (0..control::STRIPE_COUNT).map(|stripe| word("STRIPES", 64 * stripe + 10));
+    assert_eq!(word("COUNTS", 10) + stripes.sum::<u64>(), 6);
     assert_eq!(word("GENERATION", 0), 90, "counted on, or the time");
     assert_eq!(word("FLOOR", 0), 2);
     assert_eq!(word("NAMESPACE_FLOORS", floor("ns")), 3);
     assert_eq!(word("TAG_FLOORS", floor("tag")), 90);
     assert_eq!(word("LEASES", 1), 11);
     assert_eq!(word("SWEPT", 0), 12);
+    assert_eq!(word("LIFE", 0), 1);
     Ok(())
 }
 
 #[test]
 fn numbers_stand_for_what_the_document_says() {
-    let named = |n: u8| -> [(&str, Option<String>); 4] {
+    let named = |n: u8| -> [(&str, Option<String>); 5] {
         let codec = match Codec::from_number(n) {
             Codec::Custom(_) => None,
             codec => Some(format!("{codec:?}").to_lowercase()),
@@ -436,6 +510,7 @@ fn numbers_stand_for_what_the_document_says() {
             ("policy", Policy::from_number(n).map(|it| it.to_string())),
             ("durability", Durability::from_number(n).map(|it| it.to_string())),
             ("access", Access::from_number(n).map(|it| it.to_string())),
+            ("accelerate", Accelerate::from_number(n).map(|it| it.to_string())),
         ]
     };
     let mut coded = BTreeMap::new();
@@ -447,7 +522,7 @@ fn numbers_stand_for_what_the_document_says() {
         }
     }
     let row = |row: Row| {
-        let names = (0..4).map(|n| (n, row[&n.to_string()].clone())).filter(|(_, name)| !name.is_empty());
+        let names = (0..5).map(|n| (n, row[&n.to_string()].clone())).filter(|(_, name)| !name.is_empty());
         (row["kind"].clone(), names.collect::<Vec<_>>())
     };
     assert_eq!(coded, rows(&["kind", "0"]).into_iter().map(row).collect());
@@ -469,13 +544,28 @@ fn the_test_vectors_hold() {
     let seed: [u8; 32] = std::array::from_fn(|i| u8::try_from(i).expect("below 32"));
     let id = Id::new("ns", 3, b"key").expect("a key");
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let name = Name::of(&seed, id);
+    let hash = Hash::of(name);
+    let place = Place::record(40, 5);
+    let record = |mac| {
+        let facts = Facts { created: 5, expires: 1000, ..Facts::default() };
+        hex(&new_record(&RecordSeal::new(&seed, mac), id, facts, 0, place))
+    };
+    let bucket = table::bucket_of(hash.id, 11);
     let coded = [
         ("identity", hex(&id.to_bytes())),
-        ("name", Name::of(&seed, id).file_name()),
+        ("name", name.file_name()),
         ("expiry word of 1,000", hex(&format::expiry_word(1000).to_le_bytes())),
         ("expiry word of 2^48 - 1", hex(&format::expiry_word(NEVER).to_le_bytes())),
         ("value sum of value, first 16 bytes", hex(&Seal::new(&seed, None).value(b"value")[..16])),
         ("value sum of value with a MAC of 32 bytes 07", hex(&Seal::new(&seed, Some(&[7; 32])).value(b"value"))),
+        ("place", hex(&place.0.to_le_bytes())),
+        ("record", record(None)),
+        ("record with a MAC of 32 bytes 07", record(Some(&[7; 32]))),
+        (
+            "id, rest, tag and bucket (of 11) of the name, as numbers",
+            format!("{:016x} {:010x} {:04x} {bucket:x}", hash.id, hash.rest, hash.tag),
+        ),
     ];
     let documented: Vec<_> =
         rows(&["what", "bytes"]).into_iter().map(|r| (r["what"].clone(), r["bytes"].clone())).collect();

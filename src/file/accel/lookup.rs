@@ -160,6 +160,9 @@ impl FileBackend {
                 let reason = if accel.is_building() { Count::MissBusy } else { Count::MissAbsent };
                 return Err(Trouble::Gone(reason));
             };
+            if slot.place.is_record() {
+                accel.segments.prefetch(slot.place, slot.size);
+            }
             let rest = self.rest_at(accel, slot.place, hash, id, whole);
             match rest {
                 Ok(Some(rest)) => return Ok((at, slot, rest)),
@@ -403,6 +406,7 @@ impl FileBackend {
         let Some((at, slot)) = accel.index.look(hash).filter(|(_, slot)| slot.place.is_record()) else {
             return Ok(false);
         };
+        accel.segments.prefetch(slot.place, slot.size);
         let Some(len) = accel.segments.len(slot.place) else { return Ok(false) };
         copy_into(&accel.segments.arena, slot.place.unit() as usize * 2, len, out);
         let Ok(opened) = record::open(&accel.seal, out, slot.place, accel.salt(hash)) else { return Ok(false) };

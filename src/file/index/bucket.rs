@@ -117,6 +117,8 @@ impl<M: Memory> Index<M> {
     /// Looks a name up without a lock. `None`: it isn't there.
     #[inline]
     pub(crate) fn look(&self, hash: Hash) -> Option<(At, Slot)> {
+        // The slot's line is wanted as soon as the tags tell which it is: all of them are on their way by then.
+        self.prefetch(hash, table::NODE / 8);
         loop {
             let (moves, buckets) = (self.words.load(MOVES), self.buckets());
             if let Some(at) = self.find(table::bucket_of(hash.id, buckets), hash) {

@@ -48,6 +48,9 @@ const RECORDS: usize = 4;
 /// Where its reclaiming stands.
 const SCAN: usize = 5;
 
+/// Cache lines of a record that are fetched ahead: as many as a core can wait for at once.
+const MOST_LINES: usize = 10;
+
 const OWNER: u64 = (1 << 48) - 1;
 const FREE: u64 = 0;
 const OPEN: u64 = 1;
@@ -239,6 +242,16 @@ impl<M: Memory> Segments<M> {
     pub(crate) fn write(&self, place: Place, record: &[u8]) {
         if let Some((segment, unit)) = self.locate(place) {
             self.arena.copy_in((segment * self.units + unit) * 2, record);
+        }
+    }
+
+    /// Has a record fetched, of which the index knows the size.
+    #[inline]
+    pub(crate) fn prefetch(&self, place: Place, size: u64) {
+        let first = place.unit() as usize * 2;
+        let lines = usize::try_from(size / 64).unwrap_or(0).min(MOST_LINES);
+        for line in 0..=lines {
+            self.arena.prefetch(first + line * 8);
         }
     }
 
