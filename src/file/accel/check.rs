@@ -252,14 +252,14 @@ impl Run<'_> {
             Some(Hash::of(Name::of(&store.seed, record.opened.id(&record.bytes)?)))
         };
         let has_slot = |hash: Hash| accel.index.look(hash).is_some_and(|(_, slot)| slot.place == place);
-        if known().is_some_and(has_slot) {
+        let name = known();
+        let orphan = || accel.segments.is_live(place) && !name.is_some_and(has_slot);
+        // A record is whole before it's live, so that the sum of one that isn't needs no second look.
+        let stays = if name.is_some() { stays(orphan) } else { orphan() && known().is_none() };
+        if !stays {
             return;
         }
-        let orphan = || accel.segments.is_live(place) && !known().is_some_and(has_slot);
-        if !stays(orphan) {
-            return;
-        }
-        let (mended, detail) = if let Some(hash) = known() {
+        let (mended, detail) = if let Some(hash) = name {
             let clear = |locked: &Held<'_>| {
                 let orphan = locked.find(hash).is_none_or(|(_, slot)| slot.place != place);
                 if orphan {
