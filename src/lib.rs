@@ -14,9 +14,10 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Each entry is a file of its own, `shards/ab/<hash>`, that proves itself by checksums and carries its expiry. It is
-//! put in place by an atomic rename: readers, who take no lock, see the old value or the new one. Every change of a key
-//! takes a lock that the kernel gives up when its holder dies. Limits on entries and bytes hold over all processes.
+//! A small value rests as a record in a mapped file, a larger one in a file of its own, `shards/ab/<hash>`; both prove
+//! themselves by checksums and carry their expiry, and a mapped index knows of all. Readers, who take no lock, see the old
+//! value or the new one. Every change of a key takes a lock that is given up when its holder dies. Limits on entries and
+//! bytes hold over all processes. With [`Accelerate::Off`] every value is a file.
 //!
 //! A `get` returns a value that was set for exactly that key and has not expired, or a miss. Damaged files, dead
 //! writers, full disks and leaps of the clock make misses, which [`Stats`] counts by reason, or typed [`Error`]s.

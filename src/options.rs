@@ -60,7 +60,8 @@ impl Options {
         self.change(|c| c.max_entries(n))
     }
 
-    /// Most bytes held, counting each file in whole blocks of 4 KiB, and 256 more for its inode. Default: 1 GiB; 0: no
+    /// Most bytes held, counting each file in whole blocks of 4 KiB and 256 more for its inode, records as they are with
+    /// the room that segments need beside them, and the index. Default: 1 GiB; 0: no
     /// limit, and the disk may run full. A value larger than this can't be stored.
     pub fn max_bytes(self, n: u64) -> Options {
         self.change(|c| c.max_bytes(n))
@@ -84,7 +85,7 @@ impl Options {
         self.change(|c| c.default_ttl(ttl))
     }
 
-    /// Who goes first at a limit. Default: [`Policy::Lru`].
+    /// Who goes first at a limit. Default: [`Policy::S3Fifo`], or [`Policy::Lru`] where there is no index.
     pub fn policy(self, policy: Policy) -> Options {
         self.change(|c| c.policy(policy))
     }
@@ -109,7 +110,14 @@ impl Options {
     }
 
     /// Whether values up to 4 KiB rest in memory that all processes share, in mapped segments, and an index knows of
-    /// every entry. Fixed when the cache is made; opening it with another is an error.
+    /// every entry. Default: what the cache was made with; for a new one [`Accelerate::Auto`], but a plain tree where
+    /// memory can't be shared (on a network file system, or with `shared_memory(false)`).
+    ///
+    /// Opening with other than the cache has converts it, which takes as long as all of its entries take to be read or
+    /// written, and that nobody else has it open: else `open` fails with [`Busy`](crate::ErrorKind::Busy). No live entry
+    /// is lost, whatever happens on the way. To [`Accelerate::Off`] every small value becomes a file that is charged 4 KiB
+    /// and more: where that is over `max_bytes`, it's [`Refused`](crate::ErrorKind::Refused). A policy that needs the index
+    /// becomes [`Policy::Lru`], and of uses only the order by creation stays.
     pub fn accelerate(mut self, how: Accelerate) -> Options {
         self.config.accelerate = Some(how);
         self

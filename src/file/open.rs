@@ -222,7 +222,8 @@ fn open_accel(
     let doing = "can't map the index";
     match Accel::open(root.as_fd(), !config.read_only, seal()) {
         Err(e) if accel::is_lost(&e) && config.read_only => {
-            let text = "the index must be built anew, which a read-only opener can't";
+            let text = "the index must be built anew, as after each start of the machine, which a read-only opener can't; \
+                        whoever opens it to write does (`cachectl prune`, for example)";
             Err(Error::new(ErrorKind::Busy, text).because(e))
         }
         Err(e) if accel::is_lost(&e) => {

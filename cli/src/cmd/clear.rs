@@ -74,14 +74,16 @@ impl Clear {
         let Some(_lock) = self.if_locked.take(&cache, &context.output, &interrupt)? else {
             return Ok(Exit::Done);
         };
-        let before = cache.stats()?.entries;
+        let before = cache.stats()?;
         cache.clear()?;
         let namespace = context.namespace.as_deref();
         let printer = Printer::new(&context.output, Each::Nothing, false).counting(namespace);
-        let report = prune(&cache, Prune::new(), before, &context.output, &printer, &interrupt)?;
+        let report = prune(&cache, Prune::new(), before.entries, &context.output, &printer, &interrupt)?;
         let removed = match namespace {
             // Entries of others that were cleared earlier may have gone along.
             Some(_) => printer.counted(),
+            // With an index the clear itself has removed what was there.
+            None if before.mapped.is_some() => Sum { entries: before.entries, bytes: before.bytes },
             None => report.removed.get(&Reason::Cleared).copied().unwrap_or_default().into(),
         };
         self.print(context, &name, removed, report.finished, &foreign(context, &cache)?)?;

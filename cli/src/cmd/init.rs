@@ -48,8 +48,9 @@ struct Answer {
 impl Init {
     pub fn run(self, context: &Context) -> Ended {
         let path = context.directory()?.path;
-        let before = Cache::file(&path).read_only(true).create(false).open();
-        let created = matches!(before, Err(error) if error.kind() == ErrorKind::NotFound);
+        // Closed again at once: who turns acceleration on or off must have the cache to himself.
+        let before = Cache::file(&path).read_only(true).create(false).open().map(drop);
+        let created = before.is_err_and(|error| error.kind() == ErrorKind::NotFound);
         let access = self.access.map(|access| match access {
             AccessArg::Private => Access::Private,
             AccessArg::Group => Access::Group,

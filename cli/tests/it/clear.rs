@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::sandbox::{Run, Sandbox};
 
 fn two() -> Sandbox {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "a", "1"]).succeeds();
     sandbox.run(["set", "b", "2"]).succeeds();
     sandbox

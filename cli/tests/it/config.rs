@@ -101,7 +101,8 @@ max-size  1GiB  marker
 min-free  none  marker
 min-free-inodes  none  marker
 default-ttl  never  marker
-policy  lru  marker
+accelerate  auto  marker
+policy  s3fifo  marker
 durability  process  marker
 access  private  marker
 touch-interval  1h  marker
@@ -129,7 +130,7 @@ fn config_set_changes_what_is_named() {
     assert_eq!(settings["max_entries"]["value"], 5_000);
     assert_eq!(settings["default_ttl_ms"]["value"], 604_800_000);
     assert_eq!(settings["name"]["value"], "other");
-    assert_eq!(settings["policy"]["value"], "lru");
+    assert_eq!(settings["policy"]["value"], "s3fifo");
 
     let answer = sandbox.run(["config", "set", "policy=random", "--json"]).succeeds().json("larder.config/1");
     assert_eq!(answer["settings"]["policy"]["value"], "random");

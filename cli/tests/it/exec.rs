@@ -206,7 +206,7 @@ fn a_cache_in_trouble_never_stops_the_command() {
 
 #[test]
 fn a_damaged_entry_is_run_anew() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     exec(&sandbox, &[], "echo out").succeeds();
     let place = sandbox.run(["ls", "--json"]).succeeds().json("larder.entry/1")["place"].as_str().unwrap().to_owned();
     let mut bytes = fs::read(sandbox.app().join(&place)).unwrap();

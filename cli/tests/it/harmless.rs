@@ -7,7 +7,7 @@ use crate::sandbox::Sandbox;
 
 /// Something of everything: live, expired, damaged, left over, foreign.
 fn eventful() -> Sandbox {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     for key in ["a", "b", "c"] {
         sandbox.run(["set", key, "some value", "--tag", "t"]).succeeds();
     }

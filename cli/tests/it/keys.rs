@@ -56,7 +56,7 @@ fn a_directory_of_something_else_is_refused() {
 
 #[test]
 fn an_absent_key_is_exit_5() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     for args in [&["get", "k"][..], &["show", "k"], &["ttl", "k"], &["touch", "k"], &["rm", "k"]] {
         let run = sandbox.run(args).ends_with(5).says("k: not in the cache");
         assert!(run.stdout.is_empty());
@@ -68,14 +68,14 @@ fn an_absent_key_is_exit_5() {
 
 #[test]
 fn an_empty_key_is_a_usage_error() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "", "v"]).ends_with(2).says("key");
     sandbox.run(["get", ""]).ends_with(2).says("key");
 }
 
 #[test]
 fn has_answers_by_exit_code() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "k", "v"]).succeeds();
     sandbox.run(["has", "k"]).succeeds().silent();
     let run = sandbox.run(["has", "k", "--json"]).succeeds();
@@ -86,7 +86,7 @@ fn has_answers_by_exit_code() {
 
 #[test]
 fn ttl_of_a_key() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "for ever", "v", "--ttl", "never"]).succeeds();
     sandbox.run(["set", "for days", "v", "--ttl", "20d1h"]).succeeds();
     assert_eq!(sandbox.run(["ttl", "for ever"]).succeeds().text(), "never\n");
@@ -101,7 +101,7 @@ fn ttl_of_a_key() {
 
 #[test]
 fn touch_changes_the_ttl_and_nothing_else() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "k", "v", "--ttl", "1h"]).succeeds();
     sandbox.run(["touch", "k", "--ttl", "never"]).succeeds().silent();
     assert_eq!(sandbox.run(["ttl", "k"]).succeeds().text(), "never\n");
@@ -112,14 +112,14 @@ fn touch_changes_the_ttl_and_nothing_else() {
 
 #[test]
 fn a_ttl_of_zero_is_stored_and_gone() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "k", "v", "--ttl", "0s"]).succeeds().silent();
     sandbox.run(["has", "k"]).ends_with(5);
 }
 
 #[test]
 fn conditions_end_with_4_when_nothing_was_stored() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "k", "1", "--if-present"]).ends_with(4).says("k: not in the cache, not stored");
     sandbox.run(["set", "k", "2", "--if-absent"]).succeeds();
     sandbox.run(["set", "k", "3", "--if-absent"]).ends_with(4).says("k: already in the cache, not stored");
@@ -132,7 +132,7 @@ fn conditions_end_with_4_when_nothing_was_stored() {
 
 #[test]
 fn rm_removes_what_is_named() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     for key in ["a", "b", "c"] {
         sandbox.run(["set", key, "v"]).succeeds();
     }
@@ -149,7 +149,7 @@ fn rm_removes_what_is_named() {
 
 #[test]
 fn show_tells_all_but_the_value() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "logo", "picture", "--ttl", "30d", "--tag", "images", "--tag", "site"]).succeeds();
     let run = sandbox.run(["show", "logo", "--json"]).succeeds();
     let shown = run.json("larder.show/1");
@@ -188,7 +188,7 @@ rests in  [PLACE]
 
 #[test]
 fn show_explains_an_expired_entry() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.set_expired("old");
     let shown = sandbox.run(["show", "old", "--json"]).succeeds().json("larder.show/1");
     assert_eq!((&shown["state"], &shown["checksum"]), (&json!("expired"), &json!("unchecked")));
@@ -198,7 +198,7 @@ fn show_explains_an_expired_entry() {
 
 #[test]
 fn keys_may_be_any_bytes() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     let key = OsStr::from_bytes(b"\xff\x1b[31m\n");
     sandbox.run([OsStr::new("set"), key, OsStr::new("v")]).succeeds();
     assert_eq!(sandbox.run([OsStr::new("get"), key]).succeeds().stdout, b"v");

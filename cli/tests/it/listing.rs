@@ -11,7 +11,7 @@ use snapbox::{Assert, Redactions, str};
 use crate::sandbox::{Sandbox, assert_time};
 
 fn three() -> Sandbox {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "user:1", "a", "--ttl", "never"]).succeeds();
     sandbox.run_with_input(vec![0; 5000], &["set", "user:2", "-", "--ttl", "30d", "--tag", "t"]).succeeds();
     sandbox.run(["set", "page:1", "abc"]).succeeds();
@@ -80,7 +80,7 @@ fn ls_leaves_out_what_no_get_returns_unless_asked() {
 
 #[test]
 fn control_characters_in_keys_stay_out_of_columns() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "two\nlines\x1b[31m", "v"]).succeeds();
     let run = sandbox.run(["ls"]).succeeds();
     assert!(run.text().ends_with("two\\nlines\\u{1b}[31m\n"), "{run:?}");
@@ -90,7 +90,7 @@ fn control_characters_in_keys_stay_out_of_columns() {
 
 #[test]
 fn an_empty_cache_lists_nothing() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["ls"]).succeeds().silent();
     sandbox.run(["ls", "--json"]).succeeds().silent();
 }
@@ -113,12 +113,14 @@ fn stats_as_json() {
     let there = object.remove("entries").unwrap().as_u64().unwrap();
     let expired = object.remove("expired").unwrap().as_u64().unwrap();
     assert_eq!(there + expired, 3);
+    assert_eq!(object.remove("entries_by").unwrap(), json!({"segments": 0, "files": there}));
     object.remove("bytes").unwrap();
     assert_eq!(
         stats,
         json!({
             "schema": "larder.stats/1",
             "name": "app",
+            "mapped": null,
             "limits": {"max_entries": 1_000_000, "max_bytes": 1 << 30, "min_free_bytes": 0, "min_free_inodes": 0},
             "over_limits": [],
             "hits": 1,

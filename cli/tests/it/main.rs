@@ -13,6 +13,7 @@
 //! | `config`      | init, config, and which directory a run is about                             |
 //! | `prune`       | rules, reports, locks, signals                                               |
 //! | `clear`       | what it removes, and all that it refuses                                     |
+//! | `accelerated` | turned on and off, and what is shown of it                                   |
 //! | `verify`      | findings and repairs                                                         |
 //! | `harmless`    | looking writes nothing; a dry run deletes nothing                            |
 //! | `terminal`    | what differs when a person looks on                                          |
@@ -22,6 +23,7 @@
     reason = "those calls are wrong inside a live cache; tests damage some on purpose"
 )]
 
+mod accelerated;
 mod clear;
 mod config;
 mod counters;

@@ -6,7 +6,7 @@ use crate::sandbox::Sandbox;
 
 /// The key `k` in three places, and a tag across two.
 fn parted() -> Sandbox {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "k", "none", "--tag", "t"]).succeeds();
     sandbox.run(["set", "k", "of a", "--ns", "a", "--tag", "t", "--tag", "u"]).succeeds();
     sandbox.run(["set", "k", "of b", "--ns", "b"]).succeeds();
@@ -61,7 +61,7 @@ fn ls_shows_the_columns_that_there_is_something_for() {
 
 #[test]
 fn a_long_listing_is_whole_and_has_all_columns() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     let cache = sandbox.cache();
     for i in 0..1203 {
         cache.set(format!("{i:04}"), "v", larder::Ttl::Never).unwrap();

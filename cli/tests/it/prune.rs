@@ -12,7 +12,7 @@ use crate::sandbox::{Sandbox, signalled};
 
 /// Two that live, two that have expired.
 fn four() -> Sandbox {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "live:1", "a"]).succeeds();
     sandbox.run(["set", "live:2", "b", "--ttl", "1h"]).succeeds();
     sandbox.set_expired("old:1");
@@ -42,7 +42,7 @@ fn a_cache_that_was_never_made_is_nothing_to_prune() {
 
 #[test]
 fn without_news_it_says_nothing() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["prune"]).succeeds().silent();
     sandbox.run(["set", "k", "v"]).succeeds();
     sandbox.run(["prune", "--expired", "--max-entries", "10"]).succeeds().silent();
@@ -136,7 +136,7 @@ fn verbose_says_what_went() {
 fn rules_take_what_they_say() {
     let hours = |n: u64| Duration::from_secs(n * 3600);
     let fill = || {
-        let sandbox = Sandbox::new();
+        let sandbox = Sandbox::plain();
         sandbox.set_in_the_past(hours(50), "a", "1", Ttl::Never);
         sandbox.set_in_the_past(hours(30), "b", "2", Ttl::Never);
         sandbox.set_in_the_past(hours(10), "c", "3", Ttl::Never);
@@ -172,7 +172,7 @@ fn rules_take_what_they_say() {
 
 #[test]
 fn without_a_rule_the_caches_own_limits_hold() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     for n in 0..10 {
         sandbox.run(["set", &format!("k{n}"), "v"]).succeeds();
     }
@@ -242,7 +242,7 @@ fn figures_for_prometheus() {
 #[test]
 fn a_signal_stops_at_the_next_entry_with_totals_so_far() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        let sandbox = Sandbox::new();
+        let sandbox = Sandbox::plain();
         let cache = sandbox.cache();
         let long = "x".repeat(300);
         for n in 0..1500 {
@@ -274,7 +274,7 @@ fn leftovers_of_killed_writers_go() {
 
 #[test]
 fn places_and_keys_are_escaped_for_eyes() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.set_expired("bell\x07\nline");
     let run = sandbox.run(["prune", "-n"]).succeeds();
     let expected = "would remove  expired         4.2 KiB  bell\\u{7}\\nline\n\

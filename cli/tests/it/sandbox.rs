@@ -31,6 +31,13 @@ impl Sandbox {
         sandbox
     }
 
+    /// The same, with a file for each entry: for tests of what is in files.
+    pub fn plain() -> Sandbox {
+        let sandbox = Sandbox::empty();
+        sandbox.run(["init", "-q", "--accelerate", "off"]).succeeds();
+        sandbox
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }

@@ -66,7 +66,7 @@ fn screen(sandbox: &Sandbox, args: &[&str]) -> (String, i32) {
 }
 
 fn one() -> Sandbox {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "k", "some text"]).succeeds();
     sandbox
 }
@@ -108,7 +108,7 @@ fn a_value_gets_a_line_of_its_own() {
 
 #[test]
 fn control_characters_cannot_reach_the_terminal() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "k\x1b[2J", "line 1\nline\t2\x1b]0;title\x07"]).succeeds();
     assert_eq!(screen(&sandbox, &["get", "k\x1b[2J"]).0, "line 1\nline\t2\\u{1b}]0;title\\u{7}\n");
     for args in [&["ls"][..], &["ls", "--names"], &["show", "k\x1b[2J"], &["prune", "-n", "--max-entries", "0"]] {
@@ -119,7 +119,7 @@ fn control_characters_cannot_reach_the_terminal() {
 
 #[test]
 fn a_binary_value_is_not_printed_to_a_terminal() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run_with_input(*b"\x89PNG\0\xff", &["set", "logo", "-"]).succeeds();
     let (text, code) = screen(&sandbox, &["get", "logo"]);
     assert_eq!(code, 6);

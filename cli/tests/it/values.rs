@@ -41,7 +41,7 @@ fn from_a_file() {
 /// 96 MiB through a process that may have 80 MiB of address space.
 #[test]
 fn large_values_pass_through_in_constant_memory() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     let size = 96 << 20;
     File::create(sandbox.path("large")).unwrap().set_len(size).unwrap();
     let cachectl = env!("CARGO_BIN_EXE_cachectl");

@@ -10,7 +10,7 @@ use crate::sandbox::{Sandbox, signalled};
 
 /// One whole entry, one with a flipped byte in its value.
 fn damaged() -> Sandbox {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "whole", "a value"]).succeeds();
     sandbox.run(["set", "broken", "another value"]).succeeds();
     let place = sandbox.place_of("broken");
@@ -26,7 +26,7 @@ fn problems(lines: &[Value]) -> Vec<&str> {
 
 #[test]
 fn a_sound_cache() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     sandbox.run(["set", "k", "v"]).succeeds();
     let run = sandbox.run(["verify"]).succeeds();
     assert_eq!(run.text(), "1 entry (4.2 KiB) checked: nothing wrong\n");
@@ -85,7 +85,7 @@ fn quick_reads_no_values() {
 
 #[test]
 fn files_of_others_are_reported_and_stay() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     fs::write(sandbox.path("app/notes\x1b.txt"), "mine").unwrap();
     let lines = sandbox.run(["verify", "--json"]).ends_with(4).json_lines();
     assert_eq!((problems(&lines), &lines[0]["place"]), (vec!["foreign"], &json!("notes\u{1b}.txt")));
@@ -96,7 +96,7 @@ fn files_of_others_are_reported_and_stay() {
 
 #[test]
 fn a_signal_stops_at_the_next_entry_with_totals_so_far() {
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     let cache = sandbox.cache();
     for n in 0..1500 {
         cache.set(format!("{n}"), "v", Ttl::Never).unwrap();

@@ -252,30 +252,27 @@ impl Run<'_> {
             Some(Hash::of(Name::of(&store.seed, record.opened.id(&record.bytes)?)))
         };
         let has_slot = |hash: Hash| accel.index.look(hash).is_some_and(|(_, slot)| slot.place == place);
-        if known().is_some_and(has_slot) {
+        let name = known();
+        let orphan = || accel.segments.is_live(place) && !name.is_some_and(has_slot);
+        // A record is whole before it's live, so that the sum of one that isn't needs no second look.
+        let stays = if name.is_some() { stays(orphan) } else { orphan() && known().is_none() };
+        if !stays {
             return;
         }
-        let orphan = || accel.segments.is_live(place) && !known().is_some_and(has_slot);
-        if !stays(orphan) {
-            return;
-        }
-        let (mended, detail) = match known() {
-            Some(hash) => {
-                let clear = |locked: &Held<'_>| {
-                    let orphan = locked.find(hash).is_none_or(|(_, slot)| slot.place != place);
-                    if orphan {
-                        accel.segments.set_live(place, false);
-                    }
-                    orphan
-                };
-                (self.how.repair && store.under_lock(accel, hash, clear), "the index doesn't lead to this record")
-            }
-            None => {
-                if self.how.repair {
+        let (mended, detail) = if let Some(hash) = name {
+            let clear = |locked: &Held<'_>| {
+                let orphan = locked.find(hash).is_none_or(|(_, slot)| slot.place != place);
+                if orphan {
                     accel.segments.set_live(place, false);
                 }
-                (self.how.repair, "a live bit without a record")
+                orphan
+            };
+            (self.how.repair && store.under_lock(accel, hash, clear), "the index doesn't lead to this record")
+        } else {
+            if self.how.repair {
+                accel.segments.set_live(place, false);
             }
+            (self.how.repair, "a live bit without a record")
         };
         self.find(&at_place(place), Problem::Orphan, detail, mended);
     }

@@ -73,8 +73,8 @@ impl FileBackend {
         Ok((marker, change.apply(settings)?))
     }
 
-    fn write_settings(&self, marker: Marker, settings: Settings) -> Result<()> {
-        open::write_marker(self.root(), &Marker { settings, ..marker }, self.owner)?;
+    fn write_settings(&self, marker: &Marker, settings: Settings) -> Result<()> {
+        open::write_marker(self.root(), &Marker { settings, ..marker.clone() }, self.owner)?;
         self.control.settings_changed().doing("can't write the control file")
     }
 
@@ -90,7 +90,7 @@ impl FileBackend {
         make().inspect_err(|_| {
             let _ = remove_mapped(self);
         })?;
-        self.write_settings(marker, settings)
+        self.write_settings(&marker, settings)
     }
 
     fn make_plain(&self, accel: &Accel, change: &Change) -> Result<()> {
@@ -111,7 +111,7 @@ impl FileBackend {
         }
         // Old entries must not be lost to a power cut that comes after the arena is gone.
         fs::sync_all(self.root()).doing("can't sync the cache's file system")?;
-        self.write_settings(marker, settings)?;
+        self.write_settings(&marker, settings)?;
         // What can't be removed now is a leftover, which `verify` finds.
         let _ = remove_mapped(self);
         Ok(())
