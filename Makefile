@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := list
-.PHONY: list demo test lint bench bench-traces bench-peers audit clean
+.PHONY: list demo test lint bench bench-traces bench-peers fuzz mutants audit clean
 
 list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -34,6 +34,24 @@ bench-traces:  ## miss ratios on access traces, from the folder TRACES=; ARGS="l
 bench-peers:  ## Larder beside its peers in one table; ARGS="--quick", ARGS="--help"
 	$(CARGO) run --release --quiet --manifest-path benches/peers/Cargo.toml -- $(ARGS)
 
+# The sanitizer that cargo-fuzz builds with needs a nightly compiler, or a stable one that is told to act as such. What
+# is found goes to fuzz/artifacts, new inputs of interest below target; those worth keeping are moved to fuzz/corpus.
+TARGET ?= entry marker names units operations
+MINUTES ?= 5
+fuzz:  ## the fuzzers for MINUTES=5 each, or one of them: TARGET=entry
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || \
+		{ echo "fuzz: needs cargo-fuzz: cargo install cargo-fuzz --locked" >&2; exit 1; }
+	@set -e; for target in $(TARGET); do \
+		mkdir -p target/fuzz-corpus/$$target; \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target target/fuzz-corpus/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$$(($(MINUTES) * 60)) -max_len=16384 -timeout=10 -print_final_stats=1; \
+	done
+
+mutants:  ## mutation testing of tree and cull code; ARGS="--shard 0/8", ARGS="--iterate" (see .cargo/mutants.toml)
+	@$(CARGO) mutants --version >/dev/null 2>&1 || \
+		{ echo "mutants: needs cargo-mutants: cargo install cargo-mutants --locked" >&2; exit 1; }
+	$(CARGO) mutants $(ARGS)
+
 audit:  ## known vulnerabilities, from the database that `cargo deny fetch db` or cargo-audit left
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		$(CARGO) deny --offline check advisories; \
@@ -46,3 +64,4 @@ audit:  ## known vulnerabilities, from the database that `cargo deny fetch db` o
 clean:  ## remove what was built
 	$(CARGO) clean
 	$(CARGO) clean --manifest-path benches/peers/Cargo.toml
+	$(CARGO) clean --manifest-path fuzz/Cargo.toml

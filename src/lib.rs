@@ -65,6 +65,9 @@ pub use cache::{Cache, Entries, Maintenance};
 pub use entry::{Codec, Entry, Meta, SetOptions, State, Token, Ttl, Value};
 pub use error::{Error, ErrorKind, Result};
 pub use file::check::{Finding, Problem, Verify, VerifyReport};
+#[cfg(feature = "fault")]
+#[doc(hidden)]
+pub use file::fuzz;
 pub use file::prune::{Prune, PruneReport, Reason, Removal, Tally};
 pub use flight::Fetch;
 pub use key::{MAX_KEY_LEN, MAX_NAMESPACE_LEN};

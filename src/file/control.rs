@@ -139,12 +139,14 @@ fn boot() -> u64 {
     fs::boot_id().map_or(0, |id| XxHash3_64::oneshot(&id).max(1))
 }
 
-/// Fills a new, empty control file. `generation` must be above that of every entry that may be left in the directory.
-pub(crate) fn fill(file: &OwnedFd, generation: u64) -> io::Result<()> {
+/// Fills a new, empty control file. `generation` must be above that of every entry that may be left in the directory;
+/// `trash` says whether there is anything in the trash.
+pub(crate) fn fill(file: &OwnedFd, generation: u64, trash: bool) -> io::Result<()> {
     fs::allocate(file.as_fd(), LEN as u64)?;
     for word in [GENERATION, FLOOR, SWEPT] {
         fs::write_all_at(file.as_fd(), &[&generation.to_le_bytes()], (word * 8) as u64)?;
     }
+    fs::write_all_at(file.as_fd(), &[&u64::from(trash).to_le_bytes()], (TRASH * 8) as u64)?;
     fs::write_all_at(file.as_fd(), &[&boot().to_le_bytes()], (BOOT * 8) as u64)?;
     // The magic comes last: a file without it was never finished.
     fs::write_all_at(file.as_fd(), &[&MAGIC.to_le_bytes()], 0)?;

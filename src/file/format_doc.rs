@@ -455,7 +455,7 @@ fn a_marker_has_its_fields_where_the_document_says() {
 fn the_control_file_has_its_words_where_the_document_says() -> std::io::Result<()> {
     let dir = tempfile::tempdir()?;
     let root = Arc::new(OwnedFd::from(File::open(dir.path())?));
-    control::fill(&OwnedFd::from(File::create_new(dir.path().join("control"))?), 1)?;
+    control::fill(&OwnedFd::from(File::create_new(dir.path().join("control"))?), 1, false)?;
     let control = Control::open(&root, true, true, 0)?;
     control.settings_changed()?;
     (0..3).try_for_each(|_| control.next_cull().map(drop))?;

@@ -119,6 +119,9 @@ impl Marker {
             return refused("is damaged (wrong checksum)");
         }
         let word = |at: usize| content[at..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b));
+        if word(AT_FORMAT) == 0 {
+            return refused("has no format");
+        }
         if word(AT_FORMAT) > FORMAT {
             return newer(format!("its format is {}, the newest known here {FORMAT}", word(AT_FORMAT)));
         }
@@ -171,4 +174,15 @@ impl Marker {
             },
         })
     }
+}
+
+/// The same bytes with the beginning, length and sum of a marker.
+#[cfg(feature = "fault")]
+pub(crate) fn forge(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut out = bytes.get(..bytes.len().checked_sub(SUM_LEN)?)?.to_vec();
+    let body = out.len().checked_sub(HEAD_LEN)?;
+    out[..8].copy_from_slice(&MAGIC);
+    out[AT_BODY_LEN..HEAD_LEN].copy_from_slice(&u32::try_from(body).ok()?.to_le_bytes());
+    out.extend(XxHash3_128::oneshot(&out).to_le_bytes());
+    Some(out)
 }

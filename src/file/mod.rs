@@ -25,6 +25,8 @@ mod evict;
 mod flight;
 #[cfg(test)]
 mod format_doc;
+#[cfg(feature = "fault")]
+pub mod fuzz;
 pub(crate) mod index;
 mod lookup;
 pub(crate) mod marker;

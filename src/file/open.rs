@@ -77,7 +77,8 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
     let config = Config { dir: config.dir.components().collect(), clock, ..config };
     let at = |e: Error| if e.path().is_some() { e } else { e.at(&config.dir) };
     let create = config.create && !config.read_only;
-    let root = Arc::new(open_root(&config.dir, create)?);
+    let durable = config.change.durability == Some(Durability::Disk);
+    let root = Arc::new(open_root(&config.dir, create, durable)?);
     let stat = fs::stat(root.as_fd()).doing("can't look at the directory").map_err(at)?;
     check_owner(&stat, config.access).map_err(at)?;
     let mapped = config.shared_memory && !fs::is_network(root.as_fd()).doing("can't ask for the file system")?;
@@ -191,8 +192,10 @@ impl FileBackend {
             let old = read_marker(self.root(), false)?;
             let new = Marker { settings: change.apply(old.settings.clone())?, ..old.clone() };
             if new != old {
-                write_marker(self.root(), &new, self.owner)?;
-                self.control.settings_changed().doing("can't write the control file")?;
+                let written = write_marker(self.root(), &new, self.owner);
+                // Told to all even where it failed: that may have been the sync, with the new marker in place.
+                let told = self.control.settings_changed().doing("can't write the control file");
+                written.and(told)?;
             }
             Ok(new.settings)
         })
@@ -244,7 +247,7 @@ pub(super) fn make_accel(root: &Arc<OwnedFd>, control: &Control, settings: &Sett
     accel::make(root.as_fd(), &making).doing("can't make the index")
 }
 
-fn open_root(dir: &Path, create: bool) -> Result<OwnedFd> {
+fn open_root(dir: &Path, create: bool, durable: bool) -> Result<OwnedFd> {
     let describe = |e: io::Error| {
         let link = std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_symlink());
         let error = match e.kind() {
@@ -259,15 +262,15 @@ fn open_root(dir: &Path, create: bool) -> Result<OwnedFd> {
         Err(e) if e.kind() == io::ErrorKind::NotFound && create => {}
         other => return other.map_err(describe),
     }
-    make_path(dir).doing("can't make the directory").map_err(|e| e.at(dir))?;
+    make_path(dir, durable).doing("can't make the directory").map_err(|e| e.at(dir))?;
     fs::open_root(dir).map_err(describe)
 }
 
 /// Makes a directory, and those above it that are missing, with mode 0700 whatever the umask: a level that others can
 /// write lets them swap what lies below.
-fn make_path(dir: &Path) -> io::Result<()> {
+fn make_path(dir: &Path, durable: bool) -> io::Result<()> {
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
-        make_path(parent)?;
+        make_path(parent, durable)?;
     }
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
@@ -277,7 +280,16 @@ fn make_path(dir: &Path) -> io::Result<()> {
         // The umask took from what is the owner's own.
         std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
     }
-    Ok(())
+    sync_name(dir, durable)
+}
+
+/// Makes a directory's own name survive a power cut; a failure counts where that was asked for.
+fn sync_name(dir: &Path, durable: bool) -> io::Result<()> {
+    match fs::open_root(&dir.join("..")).and_then(|above| fs::sync(above.as_fd())) {
+        // Who may search the directory above, but not list it, has no way to sync it.
+        Err(e) if durable && e.kind() != io::ErrorKind::PermissionDenied => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// Whether nobody but this process's user can write here.
@@ -455,6 +467,8 @@ fn make(root: BorrowedFd<'_>, stat: &Stat, config: &Config, mapped: bool) -> Res
         fill().doing(doing)?;
         // All of it must be there once the marker is, whatever a power cut leaves.
         fs::sync(root).doing("can't sync the directory")?;
+        let durable = settings.durability == Durability::Disk;
+        sync_name(&config.dir, durable).doing("can't sync the directory above")?;
         let seed = fs::random().doing("no random bytes to be had")?;
         let mac_fingerprint = config.mac_key.as_ref().map(|key| fingerprint(key, &seed));
         write_marker(root, &Marker { compat: 0, seed, mac_fingerprint, settings }, owner)
@@ -541,5 +555,10 @@ fn remake(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) -> io::R
     // Not before they are out of the way for good: the new file knows nothing of what was cleared.
     fs::sync(trash.as_fd())?;
     fs::sync(shards.as_fd())?;
-    control::fill(&write_file(root, layout::CONTROL, &[], access, owner)?, now)
+    let mut full = false;
+    fs::list(trash.as_fd(), |_| {
+        full = true;
+        false
+    })?;
+    control::fill(&write_file(root, layout::CONTROL, &[], access, owner)?, now, full)
 }

@@ -299,6 +299,7 @@ impl FileBackend {
         let generation = self.control.generation().doing("can't read the control file")?;
         let mut run = Run { store: self, rules, everything, now, start: Instant::now(), report, stopped: false };
         run.trash()?;
+        run.markers()?;
         match &self.accel {
             Some(accel) => run.index(accel)?,
             None => {
@@ -337,6 +338,35 @@ impl Run<'_> {
         store.empty_trash(usize::MAX, dry_run, |place, bytes| {
             self.agree(&Removal { key: None, namespace: "", place, reason: Reason::Cleared, bytes })
         })?;
+        Ok(())
+    }
+
+    /// Markers that were never put in place, beside the shards. Whoever writes one holds the right to change it until
+    /// the name is gone: what is there while nobody does is a dead process's.
+    fn markers(&mut self) -> Result<()> {
+        let list = || {
+            let mut names = Vec::new();
+            fs::list(self.store.root(), |name| {
+                names.extend(layout::parse_temp(name).map(|_| name.to_owned()));
+                true
+            })
+            .doing("can't list the directory")?;
+            Ok(names)
+        };
+        if list()?.is_empty() {
+            return Ok(());
+        }
+        // Busy: one of them is just being written, and all can wait for the next prune.
+        let Ok(dead) = self.store.own()?.process.while_creating(self.store.lock_wait, list) else { return Ok(()) };
+        for place in dead {
+            let stat = fs::stat_at(self.store.root(), &place).doing("can't look at a leftover")?;
+            let Some(stat) = stat.filter(|stat| stat.regular) else { continue };
+            let bytes = charged(stat.size);
+            let removal = Removal { key: None, namespace: "", place: &place, reason: Reason::Leftover, bytes };
+            if self.agree(&removal) && !self.rules.dry_run {
+                fs::unlink(self.store.root(), &place).doing("can't unlink a leftover")?;
+            }
+        }
         Ok(())
     }
 

@@ -93,7 +93,7 @@ extern "C" fn after_fork_in_child() {
 fn watch_forks() {
     static WATCHED: AtomicBool = AtomicBool::new(false);
     if !WATCHED.load(Ordering::Acquire) {
-        // SAFETY: the handlers only move atomics and close descriptors, which any process may do at a fork.
+        // SAFETY: the handlers complete what other threads have begun to set up, move atomics and close descriptors.
         unsafe {
             libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork_in_child));
         }

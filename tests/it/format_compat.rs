@@ -230,6 +230,19 @@ fn unknown_features_and_formats_are_refused() {
     }
 }
 
+/// Found by the fuzzer of markers: format 0, which no Larder ever wrote, was taken for format 1.
+#[test]
+fn a_marker_without_a_format_is_refused() {
+    let (dir, clock) = closed();
+    edit_marker(&dir, 8, 0);
+    for read_only in [false, true] {
+        let error = options(&dir, &clock).read_only(read_only).open().expect_err("no format");
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    }
+    edit_marker(&dir, 8, 1);
+    assert_eq!(get(&options(&dir, &clock).open().expect("format 1"), "k").as_deref(), Some(b"v".as_slice()));
+}
+
 #[test]
 fn a_format_that_changes_under_an_open_cache_is_noticed_with_the_settings() {
     let (dir, clock) = closed();

@@ -159,7 +159,7 @@ fn check(dir: &Path, operation: &Operation, mapped: bool) -> Result<(), String> 
         Err(format!("the count is off by {drift}"))?;
     }
     cache.prune(&Prune::new()).map_err(|e| e.to_string())?;
-    let left: Vec<_> = shard_files(dir).into_iter().filter(|path| path.contains(".tmp-")).collect();
+    let left: Vec<_> = Image::take(dir).nodes.into_keys().filter(|path| path.contains(".tmp-")).collect();
     if !left.is_empty() {
         Err(format!("leftovers after a prune: {left:?}"))?;
     }

@@ -36,6 +36,8 @@ mod flight;
 mod fork;
 /// The directory that release 1 wrote, and the marker.
 mod format_compat;
+/// Foreign bytes: the seeds of the fuzzers and what becomes of them by chance.
+mod fuzz;
 /// Loose, pre-made, foreign and full directories, with a canary outside.
 mod hostile_dir;
 /// Invalidated tags and namespaces, and their sweeping.

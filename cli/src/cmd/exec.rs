@@ -2,6 +2,7 @@
 
 mod command;
 mod key;
+mod relay;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -46,7 +47,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 /// else is looked at: what a command reads besides needs a --key-file or a short --ttl.
 ///
 /// However many ask at once, in however many processes, one runs the command and all get its output. A command that
-/// was killed by a signal or could not be started is not remembered. A cache that is broken, busy, full or read-only
+/// was killed by a signal or could not be started is not remembered. SIGHUP, SIGINT and SIGTERM are passed on to it,
+/// and then it is not remembered however it ends. A cache that is broken, busy, full or read-only
 /// never stops the command: it runs all the same, with a line on standard error. Arguments are kept as a part of the
 /// key; values of variables and contents of files are not. The namespace is `exec`, unless --ns names another.
 #[derive(clap::Args)]

@@ -1,8 +1,41 @@
 //! The parser, row by row, and the law that what is printed parses back.
 
+/// What holds for any text; cargo-fuzz runs it too.
+mod law;
+/// Changes by chance, as the library's own tests make them.
+#[path = "../../../tests/it/fuzz/mutate.rs"]
+mod mutate;
+
+use std::path::Path;
+
 use proptest::prelude::*;
 
 use super::*;
+
+/// The seeds of the fuzzer, and 60,000 changes of them by chance. `LARDER_SEED` repeats a run.
+#[test]
+fn the_law_holds_for_seeds_and_their_changes() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/units");
+    let files = std::fs::read_dir(corpus).expect("a corpus");
+    let mut seeds: Vec<_> = files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
+    seeds.sort();
+    assert!(seeds.len() >= 20, "{} seeds", seeds.len());
+    seeds.iter().for_each(|seed| law::check(seed));
+
+    let seed: u64 = std::env::var("LARDER_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let mut state = seed;
+    let mut below = |n: usize| {
+        // Knuth's MMIX; its high bits.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    for _ in 0..60_000 {
+        let (mut text, other) = (seeds[below(seeds.len())].clone(), below(seeds.len()));
+        mutate::mutate(&mut text, &seeds[other], &mut below);
+        let outcome = std::panic::catch_unwind(|| law::check(&text));
+        assert!(outcome.is_ok(), "LARDER_SEED={seed}: \"{}\"", text.escape_ascii());
+    }
+}
 
 #[test]
 fn sizes() {

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::exec::runs;
 use crate::sandbox::Sandbox;
 
@@ -36,8 +38,14 @@ impl Gate {
 }
 
 fn start(sandbox: &Sandbox, options: &[&str]) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cachectl"));
-    command.args(["-C", "app", "exec"]).args(options).args(["--", "/bin/sh", "-c", WAITING]);
+    start_through(&[], sandbox, options, WAITING)
+}
+
+/// Runs a script by `exec`, and that by another program.
+fn start_through(program: &[&str], sandbox: &Sandbox, options: &[&str], script: &str) -> Child {
+    let line = [program, &[env!("CARGO_BIN_EXE_cachectl"), "-C", "app", "exec"]].concat();
+    let mut command = Command::new(line[0]);
+    command.args(&line[1..]).args(options).args(["--", "/bin/sh", "-c", script]);
     command.current_dir(sandbox.path("")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -96,4 +104,62 @@ fn while_one_runs_it_anew_the_others_get_the_old_outcome() {
     assert_eq!(end(anew).1, "2");
     assert_eq!(end(start(&sandbox, &options)).1, "2");
     assert_eq!(runs(&sandbox), 2);
+}
+
+const SIGNALS: [(Signal, &str, i32); 3] =
+    [(Signal::HUP, "HUP", 1), (Signal::INT, "INT", 2), (Signal::TERM, "TERM", 15)];
+
+/// A signal meant for the command ended `exec` alone, and left the command running with nobody to read what it wrote.
+#[test]
+fn a_signal_is_passed_on_and_the_command_ends_as_it_likes() {
+    for (signal, name, _) in SIGNALS {
+        let sandbox = Sandbox::new();
+        let mut gate = Gate::new(&sandbox);
+        // A shell heeds a trap between two commands.
+        let wait = "while :; do sleep 0.01; done";
+        let script = format!("echo >> log; trap 'echo tidy; exit 7' {name}; echo >> started; {wait}");
+        for n in 1..=2 {
+            let child = start_through(&[], &sandbox, &[], &script);
+            gate.wait_for_start();
+            kill_process(Pid::from_child(&child), signal).unwrap();
+            assert_eq!(end(child), (Some(7), "tidy".to_owned(), String::new()), "{name}");
+            assert_eq!(runs(&sandbox), n, "{name}: what a signal may have cut short is not remembered");
+        }
+    }
+}
+
+#[test]
+fn a_signal_that_kills_the_command_is_told_like_any() {
+    for (signal, name, number) in SIGNALS {
+        let sandbox = Sandbox::new();
+        let mut gate = Gate::new(&sandbox);
+        let child = start(&sandbox, &[]);
+        gate.wait_for_start();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(end(child), (Some(128 + number), String::new(), String::new()), "{name}");
+    }
+}
+
+#[test]
+fn who_asks_for_the_end_does_not_wait_for_what_the_command_leaves_running() {
+    let sandbox = Sandbox::new();
+    let mut gate = Gate::new(&sandbox);
+    let child = start_through(&[], &sandbox, &[], "{ echo >> started; read x < go; } & wait");
+    gate.wait_for_start();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let mut child = child;
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+    gate.open(1);
+}
+
+#[test]
+fn a_signal_that_is_ignored_stays_so_for_the_command() {
+    let sandbox = Sandbox::new();
+    let mut gate = Gate::new(&sandbox);
+    let child = start_through(&["/bin/sh", "-c", "trap '' HUP; exec \"$0\" \"$@\""], &sandbox, &[], WAITING);
+    gate.wait_for_start();
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    gate.open(1);
+    assert_eq!(end(child), (Some(0), "1".to_owned(), "done".to_owned()));
+    assert_eq!(runs(&sandbox), 1);
 }

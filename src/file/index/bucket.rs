@@ -23,6 +23,8 @@
 //! finds nothing looks at the counter and at the number of buckets again: where they have changed it may have looked in
 //! the old place too late and in the new one too early, and looks again.
 
+#![allow(clippy::cast_possible_truncation, reason = "bit fields are taken out of words")]
+
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 

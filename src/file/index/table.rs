@@ -17,6 +17,8 @@
 //! The table grows by *linear hashing* (Litwin, VLDB 1980): one bucket is split at a time, whoever's turn it is, so
 //! there's never a pause for a whole table, and no second table to move to.
 
+#![allow(clippy::cast_possible_truncation, reason = "bit fields are taken out of words")]
+
 use crate::file::tree::layout::{NAME_LEN, Name};
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"LARDER\x01I");

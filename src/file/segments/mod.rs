@@ -15,6 +15,8 @@
 //! A generation is never used twice for a segment, and is part of each place and of each record's sum: a reader that
 //! holds a place of a former life finds that the sum is wrong and looks for the new place.
 
+#![allow(clippy::cast_possible_truncation, reason = "bit fields are taken out of words")]
+
 pub(crate) mod record;
 
 use std::mem::MaybeUninit;

@@ -15,6 +15,8 @@
 //! A record proves itself at its place and nowhere else: the segment's generation is a part of the place, so what a
 //! former life of the segment left never passes.
 
+#![allow(clippy::cast_possible_truncation, reason = "bit fields are taken out of words")]
+
 use twox_hash::XxHash3_64;
 
 use crate::entry::{Codec, Extra, Facts};

@@ -130,7 +130,7 @@ impl Seal {
 
     /// The sum of `head` = header, metadata and identity. Its own field is left out, and the expiry word too where
     /// there is no key.
-    fn head(&self, head: &[u8]) -> Sum {
+    pub(crate) fn head(&self, head: &[u8]) -> Sum {
         match &self.mac {
             Some(keys) => {
                 let mut hasher = blake3::Hasher::new_keyed(&keys.head);

@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use larder::fault::{Call, Injector, Verdict, inject};
-use larder::{Cache, Durability, ErrorKind, Ttl};
+use larder::{Cache, Change, Durability, ErrorKind, Prune, Reason, Ttl, Verify};
 
 use crate::support::plain::{fresh, fresh_with, options};
-use crate::support::{get, temp_dir};
+use crate::support::{files_below, get, temp_dir};
 
 /// Fails the calls that a test names, and writes down all.
 struct Hand {
@@ -205,4 +205,92 @@ fn a_number_in_a_file_is_added_to_by_many() {
         }
     });
     assert_eq!(get(&cache, "n"), Some(b"400".to_vec()));
+}
+
+/// A `configure` that was killed left its new marker in the root under a temporary name, and only `verify` with repair
+/// ever removed it: a program that was killed there once a day would have filled the directory.
+#[test]
+fn prune_sweeps_the_marker_of_a_dead_configure() {
+    let (_dir, _clock, cache) = fresh();
+    let leftover = cache.dir().join(".tmp-000000000000-000102030405060708090a0b0c0d0e0f");
+    fs::write(&leftover, "half").expect("a leftover");
+    let swept = |rules: Prune| cache.prune(&rules).expect("prune").removed.get(&Reason::Leftover).map(|t| t.entries);
+    assert_eq!((swept(Prune::new().dry_run(true)), leftover.exists()), (Some(1), true));
+    assert_eq!((swept(Prune::new()), leftover.exists()), (Some(1), false));
+    assert_eq!(swept(Prune::new()), None);
+    cache.verify(Verify::new(), |finding| panic!("{finding:?}")).expect("verify");
+}
+
+/// Prunes at the moment at which a new marker is about to be put in place.
+struct PruneMeanwhile(Cache);
+
+impl Injector for PruneMeanwhile {
+    fn before(&mut self, call: &Call) -> Verdict {
+        if call.name == "rename" {
+            let report = self.0.prune(&Prune::new()).expect("prune");
+            assert_eq!(report.removed.len(), 0, "its writer lives");
+        }
+        Verdict::Pass
+    }
+}
+
+/// The other side of it: the marker that is being written stays.
+#[test]
+fn prune_leaves_the_marker_of_a_living_configure() {
+    let (dir, clock, cache) = fresh();
+    let other = options(&dir, &clock).lock_wait(std::time::Duration::from_millis(5)).open().expect("another handle");
+    let configured = inject(PruneMeanwhile(other), || cache.configure(&Change::new().max_entries(77)));
+    assert_eq!(configured.expect("configure").max_entries, 77);
+    assert_eq!(cache.settings().expect("settings").max_entries, 77);
+}
+
+/// Whoever made a lost control file anew carried all entries into the trash and wrote down that the trash was empty:
+/// sets left it alone, and the disk stayed full until somebody pruned.
+#[test]
+fn what_a_lost_control_file_sent_to_the_trash_is_emptied_by_sets() {
+    let (dir, clock, cache) = fresh();
+    (0..40).for_each(|n| cache.set(format!("{n}"), "v", Ttl::Never).expect("set"));
+    drop(cache);
+    fs::write(dir.path().join("cache/control"), "").expect("a control file cut to nothing");
+    let cache = options(&dir, &clock).open().expect("a cache");
+    assert_eq!(files_below(&cache, "trash").len(), 40);
+    (0..80).for_each(|n| cache.set(format!("{n}"), "w", Ttl::Never).expect("set"));
+    assert_eq!(files_below(&cache, "trash").len(), 0);
+}
+
+/// A `configure` whose last step failed, the sync of the root, had put the new marker in place but told nobody: other
+/// processes went on with the old settings until the next change.
+#[test]
+fn settings_that_are_in_place_are_told_though_their_sync_failed() {
+    let (dir, clock, cache) = fresh();
+    let other = options(&dir, &clock).open().expect("another handle");
+    assert_eq!(other.settings().expect("settings").max_entries, 1_000_000);
+    let no_sync = |call: &Call| (call.name == "fsync" && call.path.ends_with("/cache")).then_some(libc::EIO);
+    let (failed, _) = with_faults(no_sync, || cache.configure(&Change::new().max_entries(77)));
+    assert_eq!(failed.expect_err("a sync that failed").kind(), ErrorKind::Io);
+    assert_eq!(other.settings().expect("settings").max_entries, 77);
+    assert_eq!(cache.settings().expect("settings").max_entries, 77);
+}
+
+/// With `Durability::Disk` a new cache synced everything but its own name: a power cut could take the directory with
+/// all that had been acknowledged.
+#[test]
+fn disk_syncs_the_names_of_a_new_cache_and_of_the_directories_above_it() {
+    let (dir, clock) = (temp_dir(), crate::support::HandClock::new());
+    let at = dir.path().join("above/cache");
+    let disk = || Cache::file(&at).clock(clock.source()).durability(Durability::Disk);
+    let (cache, calls) = with_faults(|_| None, || disk().open());
+    cache.expect("a new cache");
+    let marked = place(&calls, |call| call.to.as_deref().is_some_and(|to| to.ends_with("/marker"))).expect("a marker");
+    for synced in [dir.path(), at.parent().expect("a directory above")] {
+        let synced = synced.to_string_lossy();
+        let sync = place(&calls, |call| call.name == "fsync" && call.path == synced).expect("a sync");
+        assert!(sync < marked, "{synced}: fsync {sync}, marker {marked}");
+    }
+    // And one that was made by hand, whose name may be as new.
+    let by_hand = dir.path().join("by hand");
+    fs::create_dir(&by_hand).expect("a directory");
+    let no_sync = |call: &Call| (call.name == "fsync" && !call.path.ends_with("/by hand")).then_some(libc::EIO);
+    let (failed, _) = with_faults(no_sync, || Cache::file(&by_hand).durability(Durability::Disk).open());
+    assert_eq!(failed.expect_err("a name that may not last").kind(), ErrorKind::Io);
 }

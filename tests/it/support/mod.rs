@@ -69,6 +69,11 @@ impl HandClock {
         self.set(self.now().saturating_add_signed(ms));
     }
 
+    /// The time itself.
+    pub(crate) fn time(&self) -> &AtomicU64 {
+        &self.0
+    }
+
     /// What [`Options::clock`] takes.
     pub(crate) fn source(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
         let clock = self.clone();

@@ -1,0 +1,10 @@
+#![no_main]
+#![allow(dead_code, reason = "cachectl uses the rest")]
+
+#[path = "../../cli/src/units/tests/law.rs"]
+mod law;
+#[path = "../../cli/src/units.rs"]
+#[rustfmt::skip]
+mod units;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| law::check(bytes));
