@@ -1,5 +1,8 @@
 //! Turning acceleration on and off: what stays, what goes, who may.
 
+#[cfg(feature = "fault")]
+mod kills;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -206,4 +209,25 @@ fn what_an_earlier_conversion_left_is_not_taken_up() {
     drop(plain);
     let cache = open(&dir, &clock, Accelerate::Auto);
     assert_eq!(get(&cache, "old"), None, "it was deleted while the cache was a plain tree");
+}
+
+/// What a newer release wrote can't be read, isn't in the index, and is nobody's to remove.
+#[test]
+fn entries_of_a_newer_release_are_left_alone() {
+    let (dir, clock) = (temp_dir(), HandClock::new());
+    let plain = open(&dir, &clock, Accelerate::Off);
+    plain.set("newer", "value", Ttl::Never).expect("set");
+    plain.set("key", "value", Ttl::Never).expect("set");
+    let file = plain.dir().join(plain.info("newer").expect("info").expect("an entry").place);
+    let mut bytes = std::fs::read(&file).expect("an entry");
+    bytes[48] += 1;
+    std::fs::write(&file, &bytes).expect("a newer entry");
+    drop(plain);
+    for how in [Accelerate::Auto, Accelerate::Off, Accelerate::Auto] {
+        let cache = open(&dir, &clock, how);
+        assert_eq!((get(&cache, "newer"), get(&cache, "key")), (None, Some(b"value".to_vec())));
+        cache.prune(&larder::Prune::new()).expect("prune");
+        cache.verify(Verify::new().repair(true), |_| {}).expect("repair");
+        assert_eq!(std::fs::read(&file).expect("it stays"), bytes, "{how}");
+    }
 }

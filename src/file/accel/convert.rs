@@ -24,6 +24,7 @@ use crate::file::marker::Marker;
 use crate::file::segments::record::RecordSeal;
 use crate::file::tree::format::Damage;
 use crate::file::tree::layout::Name;
+use crate::file::tree::read::{self, Miss};
 use crate::file::tree::walk::{self, Listed};
 use crate::file::{FileBackend, charged, open};
 use crate::settings::{Accelerate, Change, Policy, Settings};
@@ -85,6 +86,7 @@ impl FileBackend {
             open::make_accel(&self.root, &self.control, &settings, self.owner)?;
             let accel = self.map(mac_key)?;
             self.finish_rebuild(&accel)?;
+            self.check_files(&accel)?;
             accel.sync().doing("can't sync the index")
         };
         make().inspect_err(|_| {
@@ -114,6 +116,26 @@ impl FileBackend {
         self.write_settings(&marker, settings)?;
         // What can't be removed now is a leftover, which `verify` finds.
         let _ = remove_mapped(self);
+        Ok(())
+    }
+
+    /// Refuses where a file that might be an entry couldn't be read: without a slot it would be lost.
+    fn check_files(&self, accel: &Accel) -> Result<()> {
+        let ground = self.ground(accel)?;
+        for shard in walk::shards() {
+            for listed in walk::shard(self.root(), shard).doing("can't list a shard")? {
+                let Listed::Entry(name) = listed else { continue };
+                if accel.index.look(Hash::of(name)).is_some() {
+                    continue;
+                }
+                self.adopt_file(accel, &ground, name)?;
+                if accel.index.look(Hash::of(name)).is_none()
+                    && let Err(Miss::Io(e)) = read::load(self.root(), &name.path(), &self.seal, read::READ_HEAD)
+                {
+                    return Err(Error::io("can't read an entry", e).at(name.path()));
+                }
+            }
+        }
         Ok(())
     }
 

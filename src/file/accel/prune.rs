@@ -15,7 +15,7 @@ use crate::file::index::table::{self, Hash};
 use crate::file::prune::{BATCH, Reason, Removal, Run, Tally};
 use crate::file::tree::format::Damage;
 use crate::file::tree::layout;
-use crate::file::tree::read::Miss;
+use crate::file::tree::read::{self, Miss};
 use crate::file::tree::walk::{self, Listed};
 use crate::file::{FileBackend, charged};
 use crate::policy;
@@ -168,7 +168,9 @@ impl Run<'_> {
                     }
                     Listed::Entry(name) if !accel.is_building() => {
                         let hash = Hash::of(name);
-                        if accel.index.look(hash).is_some_and(|(_, slot)| slot.place.is_file()) {
+                        if accel.index.look(hash).is_some_and(|(_, slot)| slot.place.is_file())
+                            || !self.store.may_remove(hash)
+                        {
                             continue;
                         }
                         let stat = fs::stat_at(dir.as_fd(), &name.file_name()).doing("can't look at an entry")?;
@@ -303,13 +305,19 @@ impl FileBackend {
         Ok(true)
     }
 
+    /// Whether a file can be read, or is damaged: what a newer release wrote, or the disk doesn't give just now, stays.
+    fn may_remove(&self, hash: Hash) -> bool {
+        let found = read::load(self.root(), &hash.name().path(), &self.seal, read::READ_HEAD);
+        !matches!(found, Err(Miss::Damaged(Damage::Version | Damage::Seal, _) | Miss::Io(_)))
+    }
+
     /// Unlinks a file that no slot points at.
     pub(super) fn remove_stray(&self, accel: &Accel, hash: Hash) -> Result<bool> {
         let name = hash.name();
         let shard = self.lock(name.shard())?;
         let ground = self.ground(accel)?;
         let locked: Held<'_> = self.lock_name(&ground, hash)?;
-        if locked.find(hash).is_some_and(|(_, slot)| slot.place.is_file()) {
+        if locked.find(hash).is_some_and(|(_, slot)| slot.place.is_file()) || !self.may_remove(hash) {
             return Ok(false);
         }
         let Some(stat) = fs::stat_at(self.root(), &name.path()).doing("can't look at an entry")? else {

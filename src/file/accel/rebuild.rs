@@ -170,7 +170,7 @@ impl FileBackend {
         self.recount(shard)
     }
 
-    fn adopt_file(&self, accel: &Accel, ground: &Ground<'_>, name: Name) -> Result<()> {
+    pub(super) fn adopt_file(&self, accel: &Accel, ground: &Ground<'_>, name: Name) -> Result<()> {
         let hash = Hash::of(name);
         for _ in 0..8 {
             let shard = self.lock(name.shard())?;
