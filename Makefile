@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := list
-.PHONY: list demo test lint bench bench-traces bench-peers audit clean
+.PHONY: list demo test lint bench bench-traces bench-peers bench-gates audit clean
 
 list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -33,6 +33,9 @@ bench-traces:  ## miss ratios on access traces, from the folder TRACES=; ARGS="l
 
 bench-peers:  ## Larder beside its peers in one table; ARGS="--quick", ARGS="--help"
 	$(CARGO) run --release --quiet --manifest-path benches/peers/Cargo.toml -- $(ARGS)
+
+bench-gates:  ## each figure that Larder is held to, with its verdict; ARGS="--quick", ARGS="--help"
+	$(CARGO) run --release --quiet --manifest-path benches/peers/Cargo.toml -- gates $(ARGS)
 
 audit:  ## known vulnerabilities, from the database that `cargo deny fetch db` or cargo-audit left
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
