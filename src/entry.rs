@@ -382,7 +382,7 @@ impl Value {
         SetOptions {
             ttl: if facts.expires == NEVER { Ttl::Never } else { Ttl::At(from_ms(facts.expires)) },
             stale_for: Duration::from_millis(facts.stale_for),
-            extra: self.extra.as_deref().cloned().unwrap_or_default(),
+            extra: self.extra().cloned().unwrap_or_default(),
             codec: facts.codec,
             schema: facts.schema,
             cost_us: facts.cost_us,
@@ -396,6 +396,16 @@ impl Value {
 
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    pub(crate) fn extra(&self) -> Option<&Extra> {
+        self.extra.as_deref()
+    }
+
+    /// The same bytes under other facts.
+    #[cfg(feature = "memory")]
+    pub(crate) fn with_facts(self, facts: Facts) -> Value {
+        Value { facts, ..self }
     }
 }
 

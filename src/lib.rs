@@ -33,6 +33,7 @@ mod trace;
 
 mod backend;
 mod cache;
+mod capabilities;
 mod clock;
 mod entry;
 mod error;
@@ -46,8 +47,11 @@ mod stats;
 mod stream;
 mod sys;
 mod typed;
+pub mod units;
 
+pub use backend::remote::OnError;
 pub use cache::{Cache, Entries, Maintenance};
+pub use capabilities::{Capabilities, Reach};
 pub use entry::{Codec, Entry, Meta, SetOptions, State, Token, Ttl, Value};
 pub use error::{Error, ErrorKind, Result};
 pub use file::check::{Finding, Problem, Verify, VerifyReport};
@@ -55,6 +59,7 @@ pub use file::prune::{Prune, PruneReport, Reason, Removal, Tally};
 pub use flight::Fetch;
 pub use key::{MAX_KEY_LEN, MAX_NAMESPACE_LEN};
 pub use options::Options;
+pub use options::named::Caches;
 pub use settings::{Access, Change, Compression, Durability, Policy, Settings};
 pub use stats::{Compressed, Event, Evictions, Limits, Misses, Stats};
 pub use stream::{Reader, Writer};

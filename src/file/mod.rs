@@ -41,12 +41,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::backend::{Backend, Condition, Expect, Lead, Listing, Reading, Writing};
-use crate::clock::Clock;
-use crate::entry::{Entry, SetOptions, Ttl, Value};
+use crate::capabilities::{self, Capabilities};
+use crate::clock::{Clock, to_ms};
+use crate::entry::{Entry, NEVER, SetOptions, State, Ttl, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::key::Id;
 use crate::settings::{Access, Compression, Durability, Settings};
-use crate::stats::{Count, Event, Limits, Stats};
+use crate::stats::{Count, Limits, OnEvent, Stats};
 use crate::sys::fork::PerProcess;
 use crate::sys::fs::{self};
 use crate::sys::lock;
@@ -103,9 +104,6 @@ impl Drop for MaintenanceLock {
         lock::unlock_file(&self.0);
     }
 }
-
-/// The caller's hook.
-pub(crate) type OnEvent = Box<dyn Fn(Event) + Send + Sync>;
 
 /// What a forked child builds anew.
 struct Own {
@@ -254,6 +252,10 @@ fn check_size(size: u64, max_bytes: u64) -> Result<()> {
 }
 
 impl Backend for FileBackend {
+    fn capabilities(&self) -> Capabilities {
+        capabilities::FILE
+    }
+
     /// An error once the directory is gone.
     fn now(&self) -> Result<u64> {
         let now = self.clock.now();
@@ -276,6 +278,13 @@ impl Backend for FileBackend {
         self.read(Name::of(&self.seed, id), id, expect, read::READ_WHOLE, value)
     }
 
+    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
+        let value = self.get(id, None)?;
+        out.clear();
+        out.extend_from_slice(value.as_deref().unwrap_or_default());
+        Ok(value.is_some())
+    }
+
     fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
         let now = self.now()?;
         Ok(self.read_stale(Name::of(&self.seed, id), id, now, expect))
@@ -288,6 +297,11 @@ impl Backend for FileBackend {
 
     fn served_stale(&self) {
         self.count(Count::StaleServed, 1);
+    }
+
+    fn expiry(&self, id: Id<'_>) -> Result<Option<u64>> {
+        let entry = self.info(id)?.filter(|entry| entry.state == State::Live);
+        Ok(entry.map(|entry| entry.meta.expires.map_or(NEVER, to_ms)))
     }
 
     fn info(&self, id: Id<'_>) -> Result<Option<Entry>> {

@@ -123,6 +123,15 @@ const FILE_BY_ZSTD: Store = Store {
     ..FILE_IN_MEMORY
 };
 
+#[cfg(feature = "memory")]
+const MEMORY: Store = Store {
+    name: "memory",
+    open: |_, clock| Cache::memory().clock(clock.source()).open().expect("a cache"),
+    shared: false,
+    histories: 1000,
+    ..FILE_IN_MEMORY
+};
+
 /// The kind of an error that must be one.
 fn kind<T: std::fmt::Debug>(outcome: Result<T>) -> ErrorKind {
     outcome.expect_err("an error").kind()
@@ -192,6 +201,8 @@ macro_rules! suite {
 suite! {
     file_in_memory: super::FILE_IN_MEMORY;
     file_on_disk: super::FILE_ON_DISK;
+    #[cfg(feature = "memory")]
+    memory: super::MEMORY;
     file_unmapped: super::FILE_UNMAPPED;
     file_durable: super::FILE_DURABLE;
     file_for_a_group: super::FILE_FOR_A_GROUP;

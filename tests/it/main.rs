@@ -48,8 +48,12 @@ mod papers;
 mod regression;
 /// Caches sealed by a key.
 mod sealed;
+/// What is special to a store.
+mod stores;
 /// Values larger than memory.
 mod streaming;
+/// Caches by URL and by configuration file.
+mod urls;
 /// Verify and its repairs.
 mod verify;
 
