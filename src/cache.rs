@@ -54,6 +54,15 @@ impl Cache {
         Options::null()
     }
 
+    /// Options for a cache whose entries rest in a far store and are read from copies in a near one: memory before a
+    /// directory, say, or a directory before a server, so that all processes of a machine share one copy.
+    ///
+    /// Changes are made far, and drop this near store's copy. What others change far is seen within
+    /// [`near_ttl`](Options::near_ttl). The near store must be for this cache alone, and for all who share it the same.
+    pub fn tiered(near: Options, far: Options) -> Options {
+        Options::tiered(near, far)
+    }
+
     /// Opens a cache by its URL; see [`Options::from_url`].
     ///
     /// ```
@@ -337,6 +346,12 @@ impl Cache {
     /// The counters, shared by all processes. O(1).
     pub fn stats(&self) -> Result<Stats> {
         self.store.stats()
+    }
+
+    /// The stores that this cache is made of, the nearest first, each with its own counters. A plain store is its only
+    /// tier.
+    pub fn tiers(&self) -> Result<Vec<(Capabilities, Stats)>> {
+        self.store.tiers()
     }
 
     /// Returns once everything set so far is on the device.

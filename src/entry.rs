@@ -402,6 +402,11 @@ impl Value {
         self.extra.as_deref()
     }
 
+    /// What follows the first `at` bytes, as a value of its own that shares them.
+    pub(crate) fn behind(self, at: usize, facts: Facts, extra: Option<Extra>) -> Value {
+        Value { start: self.start + at, len: self.len - at, facts, extra: extra.map(Arc::new), ..self }
+    }
+
     /// The same bytes under other facts.
     #[cfg(feature = "memory")]
     pub(crate) fn with_facts(self, facts: Facts) -> Value {

@@ -19,11 +19,12 @@ use crate::backend::Backend;
 use crate::backend::memory::{Config as MemoryConfig, MemoryBackend};
 use crate::backend::null::NullBackend;
 use crate::backend::remote::{OnError, Remote};
+use crate::backend::tiered::TieredBackend;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::entry::Ttl;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::{self, Config};
+use crate::file::{self, Config, FileBackend};
 use crate::settings::{Access, Change, Compression, Durability, Policy};
 use crate::stats::{Counts, Event};
 
@@ -35,6 +36,7 @@ enum Place {
     Null,
     Redis(Remote),
     Memcached(Remote),
+    Tiered { near: Box<Options>, far: Box<Options>, near_ttl: Option<Duration>, negative_ttl: Duration },
 }
 
 impl Place {
@@ -45,6 +47,7 @@ impl Place {
             Place::Memory => "memory",
             Place::Null => "null",
             Place::Redis(remote) | Place::Memcached(remote) => remote.scheme,
+            Place::Tiered { .. } => "tiered",
         }
     }
 
@@ -74,6 +77,7 @@ impl Place {
             ],
             Place::Memory => &["max_entries", "max_bytes", "default_ttl", "clock", "on_event"],
             Place::Null => &["default_ttl", "clock", "on_event"],
+            Place::Tiered { .. } => &["near_ttl", "negative_ttl", "clock"],
             Place::Redis(_) => &[
                 "prefix",
                 "db",
@@ -151,6 +155,11 @@ impl Options {
 
     pub(crate) fn null() -> Options {
         Options::at(Place::Null, PathBuf::new())
+    }
+
+    pub(crate) fn tiered(near: Options, far: Options) -> Options {
+        let (near, far) = (Box::new(near), Box::new(far));
+        Options::at(Place::Tiered { near, far, near_ttl: None, negative_ttl: Duration::ZERO }, PathBuf::new())
     }
 
     /// Options by a URL, to be changed further or [opened](Options::open) as they are. [`Cache::from_url`] opens them
@@ -310,8 +319,17 @@ impl Options {
     /// Where the time comes from: wall-clock milliseconds since 1970. Default: the system. For tests; it's called at
     /// least once per operation.
     pub fn clock(mut self, now: impl Fn() -> u64 + Send + Sync + 'static) -> Options {
-        self.config.clock = Clock::new(now);
+        self.put_clock(&Clock::new(now));
         self.given("clock")
+    }
+
+    /// Both tiers go by one clock.
+    fn put_clock(&mut self, clock: &Clock) {
+        self.config.clock = clock.clone();
+        if let Place::Tiered { near, far, .. } = &mut self.place {
+            near.put_clock(clock);
+            far.put_clock(clock);
+        }
     }
 
     /// What all keys of this cache begin with on the server. Caches with different prefixes share nothing. Default:
@@ -358,6 +376,24 @@ impl Options {
         self.remote("raw", |remote| remote.raw = yes)
     }
 
+    /// How long a near copy is served before the far store is asked again: what others change there may go unseen for
+    /// so long. Default: 1 second, or 1 minute where the far store tells of changes.
+    pub fn near_ttl(mut self, bound: Duration) -> Options {
+        if let Place::Tiered { near_ttl, .. } = &mut self.place {
+            *near_ttl = Some(bound);
+        }
+        self.given("near_ttl")
+    }
+
+    /// How long the near store remembers that the far one has no such entry. Default: not at all. What others set there
+    /// may go unseen for so long.
+    pub fn negative_ttl(mut self, bound: Duration) -> Options {
+        if let Place::Tiered { negative_ttl, .. } = &mut self.place {
+            *negative_ttl = bound;
+        }
+        self.given("negative_ttl")
+    }
+
     /// Opens the cache, making directory and marker where they're missing.
     ///
     /// # Errors
@@ -366,6 +402,13 @@ impl Options {
     /// `Busy` (another process is making it), `NotFound` (with `create(false)`), `Unsupported` (this build doesn't have
     /// the store), and errors of the file system or the network.
     pub fn open(self) -> Result<Cache> {
+        Ok(match self.open_store()? {
+            Opened::File(file) => Cache::over_file(file),
+            Opened::Other(store) => Cache::over(store),
+        })
+    }
+
+    fn open_store(self) -> Result<Opened> {
         self.check()?;
         let Options { place, config, .. } = self;
         let default_ttl = match config.change.default_ttl {
@@ -381,7 +424,7 @@ impl Options {
             ..remote
         };
         let store: Arc<dyn Backend> = match place {
-            Place::File => return Ok(Cache::over_file(Arc::new(file::open(config)?))),
+            Place::File => return Ok(Opened::File(Arc::new(file::open(config)?))),
             Place::Null => {
                 Arc::new(NullBackend::new(config.clock.clone(), default_ttl, Counts::new(config.on_event.clone())))
             }
@@ -395,10 +438,13 @@ impl Options {
             })?),
             #[cfg(not(feature = "memory"))]
             Place::Memory => return Err(not_built("memory", "memory")),
+            Place::Tiered { near, far, near_ttl, negative_ttl } => {
+                TieredBackend::open(near.open_store()?.store(), far.open_store()?.store(), near_ttl, negative_ttl)?
+            }
             Place::Redis(remote) => return Err(not_built(reach(remote).scheme, "redis")),
             Place::Memcached(remote) => return Err(not_built(reach(remote).scheme, "memcached")),
         };
-        Ok(Cache::over(store))
+        Ok(Opened::Other(store))
     }
 
     /// Refuses options that the store doesn't have.
@@ -413,6 +459,21 @@ impl Options {
     fn unknown(&self, name: &str) -> Error {
         let all = self.place.takes().join(", ");
         invalid(format!("{} has no option {:?}; it has {all}", self.place.name(), name))
+    }
+}
+
+/// A store that was opened.
+enum Opened {
+    File(Arc<FileBackend>),
+    Other(Arc<dyn Backend>),
+}
+
+impl Opened {
+    fn store(self) -> Arc<dyn Backend> {
+        match self {
+            Opened::File(file) => file,
+            Opened::Other(store) => store,
+        }
     }
 }
 
@@ -434,6 +495,7 @@ impl fmt::Debug for Options {
                 shown.field("store", &self.place.name()).field("change", &self.config.change)
             }
             Place::Redis(remote) | Place::Memcached(remote) => shown.field("store", remote),
+            Place::Tiered { near, far, .. } => shown.field("near", near).field("far", far),
         };
         shown.finish_non_exhaustive()
     }

@@ -10,6 +10,7 @@ pub(crate) mod null;
 #[allow(dead_code, reason = "for the stores behind a network")]
 pub(crate) mod remote;
 pub(crate) mod rules;
+pub(crate) mod tiered;
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -198,8 +199,12 @@ pub(crate) trait Backend: Send + Sync {
     /// The counters, in O(1).
     fn stats(&self) -> Result<Stats>;
 
+    /// The stores that this one is made of, the nearest first.
+    fn tiers(&self) -> Result<Vec<(Capabilities, Stats)>> {
+        Ok(vec![(self.capabilities(), self.stats()?)])
+    }
+
     /// Tells a listener of changes that others make from now on, for as long as it lives. `false`: this store can't.
-    #[allow(dead_code, reason = "for the stores behind a network")]
     fn listen(&self, _listener: Weak<dyn Listener>) -> Result<bool> {
         Ok(false)
     }

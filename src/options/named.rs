@@ -8,7 +8,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
 use crate::cache::Cache;
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::{Options, invalid};
+use crate::options::{Options, invalid, url};
 
 /// A value as configuration files have it.
 struct Scalar(String);
@@ -44,7 +44,7 @@ impl<'de> Deserialize<'de> for Scalar {
 }
 
 /// The same options as a URL's, as a table: `url`, and each parameter under its name, which may be in the URL or beside
-/// it.
+/// it, `near` and `far` included.
 impl<'de> Deserialize<'de> for Options {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Options, D::Error> {
         struct OfTable;
@@ -61,7 +61,7 @@ impl<'de> Deserialize<'de> for Options {
                     if key == "url" { url = Some(text) } else { rest.push((key, text)) }
                 }
                 let url = url.ok_or_else(|| de::Error::missing_field("url"))?;
-                let made = Options::from_url(&url).map_err(|e| de::Error::custom(format!("url: {e}")))?;
+                let made = url::with_tiers(&url, &mut rest).map_err(|e| de::Error::custom(format!("url: {e}")))?;
                 rest.into_iter()
                     .try_fold(made, |options, (key, text)| options.put(&key, &text))
                     .map_err(de::Error::custom)

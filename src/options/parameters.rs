@@ -38,6 +38,8 @@ const PARAMETERS: &[(&str, Set)] = &[
     ("write_timeout", |o, text| Ok(o.write_timeout(bound(text)?))),
     ("attempts", |o, text| Ok(o.attempts(number(text)?))),
     ("on_error", |o, text| Ok(o.on_error(read(text)?))),
+    ("near_ttl", |o, text| Ok(o.near_ttl(span(text)?))),
+    ("negative_ttl", |o, text| Ok(o.negative_ttl(span(text)?))),
     ("raw", |o, text| Ok(o.raw(flag(text)?))),
 ];
 

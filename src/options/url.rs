@@ -25,7 +25,22 @@ struct Url<'u> {
 }
 
 pub(super) fn parse(text: &str) -> Result<Options> {
+    with_tiers(text, &mut Vec::new())
+}
+
+/// The same, with near and far URLs taken from parameters that aren't part of the text.
+pub(super) fn with_tiers(text: &str, beside: &mut Vec<(String, String)>) -> Result<Options> {
+    let tiers = beside.extract_if(.., |(name, _)| text.starts_with("tiered:") && (name == "near" || name == "far"));
+    parse_below(text, tiers.collect(), 0)
+}
+
+/// How deep tiers may stand in tiers.
+const DEPTH: usize = 4;
+
+fn parse_below(text: &str, beside: Vec<(String, String)>, depth: usize) -> Result<Options> {
     let url = cut(text)?;
+    let mut parameters = url.parameters()?;
+    parameters.extend(beside);
     let mut options = match url.scheme {
         "file" => Options::file(url.only_a_path()?),
         "memory" => url.nothing_else(Options::memory())?,
@@ -42,10 +57,22 @@ pub(super) fn parse(text: &str) -> Result<Options> {
             Options::at(Place::Memcached(url.remote("memcached", MEMCACHED_PORT)?), PathBuf::new())
         }
         "memcached+unix" => Options::at(Place::Memcached(url.remote_by_path("memcached+unix")?), PathBuf::new()),
+        "tiered" if depth < DEPTH => {
+            let mut tier = |name: &str| {
+                let at = parameters.iter().position(|(other, _)| other == name);
+                let Some(at) = at else {
+                    return url.refuse("the parameters near and far are URLs, with % written as %25, & as %26");
+                };
+                let (_, inner) = parameters.remove(at);
+                parse_below(&inner, Vec::new(), depth + 1).map_err(|e| invalid(format!("{name}: {e}")))
+            };
+            let (near, far) = (tier("near")?, tier("far")?);
+            url.nothing_else(Options::tiered(near, far))?
+        }
         _ => return Err(invalid(format!("the URL's scheme is none of {SCHEMES}"))),
     };
     let mut seen = Vec::new();
-    for (name, value) in url.parameters()? {
+    for (name, value) in parameters {
         if seen.contains(&name) {
             return Err(invalid(format!("{}: a parameter is there twice", url.scheme)));
         }

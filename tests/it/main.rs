@@ -52,6 +52,8 @@ mod sealed;
 mod stores;
 /// Values larger than memory.
 mod streaming;
+/// A near store before a far one.
+mod tiered;
 /// Caches by URL and by configuration file.
 mod urls;
 /// Verify and its repairs.

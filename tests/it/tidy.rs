@@ -42,6 +42,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("backend", Pure),
     ("backend::memory", Backends),
     ("backend::null", Backends),
+    ("backend::tiered", Backends),
     ("sys", Os),
     ("file::tree", Stores),
     ("file::control", Stores),
