@@ -36,7 +36,8 @@ const NEAR_TTL_COHERENT: Duration = Duration::from_secs(60);
 pub(crate) struct TieredBackend {
     near: Arc<dyn Backend>,
     far: Arc<dyn Backend>,
-    near_ttl: u64,
+    /// Milliseconds; settled once it's known whether the far store tells of changes.
+    near_ttl: AtomicU64,
     /// How long an absence is remembered; 0: not at all.
     negative_ttl: u64,
     /// Absences found near, which the near store counts as hits, and copies that weren't served.
@@ -103,20 +104,19 @@ impl TieredBackend {
         near_ttl: Option<Duration>,
         negative_ttl: Duration,
     ) -> Result<Arc<TieredBackend>> {
-        let make = |near_ttl: Duration| TieredBackend {
-            near: near.clone(),
-            far: far.clone(),
-            near_ttl: duration_ms(near_ttl),
+        let tiered = Arc::new(TieredBackend {
+            near,
+            far,
+            near_ttl: AtomicU64::new(duration_ms(near_ttl.unwrap_or(NEAR_TTL_COHERENT))),
             negative_ttl: duration_ms(negative_ttl),
             absences: AtomicU64::new(0),
             unserved: AtomicU64::new(0),
-        };
-        let tiered = Arc::new(make(near_ttl.unwrap_or(NEAR_TTL_COHERENT)));
+        });
         let listener: Weak<dyn Listener> = Arc::<TieredBackend>::downgrade(&tiered);
-        if far.listen(listener)? || near_ttl.is_some() {
-            return Ok(tiered);
+        if !tiered.far.listen(listener)? && near_ttl.is_none() {
+            tiered.near_ttl.store(duration_ms(NEAR_TTL), Relaxed);
         }
-        Ok(Arc::new(make(NEAR_TTL)))
+        Ok(tiered)
     }
 
     fn look(&self, id: Id<'_>, expect: Option<Expect>) -> Near {
@@ -150,7 +150,9 @@ impl TieredBackend {
     fn leave_copy(&self, id: Id<'_>, lead: Result<Lead>, found: Option<&Value>) {
         let (Ok(Lead::Mine(leadership)), Ok(now)) = (lead, self.far.now()) else { return };
         let (mut label, until) = match found {
-            Some(value) => (Label::of(value), value.facts().expires.min(now.saturating_add(self.near_ttl))),
+            Some(value) => {
+                (Label::of(value), value.facts().expires.min(now.saturating_add(self.near_ttl.load(Relaxed))))
+            }
             None => (Label::of(&Value::tail_of(Vec::new(), 0, Facts::default(), None)), now + self.negative_ttl),
         };
         label.absent = found.is_none();

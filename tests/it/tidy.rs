@@ -54,6 +54,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("flight", Face),
     ("stream", Face),
     ("typed", Face),
+    ("copy", Face),
     ("lib", Face),
 ];
 

@@ -54,21 +54,21 @@ impl Config {
 }
 
 fn show(context: &Context) -> Ended {
-    let directory = context.directory()?;
+    let (directory, origin) = (context.directory()?, context.place()?.origin);
     // Which directory is meant is worth knowing most when nothing is there.
     let settings = context.look().and_then(|cache| Ok(cache.settings()?));
-    print(&context.output, &directory, settings.as_ref().ok())?;
+    print(&context.output, &directory, &origin, settings.as_ref().ok())?;
     settings.map(|_| Exit::Done)
 }
 
 impl Set {
     fn run(self, context: &Context) -> Ended {
         let wanted = parse(&self.settings)?;
-        let directory = context.directory()?;
+        let (directory, origin) = (context.directory()?, context.place()?.origin);
         let cache = context.change()?;
         let settings = cache.configure(&wanted.change(cache.dir())?)?;
         if !context.output.quiet && (context.output.terminal || context.output.json) {
-            print(&context.output, &directory, Some(&settings))?;
+            print(&context.output, &directory, &origin, Some(&settings))?;
         }
         Ok(Exit::Done)
     }

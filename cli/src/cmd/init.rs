@@ -46,7 +46,7 @@ struct Answer {
 
 impl Init {
     pub fn run(self, context: &Context) -> Ended {
-        let path = context.directory()?.path;
+        let path = context.directory()?;
         let before = Cache::file(&path).read_only(true).create(false).open();
         let created = matches!(before, Err(error) if error.kind() == ErrorKind::NotFound);
         let access = self.access.map(|access| match access {

@@ -15,6 +15,7 @@
 //! | `clear`       | what it removes, and all that it refuses                                     |
 //! | `verify`      | findings and repairs                                                         |
 //! | `harmless`    | looking writes nothing; a dry run deletes nothing                            |
+//! | `urls`        | caches by URL, and copy                                                      |
 //! | `terminal`    | what differs when a person looks on                                          |
 
 #![allow(
@@ -35,5 +36,6 @@ mod namespaces;
 mod prune;
 mod sandbox;
 mod terminal;
+mod urls;
 mod values;
 mod verify;
