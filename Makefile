@@ -27,6 +27,7 @@ lint:  ## formatting, clippy, docs, and licences where cargo-deny is installed
 
 bench:  ## the benchmarks; ARGS="get" runs those whose name contains it
 	$(CARGO) bench --bench tree -- $(ARGS)
+	$(CARGO) bench --bench memory --features memory
 
 bench-peers:  ## Larder beside its peers in one table; ARGS="--quick", ARGS="--help"
 	$(CARGO) run --release --quiet --manifest-path benches/peers/Cargo.toml -- $(ARGS)

@@ -8,23 +8,23 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub(crate) const SLACK_MS: u64 = 60_000;
 
 /// A source of wall-clock milliseconds since 1970.
-#[derive(Clone)]
-pub(crate) struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
+#[derive(Clone, Default)]
+pub(crate) struct Clock(Option<Arc<dyn Fn() -> u64 + Send + Sync>>);
 
 impl Clock {
     pub(crate) fn new(source: impl Fn() -> u64 + Send + Sync + 'static) -> Clock {
-        Clock(Arc::new(source))
+        Clock(Some(Arc::new(source)))
     }
 
     pub(crate) fn now(&self) -> u64 {
-        (self.0)()
-    }
-}
-
-impl Default for Clock {
-    fn default() -> Clock {
         #[expect(clippy::disallowed_methods, reason = "the one place that asks the system for the time")]
-        Clock::new(|| to_ms(SystemTime::now()))
+        self.0.as_ref().map_or_else(|| to_ms(SystemTime::now()), |source| source())
+    }
+
+    #[cfg(feature = "memory")]
+    /// This clock, or `other` where it's the system's own.
+    pub(crate) fn or(self, other: fn() -> u64) -> Clock {
+        Clock(Some(self.0.unwrap_or_else(|| Arc::new(other))))
     }
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn from_ms(ms: u64) -> SystemTime {
 
 /// Whole milliseconds, rounded up, so that a positive duration never becomes none.
 pub(crate) fn duration_ms(d: Duration) -> u64 {
-    u64::try_from(d.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+    d.as_secs().saturating_mul(1000).saturating_add(u64::from(d.subsec_nanos().div_ceil(1_000_000)))
 }
 
 /// Waiting with growing pauses, up to a bound.

@@ -306,7 +306,7 @@ enum Bytes {
     Mapped(Arc<dyn Mapped>),
 }
 
-/// A value's bytes that lie in its file.
+/// A value's bytes where they rest: in its file, or in a store's memory.
 pub(crate) trait Mapped: AsRef<[u8]> + Send + Sync {
     /// False once a part of the file was found missing.
     fn is_intact(&self) -> bool;
@@ -344,6 +344,12 @@ impl Value {
         };
         let len = bytes.len();
         Value::tail_of(bytes, len, facts, Some(options.extra.clone()))
+    }
+
+    /// Bytes that others hold as well.
+    #[cfg(feature = "memory")]
+    pub(crate) fn shared(bytes: Arc<dyn Mapped>, len: usize, facts: Facts, extra: Option<Arc<Extra>>) -> Value {
+        Value { bytes: Bytes::Mapped(bytes), start: 0, len, facts, extra }
     }
 
     /// All bytes of a mapped file.
@@ -405,12 +411,6 @@ impl Value {
     /// What follows the first `at` bytes, as a value of its own that shares them.
     pub(crate) fn behind(self, at: usize, facts: Facts, extra: Option<Extra>) -> Value {
         Value { start: self.start + at, len: self.len - at, facts, extra: extra.map(Arc::new), ..self }
-    }
-
-    /// The same bytes under other facts.
-    #[cfg(feature = "memory")]
-    pub(crate) fn with_facts(self, facts: Facts) -> Value {
-        Value { facts, ..self }
     }
 }
 

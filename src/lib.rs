@@ -22,8 +22,8 @@
 //! writers, full disks and leaps of the clock make misses, which [`Stats`] counts by reason, or typed [`Error`]s.
 //!
 //! Start with [`Cache`]; [`Options`] has the defaults. Modules, in suggested reading order: `error`, `key`, `entry`,
-//! `settings`, `clock`, `stats` (words); `policy`; `backend` (what a store must do); `file` (the store);
-//! `options`, `cache` (the face); `sys` (all calls to the operating system).
+//! `settings`, `clock`, `stats` (words); `policy`; `backend` (what a store must do, and the small stores: memory, null,
+//! tiered); `file` (the store on disk); `options`, `cache` (the face); `sys` (all calls to the operating system).
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("Larder runs on Linux (x86-64 and aarch64): it builds on openat2, OFD locks and renameat2.");

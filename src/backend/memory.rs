@@ -7,6 +7,8 @@
 //!    floor; an entry below one of its floors is a miss, whenever it was put in place.
 //! 3. A record accounts for itself for as long as it lives, so that an eviction, which asks nobody, is counted right.
 
+mod record;
+
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -14,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
 use quick_cache::sync::Cache;
-use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Weighter};
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
 use crate::backend::{Backend, Condition, Expect, Lead, Leadership, Lease, Listing, Reading, Writing, rules};
 use crate::capabilities::{self, Capabilities};
@@ -24,6 +26,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::file::tree::format::MAX_VALUE_LEN;
 use crate::key::Id;
 use crate::stats::{Count, Counts, Limits, Stats};
+use crate::sys::fs;
+
+use record::{Key, Name, Record, Tally};
 
 /// Mutexes among which keys are spread.
 const STRIPES: usize = 64;
@@ -39,64 +44,6 @@ const SHARD_ENTRIES: u64 = 4096;
 /// How old the recorded use of an entry must be before a read records a new one, in milliseconds.
 const USE_STEP: u64 = 1000;
 
-/// An identity that owns its parts. Hashes like the [`Id`] that it came from.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Name {
-    namespace: Box<str>,
-    version: u64,
-    key: Box<[u8]>,
-}
-
-impl Name {
-    fn id(&self) -> Id<'_> {
-        Id { namespace: &self.namespace, version: self.version, key: &self.key }
-    }
-}
-
-impl From<Id<'_>> for Name {
-    fn from(id: Id<'_>) -> Name {
-        Name { namespace: id.namespace.into(), version: id.version, key: id.key.into() }
-    }
-}
-
-impl Equivalent<Arc<Name>> for Id<'_> {
-    fn equivalent(&self, name: &Arc<Name>) -> bool {
-        name.id() == *self
-    }
-}
-
-/// What the records that live take.
-#[derive(Default)]
-struct Tally {
-    entries: AtomicU64,
-    bytes: AtomicU64,
-    payload: AtomicU64,
-}
-
-/// An entry at rest.
-struct Record {
-    value: Value,
-    generation: u64,
-    used: AtomicU64,
-    charged: u64,
-    payload: u64,
-    tally: Arc<Tally>,
-}
-
-impl Record {
-    fn facts(&self) -> &Facts {
-        self.value.facts()
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        self.tally.entries.fetch_sub(1, SeqCst);
-        self.tally.bytes.fetch_sub(self.charged, SeqCst);
-        self.tally.payload.fetch_sub(self.payload, SeqCst);
-    }
-}
-
 /// An entry's share of the scarcer limit.
 #[derive(Clone)]
 struct Weigh {
@@ -104,8 +51,8 @@ struct Weigh {
     max_bytes: u64,
 }
 
-impl Weighter<Arc<Name>, Arc<Record>> for Weigh {
-    fn weight(&self, _: &Arc<Name>, record: &Arc<Record>) -> u64 {
+impl Weighter<Key, Arc<Record>> for Weigh {
+    fn weight(&self, _: &Key, record: &Arc<Record>) -> u64 {
         let of_entries = WHOLE.checked_div(self.max_entries).unwrap_or(0);
         let of_bytes = (u128::from(record.charged) * u128::from(WHOLE)).checked_div(u128::from(self.max_bytes));
         of_entries.max(of_bytes.map_or(0, |weight| u64::try_from(weight).unwrap_or(u64::MAX))).max(1)
@@ -122,13 +69,13 @@ struct Evicted {
 
 /// Whose insertion it is: what that key had before is handed over like what is evicted for it.
 #[derive(Default)]
-struct Inserting(Option<Arc<Name>>);
+struct Inserting(Option<Key>);
 
-impl Lifecycle<Arc<Name>, Arc<Record>> for Evicted {
+impl Lifecycle<Key, Arc<Record>> for Evicted {
     type RequestState = Inserting;
 
-    fn on_evict(&self, inserting: &mut Inserting, name: Arc<Name>, record: Arc<Record>) {
-        if inserting.0.as_ref() == Some(&name) {
+    fn on_evict(&self, inserting: &mut Inserting, key: Key, record: Arc<Record>) {
+        if inserting.0.as_ref() == Some(&key) {
             return;
         }
         let of = |n: u64, most: u64| (u128::from(n) << 64).checked_div(u128::from(most)).unwrap_or(0);
@@ -206,7 +153,7 @@ pub(crate) struct MemoryBackend {
     hash: RandomState,
 
     // What is held, and what is known of it.
-    map: Cache<Arc<Name>, Arc<Record>, Weigh, DefaultHashBuilder, Evicted>,
+    map: Cache<Key, Arc<Record>, Weigh, DefaultHashBuilder, Evicted>,
     tally: Arc<Tally>,
     counts: Arc<Counts>,
     nonces: AtomicU64,
@@ -222,13 +169,16 @@ pub(crate) struct MemoryBackend {
 impl MemoryBackend {
     pub(crate) fn new(config: Config) -> Result<MemoryBackend> {
         let Config { max_entries, max_bytes, default_ttl, clock, counts } = config;
+        let clock = clock.or(fs::coarse_ms);
         let weigh = Weigh { max_entries, max_bytes };
         let counts = Arc::new(counts);
         let most = |limit: u64, least: u64| if limit == 0 { u64::MAX } else { (limit / least).max(1) };
         let wanted = thread::available_parallelism().map_or(4, |n| n.get() as u64 * 4).next_power_of_two();
         let shards = wanted.min(most(max_bytes, SHARD_BYTES)).min(most(max_entries, SHARD_ENTRIES));
         let shards = if shards.is_power_of_two() { shards } else { shards.next_power_of_two() / 2 };
-        let expected = if max_entries == 0 { 1_000_000 } else { max_entries };
+        // What it makes room for at once: too much of it costs a get half its speed.
+        let expected = [max_entries, max_bytes / (OVERHEAD + 200), 1_000_000].into_iter().filter(|n| *n > 0).min();
+        let expected = expected.unwrap_or(32);
         let options = OptionsBuilder::new()
             .shards(usize::try_from(shards).unwrap_or(1))
             .estimated_items_capacity(usize::try_from(expected).unwrap_or(usize::MAX).max(32))
@@ -279,10 +229,10 @@ impl MemoryBackend {
 
     /// Why a record is no hit.
     fn invalid(&self, record: &Record, namespace: &str, now: u64) -> Option<Count> {
-        if self.is_cleared(record.generation, namespace, record.value.extra()) {
+        if self.is_cleared(record.generation, namespace, record.extra.as_deref()) {
             return Some(Count::MissCleared);
         }
-        rules::untimely(record.facts(), now)
+        rules::untimely(&record.facts(), now)
     }
 
     /// The live record of a key, or why there's none.
@@ -308,11 +258,11 @@ impl MemoryBackend {
         Ok(record)
     }
 
-    fn read<V>(&self, id: Id<'_>, expect: Option<Expect>, take: impl FnOnce(&Record) -> V) -> Option<V> {
+    fn read<V>(&self, id: Id<'_>, expect: Option<Expect>, take: impl FnOnce(Arc<Record>) -> V) -> Option<V> {
         match self.look(id, expect) {
             Ok(record) => {
                 self.counts.add(Count::Hits, 1);
-                Some(take(&record))
+                Some(take(record))
             }
             Err(reason) => {
                 self.counts.add(reason, 1);
@@ -322,8 +272,9 @@ impl MemoryBackend {
     }
 
     /// A record, which counts from now on; or `TooLarge`.
-    fn record(&self, id: Id<'_>, value: Value, meta_len: usize, generation: u64, now: u64) -> Result<Arc<Record>> {
-        let payload = (id.encoded_len() + meta_len + value.len()) as u64;
+    fn record(&self, id: Id<'_>, bytes: Vec<u8>, facts: Facts, extra: Extra, generation: u64) -> Result<Arc<Record>> {
+        let meta_len = rules::check(&extra, bytes.len())?.len();
+        let payload = (id.encoded_len() + meta_len + bytes.len()) as u64;
         let charged = payload + OVERHEAD;
         if charged > self.max_record {
             let text = format!("the entry takes {charged} bytes; one may take {} of this cache", self.max_record);
@@ -332,15 +283,25 @@ impl MemoryBackend {
         self.tally.entries.fetch_add(1, SeqCst);
         self.tally.bytes.fetch_add(charged, SeqCst);
         self.tally.payload.fetch_add(payload, SeqCst);
-        let used = AtomicU64::new(now);
-        Ok(Arc::new(Record { value, generation, used, charged, payload, tally: self.tally.clone() }))
+        Ok(Arc::new(Record {
+            name: id.into(),
+            facts,
+            expires: AtomicU64::new(facts.expires),
+            extra: (!extra.is_empty()).then(|| Arc::new(extra)),
+            bytes,
+            generation,
+            used: AtomicU64::new(facts.created),
+            charged,
+            payload,
+            tally: self.tally.clone(),
+        }))
     }
 
     /// Puts a record in place. The caller holds the stripe.
     fn put(&self, id: Id<'_>, record: Arc<Record>) {
         let generation = record.generation;
-        let name = Arc::new(Name::from(id));
-        self.map.insert_with_lifecycle(name.clone(), record, &mut Inserting(Some(name)));
+        let key = Key(record.clone());
+        self.map.insert_with_lifecycle(key.clone(), record, &mut Inserting(Some(key)));
         if generation < self.floor.load(SeqCst) {
             // A clear of everything has passed by here already.
             self.map.remove(&id);
@@ -369,7 +330,6 @@ impl MemoryBackend {
         condition: Condition,
         since: Option<u64>,
     ) -> Result<bool> {
-        let meta_len = rules::check(&options.extra, value.len())?.len();
         let now = self.clock.now();
         let expires = options.ttl.expiry(now, self.default_ttl);
         let facts = Facts { nonce: self.nonce(), ..rules::facts(options, now, expires) };
@@ -377,9 +337,7 @@ impl MemoryBackend {
             Condition::Leased(lease) => lease.generation,
             _ => since.unwrap_or_else(|| self.generation.load(SeqCst)),
         };
-        let extra = (!options.extra.is_empty()).then(|| options.extra.clone());
-        let len = value.len();
-        let record = self.record(id, Value::tail_of(value, len, facts, extra), meta_len, generation, now)?;
+        let record = self.record(id, value, facts, options.extra.clone(), generation)?;
         let mut stripe = self.enter(id);
         if since.is_some_and(|since| self.is_cleared(since, id.namespace, Some(&options.extra)))
             || !self.holds(condition, id, &options.extra, now, &stripe)
@@ -409,8 +367,8 @@ impl MemoryBackend {
         u128::from(self.hash.hash_one("nonce")) << 64 | u128::from(self.nonces.fetch_add(1, SeqCst))
     }
 
-    fn describe(&self, id: Id<'_>, record: &Record) -> Entry {
-        let value = &record.value;
+    fn describe(&self, record: &Record) -> Entry {
+        let id = record.name.id();
         let state = match self.invalid(record, id.namespace, self.clock.now()) {
             None => State::Live,
             Some(Count::MissCleared) => State::Cleared,
@@ -421,7 +379,7 @@ impl MemoryBackend {
             key: id.key.to_vec(),
             namespace: id.namespace.to_owned(),
             version: id.version,
-            meta: value.meta(),
+            meta: record.facts().meta(record.bytes.len() as u64, record.extra.as_deref().unwrap_or(&Extra::default())),
             charged: record.charged,
             accessed: from_ms(record.used.load(SeqCst)),
             state,
@@ -476,12 +434,12 @@ impl Backend for MemoryBackend {
     }
 
     fn get(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
-        Ok(self.read(id, expect, |record| record.value.clone()))
+        Ok(self.read(id, expect, Record::value))
     }
 
     fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
         out.clear();
-        Ok(self.read(id, None, |record| out.extend_from_slice(&record.value)).is_some())
+        Ok(self.read(id, None, |record| out.extend_from_slice(&record.bytes)).is_some())
     }
 
     fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
@@ -495,7 +453,7 @@ impl Backend for MemoryBackend {
             };
             timely && expect.is_none_or(|expect| expect == Expect { codec: facts.codec, schema: facts.schema })
         };
-        Ok(self.map.peek(&id).filter(usable).map(|record| record.value.clone()))
+        Ok(self.map.peek(&id).filter(usable).map(Record::value))
     }
 
     fn lead(&self, id: Id<'_>) -> Result<Lead> {
@@ -521,7 +479,7 @@ impl Backend for MemoryBackend {
     }
 
     fn info(&self, id: Id<'_>) -> Result<Option<Entry>> {
-        Ok(self.map.peek(&id).map(|record| self.describe(id, &record)))
+        Ok(self.map.peek(&id).map(|record| self.describe(&record)))
     }
 
     fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
@@ -549,10 +507,9 @@ impl Backend for MemoryBackend {
         if expires <= now {
             return Ok(self.remove(id, now));
         }
-        let Ok(old) = self.live(id, now) else { return Ok(false) };
-        let value = old.value.clone().with_facts(Facts { expires, ..*old.facts() });
-        let meta_len = usize::try_from(old.payload).unwrap_or(0) - id.encoded_len() - value.len();
-        self.put(id, self.record(id, value, meta_len, old.generation, now)?);
+        let Ok(record) = self.live(id, now) else { return Ok(false) };
+        record.expires.store(expires, SeqCst);
+        record.used.store(now, SeqCst);
         Ok(true)
     }
 
@@ -569,7 +526,7 @@ impl Backend for MemoryBackend {
             Ok(record) => {
                 self.remove(id, now);
                 self.counts.add(Count::Hits, 1);
-                Ok(Some(record.value.clone()))
+                Ok(Some(record.value()))
             }
             Err(reason) => {
                 self.counts.add(reason, 1);
@@ -582,7 +539,7 @@ impl Backend for MemoryBackend {
         let (mut stripe, now) = (self.enter(id), self.clock.now());
         let generation = self.generation.load(SeqCst);
         let (sum, facts, extra) = if let Ok(old) = self.live(id, now) {
-            (rules::sum(&old.value, by)?, *old.facts(), old.value.extra().cloned())
+            (rules::sum(&old.bytes, by)?, old.facts(), old.extra.as_deref().cloned().unwrap_or_default())
         } else {
             let (first, ttl) = initial.ok_or_else(rules::no_number)?;
             let expires = ttl.expiry(now, self.default_ttl);
@@ -590,13 +547,10 @@ impl Backend for MemoryBackend {
                 self.counts.add(Count::Sets, 1);
                 return Ok(first);
             }
-            (first, Facts { expires, ..Facts::default() }, None)
+            (first, Facts { expires, ..Facts::default() }, Extra::default())
         };
         let facts = Facts { created: now, codec: Codec::Int, schema: 0, nonce: self.nonce(), ..facts };
-        let bytes = sum.to_string().into_bytes();
-        let meta_len = extra.as_ref().map_or(Ok(0), |extra| rules::check(extra, 0).map(|meta| meta.len()))?;
-        let len = bytes.len();
-        let record = self.record(id, Value::tail_of(bytes, len, facts, extra), meta_len, generation, now)?;
+        let record = self.record(id, sum.to_string().into_bytes(), facts, extra, generation)?;
         stripe.void(id);
         self.put(id, record);
         self.counts.add(Count::Sets, 1);
@@ -621,8 +575,8 @@ impl Backend for MemoryBackend {
     }
 
     fn entries(self: Arc<Self>) -> Result<Listing> {
-        let all: Vec<(Arc<Name>, Arc<Record>)> = self.map.iter().collect();
-        Ok(Box::new(all.into_iter().map(move |(name, record)| Ok(self.describe(name.id(), &record)))))
+        let all: Vec<Arc<Record>> = self.map.iter().map(|(_, record)| record).collect();
+        Ok(Box::new(all.into_iter().map(move |record| Ok(self.describe(&record)))))
     }
 
     fn stats(&self) -> Result<Stats> {
