@@ -8,7 +8,7 @@ pub const MAX_KEY_LEN: usize = 64 * 1024;
 pub const MAX_NAMESPACE_LEN: usize = 1024;
 
 /// The full identity of an entry, borrowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Id<'a> {
     pub namespace: &'a str,
     pub version: u64,

@@ -2,8 +2,8 @@
 use std::io;
 use std::time::Duration;
 
-use crate::backend::{Backend, Expect};
-use crate::clock::{SLACK_MS, Wait, duration_ms, from_ms};
+use crate::backend::{Backend, Expect, rules};
+use crate::clock::{Wait, duration_ms, from_ms};
 use crate::entry::{Entry, Extra, State, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::tree::format::Damage;
@@ -25,12 +25,8 @@ impl FileBackend {
         let namespace = found.id().map_or("", |id| id.namespace);
         Ok(if self.control.is_cleared(found.header.generation, namespace, found.tags())? {
             Some(Count::MissCleared)
-        } else if facts.created > now.saturating_add(SLACK_MS) {
-            Some(Count::MissClock)
-        } else if facts.expires <= now {
-            Some(Count::MissExpired)
         } else {
-            None
+            rules::untimely(facts, now)
         })
     }
 

@@ -46,12 +46,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::backend::{Backend, Condition, Expect, Lead, Listing, Reading, Writing};
+use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, to_ms};
 use crate::entry::{Entry, NEVER, SetOptions, State, Ttl, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::key::Id;
 use crate::settings::{Access, Compression, Durability, Settings};
-use crate::stats::{Count, Event, Limits, Places, Stats};
+use crate::stats::{Count, Limits, OnEvent, Places, Stats};
 use crate::sys::fork::{PerProcess, Private};
 use crate::sys::fs::{self};
 use crate::sys::lock;
@@ -116,9 +117,6 @@ impl Drop for MaintenanceLock {
         }
     }
 }
-
-/// The caller's hook.
-pub(crate) type OnEvent = Box<dyn Fn(Event) + Send + Sync>;
 
 /// What a forked child builds anew.
 struct Own {
@@ -289,6 +287,10 @@ fn check_size(size: u64, max_bytes: u64) -> Result<()> {
 }
 
 impl Backend for FileBackend {
+    fn capabilities(&self) -> Capabilities {
+        capabilities::FILE
+    }
+
     /// An error once the directory is gone.
     fn now(&self) -> Result<u64> {
         let now = self.clock.now();

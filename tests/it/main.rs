@@ -62,8 +62,14 @@ mod power;
 mod regression;
 /// Caches sealed by a key.
 mod sealed;
+/// What is special to a store.
+mod stores;
 /// Values larger than memory.
 mod streaming;
+/// A near store before a far one.
+mod tiered;
+/// Caches by URL and by configuration file.
+mod urls;
 /// Spans and events of the feature `tracing`.
 #[cfg(feature = "tracing")]
 mod traces;

@@ -32,6 +32,8 @@ const LAYERS: &[(&str, Layer)] = &[
     ("clock", Words),
     ("stats", Words),
     ("settings", Words),
+    ("capabilities", Words),
+    ("units", Words),
     ("trace", Words),
     ("file::tree::compress", Pure),
     ("file::tree::layout", Pure),
@@ -40,6 +42,9 @@ const LAYERS: &[(&str, Layer)] = &[
     ("file::segments::record", Pure),
     ("policy", Pure),
     ("backend", Pure),
+    ("backend::memory", Backends),
+    ("backend::null", Backends),
+    ("backend::tiered", Backends),
     ("sys", Os),
     ("file::tree", Stores),
     ("file::index", Stores),
@@ -53,6 +58,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("flight", Face),
     ("stream", Face),
     ("typed", Face),
+    ("copy", Face),
     ("lib", Face),
 ];
 
