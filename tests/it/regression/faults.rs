@@ -185,7 +185,7 @@ fn a_slot_whose_file_is_gone_is_no_longer_counted() {
     set.expect_err("it can't be put in place");
     let stats = cache.stats().expect("stats");
     assert_eq!((get(&cache, "k"), stats.entries), (None, 1));
-    cache.prune(&larder::Prune::new()).expect("prune");
+    cache.prune(&Prune::new()).expect("prune");
     assert_eq!(crate::support::counts_match(&cache).entries, 1);
 }
 
