@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := list
-.PHONY: list demo test lint bench bench-traces bench-peers fuzz mutants audit clean
+.PHONY: list demo test lint bench bench-traces bench-peers fuzz mutants audit clean bench-gates
 
 list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -51,6 +51,8 @@ mutants:  ## mutation testing of tree and cull code; ARGS="--shard 0/8", ARGS="-
 	@$(CARGO) mutants --version >/dev/null 2>&1 || \
 		{ echo "mutants: needs cargo-mutants: cargo install cargo-mutants --locked" >&2; exit 1; }
 	$(CARGO) mutants $(ARGS)
+bench-gates:  ## each figure that Larder is held to, with its verdict; ARGS="--quick", ARGS="--help"
+	$(CARGO) run --release --quiet --manifest-path benches/peers/Cargo.toml -- gates $(ARGS)
 
 audit:  ## known vulnerabilities, from the database that `cargo deny fetch db` or cargo-audit left
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \

@@ -90,7 +90,9 @@ fn main() {
     let named: Vec<Policy> = std::env::args().skip(1).filter_map(|name| name.parse().ok()).collect();
     let others = if named.is_empty() { vec![Policy::Lru] } else { named };
     print!("{:<10} {:>13} {:>8} {:>8} {:>8} {:>9}  bar", "trace", "capacity", "S3-FIFO", "LRU", "Larder", "relative");
-    others.iter().for_each(|policy| print!(" {:>8}", policy.to_string()));
+    for policy in &others {
+        print!(" {:>8}", policy.to_string());
+    }
     println!();
     let rows = BY_ENTRIES.iter().map(|row| (false, row)).chain(BY_BYTES.iter().map(|row| (true, row)));
     for (sized, (name, capacity, exact, lru)) in rows {
@@ -110,7 +112,9 @@ fn main() {
             100.0 * relative,
             if holds { "holds" } else { "MISSED" }
         );
-        others.iter().for_each(|policy| print!(" {:>8.4}", run(*policy)));
+        for policy in &others {
+            print!(" {:>8.4}", run(*policy));
+        }
         println!();
     }
 }

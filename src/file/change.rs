@@ -432,7 +432,7 @@ impl<'a> NewEntry<'a> {
         compression: u8,
         raw_len: u64,
     ) -> Result<NewEntry<'a>> {
-        Ok(NewEntry { compression, raw_len, ..NewEntry::new(id, facts, extra, value)? })
+        Ok(NewEntry { raw_len, compression, ..NewEntry::new(id, facts, extra, value)? })
     }
 
     /// Refuses what is over the limits of the format.

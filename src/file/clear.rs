@@ -48,6 +48,8 @@ impl FileBackend {
             // Before, so that nobody who dies in between leaves trash that nobody empties; and after, since somebody may
             // have found it empty in between.
             self.control.trash_added()?;
+            // Whatever becomes of the rename: what the index has of this shard up to now is cleared.
+            self.control.next_shard_epoch(shard)?;
             fs::rename_between(shards.as_fd(), &layout::shard_name(shard), trash.as_fd(), &layout::trash_name(&chunk))?;
             self.control.trash_added()
         };

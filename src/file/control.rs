@@ -4,7 +4,7 @@
 //! words are read and written by `pread` and `pwrite`, a change under a byte lock of its own.
 //!
 //! ```text
-//! byte 0      magic, version        4096   256 shards of 4 words: entries, bytes, payload, 0
+//! byte 0      magic, version        4096   256 shards of 4 words: entries, bytes, payload, epoch
 //! byte 64     generation, floor     12288  4,096 floors of namespaces
 //!             session, cursor, …    45056  4,096 floors of tags
 //! byte 512    64 counters of use    77824  4,096 leases; 110592 reserved, zero; 131072 end
@@ -379,6 +379,16 @@ impl Control {
             }
             Words::Direct { .. } => write_words(&self.direct()?.file, index, &new),
         }
+    }
+
+    /// How often a shard was set aside: tells files of a former directory from those of the present one. Read, and raised,
+    /// under the shard's lock.
+    pub(crate) fn shard_epoch(&self, shard: u8) -> io::Result<u64> {
+        self.load(SHARD_WORDS + 4 * usize::from(shard) + 3)
+    }
+
+    pub(crate) fn next_shard_epoch(&self, shard: u8) -> io::Result<()> {
+        self.update(SHARD_WORDS + 4 * usize::from(shard) + 3, |n| n.wrapping_add(1)).map(drop)
     }
 
     /// The sum over all shards.

@@ -56,6 +56,7 @@ const NOT_FORMAT: &[(&str, &str)] = &[
     ("compress::THRESHOLD", "which values a writer leaves alone"),
     ("table::WORDS", "how much is mapped; the sum of what the document gives"),
     ("table::LOAD_TENTHS", "when a writer splits a bucket; any time will do"),
+    ("segments::MOST_LINES", "how much of a record is fetched ahead"),
     ("table::EPOCH", "a mask; the document gives the bits of a place in words"),
     ("table::NONCE", "a mask, likewise"),
     ("table::GENERATION_BITS", "a width, likewise"),

@@ -5,10 +5,13 @@
 //! long it took. Two workers on one directory at once show what sharing costs. `make bench-peers` runs it;
 //! docs/PERFORMANCE.md has the results.
 //!
+//! `gates` is the other table: each figure that the accelerated engine is held to, and whether it holds (`make bench-gates`).
+//!
 //! A peer is a line in `peers`, and a type in `stores` that implements `Store`.
 
 mod args;
 mod crew;
+mod gates;
 mod peers;
 mod plan;
 mod run;
@@ -23,6 +26,8 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.split_first() {
         Some((first, rest)) if first == worker::WORKER => worker::run(rest).map(|()| true),
+        Some((first, rest)) if first == gates::WORKER => gates::work(rest).map(|()| true),
+        Some((first, rest)) if first == gates::GATES => gates::run(rest),
         _ => run::run(&args),
     };
     match done {

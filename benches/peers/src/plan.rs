@@ -144,6 +144,16 @@ impl Shuffle {
         Shuffle(0x9e37_79b9_7f4a_7c15)
     }
 
+    /// Another order for each number.
+    pub(crate) fn from(number: u32) -> Shuffle {
+        Shuffle(Shuffle::new().0.wrapping_add(u64::from(number) << 17))
+    }
+
+    /// From 0 to less than 1.
+    pub(crate) fn chance(&mut self) -> f64 {
+        self.below(1 << 31) as f64 / f64::from(1_u32 << 31)
+    }
+
     fn below(&mut self, n: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap_or(0) % n

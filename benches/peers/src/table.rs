@@ -93,7 +93,7 @@ fn p99(figures: &Figures, half: f64, clock: f64) -> Option<f64> {
     (singles.len() >= FEWEST_SINGLES && half >= CLOCKS * clock).then(|| singles[at] as f64)
 }
 
-fn middle(mut values: Vec<f64>) -> f64 {
+pub(crate) fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match (values.len(), values.len() / 2) {
         (0, _) => f64::NAN,
@@ -102,11 +102,11 @@ fn middle(mut values: Vec<f64>) -> f64 {
     }
 }
 
-fn micros(ns: f64) -> String {
+pub(crate) fn micros(ns: f64) -> String {
     three_digits(ns / 1000.0)
 }
 
-fn three_digits(value: f64) -> String {
+pub(crate) fn three_digits(value: f64) -> String {
     match value {
         ..0.1 => format!("{value:.3}"),
         ..10.0 => format!("{value:.2}"),
@@ -128,7 +128,7 @@ pub(crate) fn bytes(size: usize) -> String {
 }
 
 /// A Markdown table whose columns line up.
-fn print_lines(lines: &[Vec<String>]) {
+pub(crate) fn print_lines(lines: &[Vec<String>]) {
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
     for (n, line) in lines.iter().enumerate() {

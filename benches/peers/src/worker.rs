@@ -122,7 +122,13 @@ fn fill<S: Store>(stores: &mut Stores<S>, place: &Place, ids: &[u32], values: &m
 }
 
 /// Nanoseconds of each batch. Its keys are laid out side by side before the clock runs.
-fn timed<S: Store>(store: &mut S, op: Op, ids: &[u32], batch: usize, values: &mut Values) -> Result<Vec<u64>> {
+pub(crate) fn timed<S: Store>(
+    store: &mut S,
+    op: Op,
+    ids: &[u32],
+    batch: usize,
+    values: &mut Values,
+) -> Result<Vec<u64>> {
     let mut ns = Vec::with_capacity(ids.len() / batch);
     let mut keys = Vec::new();
     for ids in ids.chunks_exact(batch) {
@@ -182,13 +188,13 @@ fn confirm<S: Store>(store: &mut S, op: Op, ids: &[u32], values: &Values) -> Res
 
 /// Values that differ from set to set, so that nobody stores one of them once, and that can't be compressed. The last
 /// byte follows from the key.
-struct Values {
+pub(crate) struct Values {
     bytes: Vec<u8>,
     serial: u64,
 }
 
 impl Values {
-    fn new(size: usize) -> Values {
+    pub(crate) fn new(size: usize) -> Values {
         let mut state = 1_u64;
         let mut next = || {
             // xorshift64*: the top byte is good enough.
@@ -201,7 +207,7 @@ impl Values {
         Values { bytes, serial: u64::from(std::process::id()) << 32 }
     }
 
-    fn of(&mut self, id: u32) -> &[u8] {
+    pub(crate) fn of(&mut self, id: u32) -> &[u8] {
         self.serial += 1;
         self.bytes[..8].copy_from_slice(&self.serial.to_le_bytes());
         self.bytes[8..12].copy_from_slice(&id.to_le_bytes());

@@ -80,7 +80,7 @@ impl FileBackend {
     ) -> Result<Result<Rest, Count>> {
         let Some((_, slot)) = found else { return Ok(Err(Count::MissAbsent)) };
         let rest = if slot.place.is_record() {
-            match self.read_record(accel, slot.place, hash) {
+            match accel.read_record(slot.place, hash) {
                 Ok(record) if record.opened.is(&record.bytes, id) => Rest::Record(record),
                 Ok(_) => return Ok(Err(Count::MissForeign)),
                 Err(_) => return Ok(Err(Count::MissCorrupt)),
@@ -222,7 +222,7 @@ impl FileBackend {
     ) -> Result<Put> {
         let ground = self.ground(accel)?;
         let (keys, target) = self.lock_target(accel, &ground, hash, matches!(fresh, Fresh::File(..)))?;
-        let epoch = accel.epoch();
+        let epoch = self.epoch_of(hash)?;
         if !may(over(target))? {
             return Ok(Put::Refused);
         }
@@ -257,6 +257,11 @@ impl FileBackend {
             accel.sync().map_err(|e| Error::new(ErrorKind::Io, text).because(e))?;
         }
         Ok(())
+    }
+
+    /// The epoch of a name's shard: how often that was set aside. Final under the shard's lock.
+    pub(super) fn epoch_of(&self, hash: Hash) -> Result<u64> {
+        self.control.shard_epoch(hash.name().shard()).doing("can't read the control file")
     }
 
     /// The locks of a name, and the slot that it has or may have. Where its bucket is full and there's no overflow node,
@@ -453,10 +458,7 @@ impl FileBackend {
         let ground = self.ground(accel)?;
         let keys = self.lock_keys(&ground, hash, false)?;
         let found = keys.bucket.find(hash);
-        let rest = match self.standing(accel, found, hash, id, now, read::READ_HEAD)? {
-            Ok(rest) => rest,
-            Err(_) => return Ok(false),
-        };
+        let Ok(rest) = self.standing(accel, found, hash, id, now, read::READ_HEAD)? else { return Ok(false) };
         let Some((at, slot)) = found else { return Ok(false) };
         let facts = Facts { expires, ..*rest.facts() };
         match rest {
@@ -600,7 +602,7 @@ impl FileBackend {
         new: &NewEntry<'_>,
     ) -> Result<Option<(u64, bool)>> {
         let found = over(target);
-        let epoch = accel.epoch();
+        let epoch = self.epoch_of(hash)?;
         if self.control.floor().doing("can't read the control file")? > generation {
             return Ok(None);
         }

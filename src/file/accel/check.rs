@@ -81,7 +81,7 @@ impl Run<'_> {
         let store = self.store;
         let path = hash.name().path();
         // Its clear hasn't come to it yet, or never will: like all that was cleared it waits for a prune.
-        if slot.place.is_file_before(accel.epoch()) {
+        if store.epoch_of(hash).is_ok_and(|now| slot.place.is_file_before(now)) {
             return;
         }
         let dangling = || {
@@ -101,7 +101,7 @@ impl Run<'_> {
         let mut outcome = Err(Damage::Short);
         // What is wrong at a place that a slot keeps is wrong for good.
         for _ in 0..3 {
-            outcome = store.read_record(accel, slot.place, hash);
+            outcome = accel.read_record(slot.place, hash);
             if outcome.is_ok() || !stands(accel, hash, slot.place) {
                 break;
             }
@@ -248,7 +248,7 @@ impl Run<'_> {
     fn live_record(&mut self, accel: &Accel, place: Place) {
         let store = self.store;
         let known = || {
-            let record = store.read_record(accel, place, Hash::NONE).ok()?;
+            let record = accel.read_record(place, Hash::NONE).ok()?;
             Some(Hash::of(Name::of(&store.seed, record.opened.id(&record.bytes)?)))
         };
         let has_slot = |hash: Hash| accel.index.look(hash).is_some_and(|(_, slot)| slot.place == place);

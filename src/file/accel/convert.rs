@@ -185,7 +185,7 @@ impl FileBackend {
                 let slots: Vec<(Hash, Slot)> =
                     accel.index.slots(bucket).map(|(at, _)| (accel.index.hash_at(at), accel.index.slot(at))).collect();
                 for (hash, slot) in slots.into_iter().filter(|(_, slot)| slot.place.is_record()) {
-                    let record = match self.read_record(accel, slot.place, hash) {
+                    let record = match accel.read_record(slot.place, hash) {
                         Err(Damage::Version) => {
                             let text = "an entry is compressed in a way that this build doesn't know";
                             return Err(Error::new(ErrorKind::Unsupported, text));

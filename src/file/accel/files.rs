@@ -184,12 +184,15 @@ fn nodes_end(buckets: u64) -> u64 {
     (NODES as u64 + (buckets + buckets / STRIDE as u64) * NODE as u64) * 8
 }
 
+/// Makes a new file of a name.
+pub(in crate::file) type WriteFile = Box<dyn Fn(&str) -> io::Result<OwnedFd>>;
+
 /// How an index comes to be.
 pub(in crate::file) struct Making {
     pub life: u64,
     pub segment_bytes: u64,
     /// New files by `write`; the caller's way to make them with the right mode and owner.
-    pub write: Box<dyn Fn(&str) -> io::Result<OwnedFd>>,
+    pub write: WriteFile,
 }
 
 /// Makes an index anew, and the segments where they can't be used. The caller knows that nobody else has the cache open.

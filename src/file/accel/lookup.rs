@@ -30,6 +30,7 @@ const PATIENCE: u32 = 8;
 const PAUSE: Duration = Duration::from_micros(50);
 
 /// An entry that was found and proved.
+#[allow(clippy::large_enum_variant, reason = "a box would be an allocation per read of a record")]
 pub(in crate::file) enum Rest {
     Record(Record),
     File(Box<Found>),
@@ -101,20 +102,22 @@ enum Trouble {
     Bad(Place, Count),
 }
 
-impl FileBackend {
+impl Accel {
     /// Copies a record out and checks it.
     #[inline]
-    pub(super) fn read_record(&self, accel: &Accel, place: Place, hash: Hash) -> Result<Record, Damage> {
-        let len = accel.segments.len(place).ok_or(Damage::Lengths)?;
-        let bytes = copy_shared(&accel.segments.arena, place.unit() as usize * 2, len);
-        let opened = record::open(&accel.seal, &bytes, place, accel.salt(hash))?;
+    pub(super) fn read_record(&self, place: Place, hash: Hash) -> Result<Record, Damage> {
+        let len = self.segments.len(place).ok_or(Damage::Lengths)?;
+        let bytes = copy_shared(&self.segments.arena, place.unit() as usize * 2, len);
+        let opened = record::open(&self.seal, &bytes, place, self.salt(hash))?;
         let extra = if opened.has_meta() { opened.extra(&bytes)? } else { None };
         if !compress::is_known(opened.compression) {
             return Err(Damage::Version);
         }
         Ok(Record { bytes, opened, extra })
     }
+}
 
+impl FileBackend {
     /// Why a `get` would not return an entry, if there's a reason.
     #[inline]
     pub(in crate::file) fn falls(
@@ -140,7 +143,7 @@ impl FileBackend {
     /// What rests at a place; `Ok(None)`: the place is no longer what it was, or not this entry's.
     fn rest_at(&self, accel: &Accel, place: Place, hash: Hash, id: Id<'_>, whole: usize) -> Result<Option<Rest>, Miss> {
         if place.is_record() {
-            return match self.read_record(accel, place, hash) {
+            return match accel.read_record(place, hash) {
                 Ok(record) if record.opened.is(&record.bytes, id) => Ok(Some(Rest::Record(record))),
                 // Compressed by a method that this build lacks.
                 Err(Damage::Version) => Err(Miss::Damaged(Damage::Version, Stat::default())),
@@ -381,7 +384,7 @@ impl FileBackend {
         if let Some((_, slot)) = accel.index.look(hash)
             && slot.place.is_file()
             && slot.uses & (table::SCOPED | table::STALE) == 0
-            && !slot.place.is_file_before(accel.epoch())
+            && !slot.place.is_file_before(self.epoch_of(hash)?)
             && slot.expires < table::LATEST
         {
             return Ok((slot.expires > now).then_some(slot.expires));

@@ -80,7 +80,6 @@ pub(super) struct Writer {
     ticks: AtomicU64,
     reclaim: Mutex<Reclaim>,
     victims: Mutex<Vec<Candidate>>,
-    sets: AtomicU64,
 }
 
 impl FileBackend {
@@ -185,10 +184,6 @@ impl Accel {
     /// What sets the tokens of a name's entries apart from all others'.
     fn salt(&self, hash: Hash) -> u128 {
         self.life ^ hash.number()
-    }
-
-    fn epoch(&self) -> u64 {
-        self.index.words.load(table::EPOCH_WORD)
     }
 }
 

@@ -64,7 +64,7 @@ impl Run<'_> {
             self.strays(accel)?;
         }
         if !self.rules.dry_run && !self.stopped {
-            self.store.recount_index(accel);
+            accel.recount();
             if self.everything {
                 self.give_back(accel)?;
             }
@@ -348,15 +348,17 @@ impl FileBackend {
         }
         totals
     }
+}
 
+impl Accel {
     /// Brings the shared counts back to what the slots say: each killed process may have left them off by one.
-    pub(super) fn recount_index(&self, accel: &Accel) {
+    pub(in crate::file) fn recount(&self) {
         for _ in 0..RECOUNTS {
-            let before = accel.totals();
-            let counted = Self::count_index(accel);
+            let before = self.totals();
+            let counted = FileBackend::count_index(self);
             // Where entries came or went meanwhile the sum is of no moment, and says nothing.
-            if accel.totals() == before {
-                accel.index.set_totals(&before, &counted);
+            if self.totals() == before {
+                self.index.set_totals(&before, &counted);
                 break;
             }
         }

@@ -95,7 +95,7 @@ impl FileBackend {
         let mut from = 0;
         while let Some((place, next)) = accel.segments.next_live(segment, from) {
             from = next;
-            let Ok(record) = self.read_record(accel, place, Hash::NONE) else {
+            let Ok(record) = accel.read_record(place, Hash::NONE) else {
                 accel.segments.set_live(place, false);
                 continue;
             };
@@ -122,17 +122,14 @@ impl FileBackend {
         let fill = Fill { place, expires: facts.gone_at(), size: record.bytes.len() as u64, flags };
         let mut bucket = None;
         for _ in 0..8 {
-            let locked = match accel.index.lock(hash.id, ground, self.lock_wait) {
-                Ok(locked) => locked,
-                // Whoever holds it for so long decides by its intent what becomes of it.
-                Err(_) => return Ok(()),
-            };
+            // Whoever holds it for so long decides by its intent what becomes of it.
+            let Ok(locked) = accel.index.lock(hash.id, ground, self.lock_wait) else { return Ok(()) };
             locked.raise_sequence(sequence);
             let found = locked.find(hash);
             if found.is_some_and(|(_, slot)| slot.place == place) {
                 return Ok(());
             }
-            let newer = found.is_none_or(|(_, slot)| self.is_older(accel, &slot, sequence));
+            let newer = found.is_none_or(|(_, slot)| Self::is_older(accel, &slot, sequence));
             if locked.is_closed() || record.opened.generation < floor || !newer {
                 accel.segments.set_live(place, false);
                 return Ok(());
@@ -156,12 +153,12 @@ impl FileBackend {
     }
 
     /// Whether what a slot has is older than a record of this sequence.
-    fn is_older(&self, accel: &Accel, slot: &Slot, sequence: u64) -> bool {
+    fn is_older(accel: &Accel, slot: &Slot, sequence: u64) -> bool {
         if slot.place.is_file() {
             // The scan comes to files after all records: this one was put there meanwhile.
             return false;
         }
-        self.read_record(accel, slot.place, Hash::NONE).map_or(true, |other| other.opened.sequence < sequence)
+        accel.read_record(slot.place, Hash::NONE).map_or(true, |other| other.opened.sequence < sequence)
     }
 
     fn scan_shard(&self, accel: &Accel, ground: &Ground<'_>, shard: u8) -> Result<()> {
@@ -194,7 +191,7 @@ impl FileBackend {
                 return Ok(());
             }
             let floor = self.control.floor().doing("can't read the control file")?;
-            let beaten = slot.is_some_and(|(_, slot)| self.beats(accel, &slot, &found));
+            let beaten = slot.is_some_and(|(_, slot)| Self::beats(accel, &slot, &found));
             if locked.is_closed() || found.header.generation < floor || beaten {
                 self.unlink(name, &found.stat)?;
                 return Ok(());
@@ -205,7 +202,7 @@ impl FileBackend {
                 let scoped = !found.tags().is_empty() || found.id().is_some_and(|id| !id.namespace.is_empty());
                 let flags =
                     if scoped { table::SCOPED } else { 0 } | if facts.stale_for != 0 { table::STALE } else { 0 };
-                let place = Place::file(facts.nonce, accel.epoch());
+                let place = Place::file(facts.nonce, self.epoch_of(hash)?);
                 let fill = Fill { place, expires: facts.gone_at(), size: charged(found.stat.size), flags };
                 locked.adopt(hash, target, &fill);
                 let bucket = locked.bucket();
@@ -223,8 +220,8 @@ impl FileBackend {
     }
 
     /// Whether what a slot has is newer than a file that was found beside it.
-    fn beats(&self, accel: &Accel, slot: &Slot, found: &Found) -> bool {
-        let record = if slot.place.is_record() { self.read_record(accel, slot.place, Hash::NONE).ok() } else { None };
+    fn beats(accel: &Accel, slot: &Slot, found: &Found) -> bool {
+        let record = if slot.place.is_record() { accel.read_record(slot.place, Hash::NONE).ok() } else { None };
         record.is_some_and(|record| record.opened.facts.created >= found.header.facts.created)
     }
 }

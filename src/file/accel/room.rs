@@ -49,9 +49,7 @@ const FREE_OVERHEAD: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug)]
 pub(in crate::file) struct Candidate {
     hash: Hash,
-    at: At,
     place: Place,
-    uses: u64,
     rank: u64,
 }
 
@@ -216,26 +214,23 @@ impl FileBackend {
         }
         for _ in 0..records {
             let Some((segment, from)) = reclaim.at else { break };
-            match accel.segments.next_live(segment, from) {
-                Some((place, next)) => {
-                    if !self.move_record(accel, rules, &ground, place, reclaim.evict_cold)? {
-                        break;
-                    }
-                    reclaim.at = Some((segment, next));
-                }
-                None => {
-                    // Somebody may have been busy with a record that was passed.
-                    if accel.segments.next_live(segment, 0).is_some() {
-                        accel.segments.unclaim(segment, me);
-                    } else {
-                        accel.segments.free(segment, me);
-                    }
-                    reclaim.at = None;
-                    let free = accel.segments.free_count();
-                    let spare = accel.allowed_segments(rules).saturating_sub(accel.segments.count());
-                    reclaim.lacking = free + spare < RESERVE;
+            if let Some((place, next)) = accel.segments.next_live(segment, from) {
+                if !self.move_record(accel, rules, &ground, place, reclaim.evict_cold)? {
                     break;
                 }
+                reclaim.at = Some((segment, next));
+            } else {
+                // Somebody may have been busy with a record that was passed.
+                if accel.segments.next_live(segment, 0).is_some() {
+                    accel.segments.unclaim(segment, me);
+                } else {
+                    accel.segments.free(segment, me);
+                }
+                reclaim.at = None;
+                let free = accel.segments.free_count();
+                let spare = accel.allowed_segments(rules).saturating_sub(accel.segments.count());
+                reclaim.lacking = free + spare < RESERVE;
+                break;
             }
         }
         Ok(true)
@@ -250,7 +245,7 @@ impl FileBackend {
         place: Place,
         evict_cold: bool,
     ) -> Result<bool> {
-        let Ok(record) = self.read_record(accel, place, Hash::NONE) else {
+        let Ok(record) = accel.read_record(place, Hash::NONE) else {
             // Damaged, or killed meanwhile; whoever looks it up finds that out.
             accel.segments.set_live(place, false);
             return Ok(true);
@@ -272,16 +267,13 @@ impl FileBackend {
             accel.segments.set_live(place, false);
             return Ok(true);
         };
-        match new {
-            Some(new) => {
-                accel.segments.copy_words(place, new);
-                locked.relocate(at, place, new);
-            }
-            None => {
-                locked.remove(at, &slot, || {});
-                drop(locked);
-                self.count(if expired { Count::Expired } else { Count::EvictedBytes }, 1);
-            }
+        if let Some(new) = new {
+            accel.segments.copy_words(place, new);
+            locked.relocate(at, place, new);
+        } else {
+            locked.remove(at, &slot, || {});
+            drop(locked);
+            self.count(if expired { Count::Expired } else { Count::EvictedBytes }, 1);
         }
         Ok(true)
     }
@@ -320,21 +312,12 @@ impl FileBackend {
         Ok(())
     }
 
-    /// Which limit the cache is over.
-    fn accel_over(&self, accel: &Accel, rules: &Rules) -> Option<Over> {
-        let totals = accel.totals();
-        if rules.max_entries > 0 && totals.entries > rules.max_entries {
-            return Some(Over::Entries);
-        }
-        (rules.max_bytes > 0 && accel.used_bytes() > rules.max_bytes).then_some(Over::Bytes)
-    }
-
     /// What a set does after it stored something: the table grows, expired entries go, the limits are held, segments
     /// are reclaimed.
     pub(super) fn accel_make_room(&self, accel: &Accel, size: u64, is_new: bool, fresh: Hash) -> Result<()> {
         let writer = self.writer_of()?;
         if is_new {
-            self.tick(accel, writer);
+            accel.tick(writer);
             if accel.index.is_loaded() {
                 // Without room for it the chains get longer, and all goes on.
                 let _ = self.grow(accel, &self.ground(accel)?);
@@ -350,7 +333,7 @@ impl FileBackend {
         }
         let mut freed = 0;
         let mut start = None;
-        while let Some(over) = self.accel_over(accel, &rules) {
+        while let Some(over) = accel.over(&rules) {
             let start = *start.get_or_insert_with(Instant::now);
             match self.accel_evict(accel, &rules, over, Some(fresh), false)? {
                 Some(bytes) => freed += bytes,
@@ -395,15 +378,6 @@ impl FileBackend {
             }
         }
         Ok(freed > 0)
-    }
-
-    fn tick(&self, accel: &Accel, writer: &Writer) {
-        // The clock is shared: it hears of insertions by the quarter of an age's unit.
-        let batch = 1 << accel.index.shift(0).saturating_sub(2);
-        let ticks = writer.ticks.fetch_add(1, Ordering::Relaxed) + 1;
-        if ticks >= batch {
-            accel.index.tick(writer.ticks.swap(0, Ordering::Relaxed));
-        }
     }
 
     /// Reclaims up to so many expired entries; says how many.
@@ -572,7 +546,7 @@ impl FileBackend {
                 if fresh == Some(hash) {
                     rank = 0;
                 }
-                let candidate = Candidate { hash, at, place: slot.place, uses: slot.uses, rank };
+                let candidate = Candidate { hash, place: slot.place, rank };
                 if mine { out.push(candidate) } else { others.push(candidate) }
             }
             if out.len() >= want {
@@ -601,6 +575,24 @@ impl Over {
 }
 
 impl Accel {
+    /// Which limit the cache is over.
+    fn over(&self, rules: &Rules) -> Option<Over> {
+        let totals = self.totals();
+        if rules.max_entries > 0 && totals.entries > rules.max_entries {
+            return Some(Over::Entries);
+        }
+        (rules.max_bytes > 0 && self.used_bytes() > rules.max_bytes).then_some(Over::Bytes)
+    }
+
+    fn tick(&self, writer: &Writer) {
+        // The clock is shared: it hears of insertions by the quarter of an age's unit.
+        let batch = 1 << self.index.shift(0).saturating_sub(2);
+        let ticks = writer.ticks.fetch_add(1, Ordering::Relaxed) + 1;
+        if ticks >= batch {
+            self.index.tick(writer.ticks.swap(0, Ordering::Relaxed));
+        }
+    }
+
     /// Bytes of the disk that the cache takes: files, records and the slack that segments need, the index beyond what
     /// every cache has.
     pub(in crate::file) fn used_bytes(&self) -> u64 {

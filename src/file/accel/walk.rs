@@ -10,7 +10,7 @@ use crate::error::{Doing, Error, Result};
 use crate::file::FileBackend;
 use crate::file::control::Scope;
 use crate::file::index::bucket::{At, Slot};
-use crate::file::index::table::{self, EPOCH_WORD, Hash, Place};
+use crate::file::index::table::{self, Hash, Place};
 use crate::file::segments::record::GENERATION_WORD;
 use crate::file::tree::layout::Name;
 use crate::file::tree::read::{self, Miss};
@@ -98,12 +98,12 @@ impl FileBackend {
     /// What rests at a place under a name, whoever it is; `Ok(None)`: it has moved, or isn't what it was.
     pub(in crate::file) fn rest_of(&self, accel: &Accel, hash: Hash, place: Place) -> Result<Option<Rest>, Miss> {
         let rest = if place.is_record() {
-            match self.read_record(accel, place, hash) {
+            match accel.read_record(place, hash) {
                 Ok(record) => Rest::Record(record),
                 // Looked up once more: it may just have moved.
                 Err(_) => match accel.index.look(hash) {
                     Some((_, slot)) if slot.place != place && slot.place.is_record() => {
-                        match self.read_record(accel, slot.place, hash) {
+                        match accel.read_record(slot.place, hash) {
                             Ok(record) => Rest::Record(record),
                             Err(_) => return Ok(None),
                         }
@@ -125,13 +125,11 @@ impl FileBackend {
         let generation = self.control.invalidate(Scope::All, now).doing("can't write the control file")?;
         trace!(generation, "clear");
         self.sync_control()?;
-        // After the floor and before the shards: who puts a file in place reads it under the shard's lock.
-        let epoch = accel.index.words.add(EPOCH_WORD, 1).wrapping_add(1);
         let mut aside = [false; 256];
         for (shard, aside) in walk::shards().zip(&mut aside) {
             *aside = self.set_aside(shard).unwrap_or(false);
         }
-        let swept = self.sweep(accel, generation, epoch, &aside)?;
+        let swept = self.sweep(accel, generation, &aside)?;
         if swept && aside.iter().all(|aside| *aside) {
             self.control.set_swept(generation).doing("can't write the control file")?;
         }
@@ -139,23 +137,24 @@ impl FileBackend {
     }
 
     /// Empties the slots of what was stored before a clear. `false`: somebody held a bucket for long.
-    fn sweep(&self, accel: &Accel, floor: u64, epoch: u64, aside: &[bool; 256]) -> Result<bool> {
+    fn sweep(&self, accel: &Accel, floor: u64, aside: &[bool; 256]) -> Result<bool> {
         let ground = self.ground(accel)?;
         let (mut bucket, mut all) = (0, true);
         while bucket < accel.index.buckets() {
             match accel.index.lock_bucket(bucket, &ground, self.lock_wait) {
                 Err(_) => all = false,
                 Ok(locked) => {
-                    let old = |slot: &Slot| {
+                    let old = |at: At, slot: &Slot| {
                         if slot.place.is_file() {
-                            slot.place.is_file_before(epoch)
+                            // Final: its shard was set aside before the sweep began.
+                            self.epoch_of(accel.index.hash_at(at)).is_ok_and(|now| slot.place.is_file_before(now))
                         } else {
                             accel.segments.word(slot.place, GENERATION_WORD).is_none_or(|generation| generation < floor)
                         }
                     };
                     let slots: Vec<(At, Slot)> =
                         accel.index.slots(bucket).map(|(at, _)| (at, accel.index.slot(at))).collect();
-                    for (at, slot) in slots.into_iter().filter(|(_, slot)| old(slot)) {
+                    for (at, slot) in slots.into_iter().filter(|(at, slot)| old(*at, slot)) {
                         let name = accel.index.hash_at(at).name();
                         locked.remove(at, &slot, || {
                             if slot.place.is_file() && !aside[usize::from(name.shard())] {

@@ -15,9 +15,9 @@
 //!
 //! **A split** of bucket *p* makes bucket *n*, the next one:
 //! 1. the intent says so; 2. *n* is filled, where nobody looks yet; 3. the number of buckets becomes *n* + 1, which only
-//! the holder of *p*'s lock may do; 4. what moved is removed from *p*, and what is left is gathered in its first node, if it
-//! fits there, before the others are given back; 5. the intent is cleared. A repair goes by the number of buckets: what
-//! doesn't belong into *p* by it is removed, and gathering is done again.
+//!    the holder of *p*'s lock may do; 4. what moved is removed from *p*, and what is left is gathered in its first node, if it
+//!    fits there, before the others are given back; 5. the intent is cleared. A repair goes by the number of buckets: what
+//!    doesn't belong into *p* by it is removed, and gathering is done again.
 //!
 //! Where something is copied and then removed at its old place, a counter of moves changes in between. A reader that
 //! finds nothing looks at the counter and at the number of buckets again: where they have changed it may have looked in
@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 
 use super::Index;
 use super::table::{
-    self, AGE, BUCKETS, ENTRIES, FILE_BYTES, GHOSTS, Hash, ID, LOCK, META, MOVES, NEW, OLD, OVERFLOW, PLACE, Place,
-    READY, RECORD_BYTES, RING, SEQUENCE, SLOT, SLOTS, SMALL, SPARE, TAGS, TARGET, TIME, USE, WAYS,
+    self, AGE, BUCKETS, ENTRIES, FILE_BYTES, GHOSTS, Hash, ID, LOCK, META, MOVES, NEW, OLD, OLD_TIME, OLD_USE, PLACE,
+    Place, READY, RECORD_BYTES, RING, SEQUENCE, SLOT, SLOTS, SMALL, TAGS, TARGET, TIME, USE, WAYS,
 };
 use crate::file::tree::layout::Name;
 use crate::sys::mmap::Memory;
@@ -70,7 +70,7 @@ pub(crate) struct At {
 }
 
 impl At {
-    fn word(self) -> usize {
+    pub(super) fn word(self) -> usize {
         table::node_at(self.node) + SLOTS + self.way * SLOT
     }
 }
@@ -190,7 +190,7 @@ impl<M: Memory> Index<M> {
     pub(crate) fn chain(&self, bucket: usize) -> impl Iterator<Item = usize> {
         let next = |&node: &usize| match self.words.load(table::node_at(node) + META) {
             // The common case doesn't ask for more.
-            meta if meta & 0xff_ffff == 0 => None,
+            meta if table::without_all_but_link(meta) == 0 => None,
             meta => table::link(meta, self.words.load(READY)),
         };
         // A damaged link could lead round and round.
@@ -324,11 +324,11 @@ impl<M: Memory> Index<M> {
 
 /// The exclusive right to change a bucket. Readers need none.
 pub(crate) struct Locked<'a, M: Memory, E: Estate> {
-    index: &'a Index<M>,
-    bucket: usize,
-    estate: &'a E,
+    pub(super) index: &'a Index<M>,
+    pub(super) bucket: usize,
+    pub(super) estate: &'a E,
     /// Something was removed: the chain may have become too long.
-    removed: Cell<bool>,
+    pub(super) removed: Cell<bool>,
 }
 
 impl<M: Memory, E: Estate> Drop for Locked<'_, M, E> {
@@ -342,7 +342,7 @@ impl<M: Memory, E: Estate> Drop for Locked<'_, M, E> {
 }
 
 impl<M: Memory, E: Estate> Locked<'_, M, E> {
-    fn base(&self) -> usize {
+    pub(super) fn base(&self) -> usize {
         table::node_at(table::bucket_node(self.bucket))
     }
 
@@ -365,6 +365,11 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         } else if let Some(at) = self.target_slot(target) {
             let place = self.index.place(at);
             let places = [Place(words.load(base + OLD)), Place(words.load(base + NEW))];
+            if place == places[0] && !place.is_none() {
+                // It got no further than to say when the new one expires.
+                words.store(at.word() + TIME, words.load(base + OLD_TIME));
+                words.store(at.word() + USE, words.load(base + OLD_USE));
+            }
             for of in places {
                 if of.is_record() {
                     self.estate.set_live(of, of == place);
@@ -402,10 +407,12 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         let (words, base) = (&self.index.words, self.base());
         words.store(base + NEW, new.0);
         words.store(base + OLD, old.0);
+        words.store(base + OLD_TIME, words.load(at.word() + TIME));
+        words.store(base + OLD_USE, words.load(at.word() + USE));
         words.store(base + TARGET, (at.node * WAYS + at.way + 1) as u64);
     }
 
-    fn done(&self) {
+    pub(super) fn done(&self) {
         self.index.words.store(self.base() + TARGET, 0);
     }
 
@@ -430,7 +437,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
     }
 
     /// Writes a name into a free slot, which stays empty until it gets a place.
-    fn claim(&self, at: At, hash: Hash) {
+    pub(super) fn claim(&self, at: At, hash: Hash) {
         self.index.words.store(at.word() + ID, hash.id);
         self.index.words.store(at.word() + USE, table::use_word(hash.rest, 0, 0));
         self.set_tag(at, hash.tag);
@@ -450,96 +457,6 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         let meta = table::node_at(last) + META;
         words.store(meta, table::with_link(words.load(meta), node));
         Some(node)
-    }
-
-    /// An overflow node that nobody uses.
-    fn take_node(&self) -> Option<usize> {
-        let words = &self.index.words;
-        let mut top = words.load(SPARE);
-        while let Some(node) = table::link(top, words.load(READY)) {
-            let below = words.load(table::node_at(node) + META);
-            match words.replace(SPARE, top, table::next_stack(top, below)) {
-                Ok(()) => return Some(node),
-                Err(other) => top = other,
-            }
-        }
-        let mut next = words.load(OVERFLOW);
-        loop {
-            if next >= words.load(READY) / table::STRIDE as u64 {
-                return None;
-            }
-            match words.replace(OVERFLOW, next, next + 1) {
-                Ok(()) => return Some(table::overflow_node(usize::try_from(next).unwrap_or(0))),
-                Err(other) => next = other,
-            }
-        }
-    }
-
-    fn give_node(&self, node: usize) {
-        let words = &self.index.words;
-        let mut top = words.load(SPARE);
-        loop {
-            words.store(table::node_at(node) + META, table::without_all_but_link(top));
-            match words.replace(SPARE, top, table::next_stack(top, table::with_link(0, node))) {
-                Ok(()) => return,
-                Err(other) => top = other,
-            }
-        }
-    }
-
-    /// Gives overflow nodes back once the first node does with a way to spare.
-    fn shrink(&self) {
-        let first = table::node_at(table::bucket_node(self.bucket)) + META;
-        if table::without_all_but_link(self.index.words.load(first)) != 0
-            && self.index.slots(self.bucket).count() < WAYS
-        {
-            // A repair gathers, as after a split.
-            self.index.words.store(self.base() + TARGET, table::split_target(0));
-            self.gather();
-            self.done();
-        }
-    }
-
-    /// Gathers the entries of the chain in its first node, if they fit, and gives the others back.
-    fn gather(&self) {
-        let (index, words) = (self.index, &self.index.words);
-        let first = table::bucket_node(self.bucket);
-        let rest: Vec<usize> = index.chain(self.bucket).skip(1).collect();
-        if rest.is_empty() {
-            return;
-        }
-        let (here, beyond): (Vec<_>, Vec<_>) = index.slots(self.bucket).partition(|(at, _)| at.node == first);
-        // What is in both was copied by somebody who died before he came to the end.
-        let known: Vec<Hash> = here.iter().map(|(at, _)| index.hash_at(*at)).collect();
-        let missing: Vec<_> = beyond.iter().filter(|(at, _)| !known.contains(&index.hash_at(*at))).collect();
-        if here.len() + missing.len() > WAYS {
-            return;
-        }
-        let mut free = (0..WAYS).map(|way| At { node: first, way }).filter(|at| index.place(*at).is_none());
-        for (from, small) in missing {
-            let Some(to) = free.next() else { return };
-            self.copy_slot(*from, to, *small);
-        }
-        words.add(MOVES, 1);
-        for (at, _) in &beyond {
-            words.store(at.word() + PLACE, 0);
-        }
-        let meta = table::node_at(first) + META;
-        words.store(meta, table::without_link(words.load(meta)));
-        for node in rest {
-            self.give_node(node);
-        }
-    }
-
-    /// Makes a copy of a slot. The entry is the same: counts don't change.
-    fn copy_slot(&self, from: At, to: At, small: bool) {
-        let (index, words) = (self.index, &self.index.words);
-        self.claim(to, index.hash_at(from));
-        words.store(to.word() + USE, words.load(from.word() + USE));
-        words.store(to.word() + TIME, words.load(from.word() + TIME));
-        let meta = table::node_at(to.node) + META;
-        words.store(meta, table::with_small(words.load(meta), to.way, small));
-        words.store(to.word() + PLACE, words.load(from.word() + PLACE));
     }
 
     fn set_tag(&self, at: At, tag: u16) {
@@ -593,7 +510,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         }
         let time = table::time_word(fill.expires, fill.size);
         words.store(at.word() + TIME, time);
-        if was != Place::NONE {
+        if matches!(target, Target::Over(..)) {
             // Heat and age stay: an overwrite is no second coming.
             let uses = words.load(at.word() + USE);
             let new = (uses & !(table::SCOPED | table::STALE)) | fill.flags;
@@ -724,77 +641,5 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
     pub(crate) fn close(&self) {
         let meta = self.base() + META;
         self.index.words.store(meta, self.index.words.load(meta) | table::CLOSED);
-    }
-
-    /// Splits this bucket, if it is the one whose turn it is. The next bucket must have blocks on the disk.
-    pub(crate) fn split(&self) -> bool {
-        let (index, words) = (self.index, &self.index.words);
-        let child = index.buckets();
-        if child >= table::MAX_BUCKETS || table::parent_of(child) != self.bucket {
-            return false;
-        }
-        words.store(self.base() + TARGET, table::split_target(child));
-        let (clock, shift) = (words.load(AGE), index.shift(self.bucket));
-        let coarsen = table::age_shift(table::level(child, child + 1)) > shift;
-        let mut fresh = [0; table::NODE];
-        fresh[SEQUENCE] = words.load(self.base() + SEQUENCE);
-        fresh[META] = words.load(self.base() + META) & table::CLOSED;
-        // Nobody knows which of the ghosts would come here: both keep all.
-        for (word, ghosts) in fresh[GHOSTS..].iter_mut().zip(0..RING / 4) {
-            *word = words.load(self.base() + GHOSTS + ghosts);
-        }
-        for (word, value) in (table::node_at(table::bucket_node(child))..).zip(fresh) {
-            words.store(word, value);
-        }
-        let there = Locked { index, bucket: child, estate: self.estate, removed: Cell::new(false) };
-        let mut whole = true;
-        let coarser = |uses: u64| {
-            if coarsen { table::with_age(uses, table::coarser(clock, table::age_of(uses), shift)) } else { uses }
-        };
-        for (at, small) in index.slots(self.bucket) {
-            let hash = index.hash_at(at);
-            if table::bucket_of(hash.id, child + 1) != child {
-                continue;
-            }
-            let Some(to) = there.free() else {
-                whole = false;
-                break;
-            };
-            there.copy_slot(at, to, small);
-            words.store(to.word() + USE, coarser(words.load(to.word() + USE)));
-        }
-        if !whole {
-            // What it took beyond its first node is given back.
-            for node in index.chain(child).skip(1).collect::<Vec<_>>() {
-                there.give_node(node);
-            }
-        }
-        std::mem::forget(there);
-        if whole {
-            words.store(BUCKETS, child as u64 + 1);
-            self.remove_moved();
-            self.gather();
-            for (at, _) in index.slots(self.bucket) {
-                let uses = words.load(at.word() + USE);
-                words.store(at.word() + USE, coarser(uses));
-            }
-        }
-        self.done();
-        whole
-    }
-
-    /// Removes what belongs into a bucket that came of this one.
-    fn remove_moved(&self) {
-        let (index, words) = (self.index, &self.index.words);
-        let buckets = index.buckets();
-        for (at, small) in index.slots(self.bucket) {
-            if table::bucket_of(index.hash_at(at).id, buckets) != self.bucket {
-                words.store(at.word() + PLACE, 0);
-                if small {
-                    let meta = table::node_at(at.node) + META;
-                    words.store(meta, table::with_small(words.load(meta), at.way, false));
-                }
-            }
-        }
     }
 }

@@ -3,8 +3,8 @@
 //! A bound is the least expiry among a group's entries, or less. Whoever stores an entry lowers the bounds above it, in
 //! most cases by finding that they are low enough; whoever reclaims a group's expired entries finds its bound anew:
 //! 1. the group is looked through; 2. the bound is raised to the least that was found; 3. the group is looked through
-//! again, and the bound lowered to what is found now. An entry that comes meanwhile is published before it looks at the
-//! bound: either it sees the raised one and lowers it, or 3 sees the entry.
+//!    again, and the bound lowered to what is found now. An entry that comes meanwhile is published before it looks at the
+//!    bound: either it sees the raised one and lowers it, or 3 sees the entry.
 
 use super::Index;
 use super::table::{self, DUE_GROUPS, DUE_MIDDLE, DUE_ROOT, DUE_TOP, MAX_BUCKETS};

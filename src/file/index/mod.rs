@@ -5,6 +5,7 @@ pub(crate) mod bucket;
 mod due;
 #[cfg(test)]
 mod model;
+mod split;
 pub(crate) mod table;
 
 use crate::sys::mmap::Memory;

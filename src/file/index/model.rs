@@ -25,7 +25,7 @@ const BOUND: Duration = Duration::from_secs(1);
 
 /// Words of a mapped file, of which only two runs are used, and what may still be stored in it.
 struct Words {
-    words: Vec<AtomicU64>,
+    all: Vec<AtomicU64>,
     low: usize,
     high: usize,
     budget: Arc<AtomicI64>,
@@ -33,17 +33,17 @@ struct Words {
 
 impl Words {
     fn new(low: usize, high: usize, len: usize, budget: &Arc<AtomicI64>) -> Words {
-        let words = (0..low + len).map(|_| AtomicU64::new(0)).collect();
-        Words { words, low, high, budget: budget.clone() }
+        let all = (0..low + len).map(|_| AtomicU64::new(0)).collect();
+        Words { all, low, high, budget: budget.clone() }
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
-        &self.words[if at < self.low { at } else { self.low + (at - self.high) }]
+        &self.all[if at < self.low { at } else { self.low + (at - self.high) }]
     }
 
     fn copy(&self, budget: &Arc<AtomicI64>) -> Words {
-        let words = self.words.iter().map(|word| AtomicU64::new(word.load(Ordering::Relaxed))).collect();
-        Words { words, low: self.low, high: self.high, budget: budget.clone() }
+        let all = self.all.iter().map(|word| AtomicU64::new(word.load(Ordering::Relaxed))).collect();
+        Words { all, low: self.low, high: self.high, budget: budget.clone() }
     }
 }
 
@@ -440,7 +440,6 @@ fn a_death_at_any_step_leaves_old_or_new() {
     states += cut("a move", &world, 25, None, |w| w.relocate(8));
     states += cut("a touch", &world, 25, None, |w| w.touch(8));
     states += cut("a split", &world, 25, None, World::split);
-    println!("{states} states");
     assert!(states > 200);
 }
 
@@ -472,9 +471,11 @@ fn a_death_at_any_step_of_a_chain_loses_nobody() {
     world.delete(keys[0]);
     let shrinking = keys[1];
     states += cut("a delete that shrinks a chain", &world, all, Some(shrinking), |w| w.delete(shrinking));
-    println!("{states} states");
     assert!(states > 200);
 }
+
+/// An operation, and the key that it changes.
+type Operation = (&'static str, u64, fn(&World));
 
 #[test]
 fn a_death_while_a_repair_goes_on_is_repaired() {
@@ -483,7 +484,6 @@ fn a_death_while_a_repair_goes_on_is_repaired() {
         world.set(n, 100 + n);
     }
     world.set_file(12, 5 << 80);
-    type Operation = (&'static str, u64, fn(&World));
     let operations: [Operation; 4] = [
         ("an overwrite", 3, |w| w.set(3, 5)),
         ("a file over a file", 12, |w| w.set_file(12, 9 << 90)),
@@ -514,6 +514,5 @@ fn a_death_while_a_repair_goes_on_is_repaired() {
             }
         }
     }
-    println!("{states} states");
     assert!(states > 1000);
 }

@@ -1,4 +1,4 @@
-//! The words of the index, and how they are packed. Pure: numbers in, numbers out. docs/FORMAT.md is the norm.
+//! The words of the index, and how they are packed. Pure: numbers in, numbers out. docs/SEGMENTS.md is the norm.
 //!
 //! The index is a hash table of *nodes* of 64 words (512 bytes). Of five nodes, four are buckets, and the fifth is an
 //! overflow node, which continues the chain of whichever bucket needs it.
@@ -6,7 +6,7 @@
 //! ```text
 //! word 0      lock (the owner's session)           8        intent: old place
 //!      1–3    12 tags of 16 bits                   9–12     16 ghosts of 16 bits
-//!      4      link, ghost cursor, classes, CLOSED  13–15    0
+//!      4      link, ghost cursor, classes, CLOSED  13, 14   intent: old time and use words
 //!      5      sequence                             16–63    12 slots of 4 words
 //!      6, 7   intent: slot, new place
 //!
@@ -34,8 +34,6 @@ pub(crate) const STATE: usize = 3;
 pub(crate) const LIFE: usize = 4;
 /// Where the scan of a rebuild stands, for `stats`.
 pub(crate) const SCANNED: usize = 5;
-/// The number of clears so far.
-pub(crate) const EPOCH_WORD: usize = 6;
 /// How many buckets there are. On a line that's hardly ever written.
 pub(crate) const BUCKETS: usize = 8;
 /// How many buckets have blocks on the disk; a multiple of 4.
@@ -81,6 +79,9 @@ pub(crate) const SEQUENCE: usize = 5;
 pub(crate) const TARGET: usize = 6;
 pub(crate) const NEW: usize = 7;
 pub(crate) const OLD: usize = 8;
+/// The intent once more: what the slot said of expiry, size and use.
+pub(crate) const OLD_TIME: usize = 13;
+pub(crate) const OLD_USE: usize = 14;
 pub(crate) const GHOSTS: usize = 9;
 pub(crate) const SLOTS: usize = 16;
 
@@ -269,7 +270,7 @@ impl Place {
         Place(1 << 62 | (generation & ((1 << GENERATION_BITS) - 1)) << 32 | u64::from(unit))
     }
 
-    /// In a file of the tree with this nonce, put there in this epoch (the number of clears so far).
+    /// In a file of the tree with this nonce, put there in this epoch of its shard (how often that was set aside).
     pub(crate) fn file(nonce: u128, epoch: u64) -> Place {
         Place(2 << 62 | (epoch & EPOCH) << 50 | nonce as u64 >> 14)
     }
@@ -279,7 +280,7 @@ impl Place {
         self.is_file() && self.0 & NONCE == nonce as u64 >> 14
     }
 
-    /// Whether it's a file from before the clear that began this epoch.
+    /// Whether it's a file of a shard that was set aside before this epoch.
     pub(crate) fn is_file_before(self, epoch: u64) -> bool {
         self.is_file() && self.0 >> 50 & EPOCH != epoch & EPOCH
     }
@@ -311,7 +312,7 @@ pub(crate) fn split_target(child: usize) -> u64 {
 }
 
 pub(crate) fn parse_split(target: u64) -> Option<usize> {
-    (target >> 63 == 1).then(|| (target & !(1 << 63)) as usize)
+    (target >> 63 == 1).then_some((target & !(1 << 63)) as usize)
 }
 
 /// Of a slot's use word.

@@ -19,8 +19,6 @@
 
 pub(crate) mod record;
 
-use std::mem::MaybeUninit;
-
 use crate::file::index::table::{GENERATION_BITS, Place};
 use crate::sys::mmap::Memory;
 
@@ -199,12 +197,14 @@ impl<M: Memory> Segments<M> {
         let mut free = None;
         for segment in 0..self.count() {
             match self.state(segment) {
-                old @ State::Open(owner) if owner != me && (owner == 0 || !is_alive(owner)) => {
-                    if self.change(segment, old, State::Open(me)) {
-                        let cursor = self.live.load(Self::header(segment) + CURSOR);
-                        let cursor = usize::try_from(cursor).unwrap_or(self.units).min(self.units);
-                        return Some(Current { segment, generation: self.generation(segment), cursor });
-                    }
+                old @ State::Open(owner)
+                    if owner != me
+                        && (owner == 0 || !is_alive(owner))
+                        && self.change(segment, old, State::Open(me)) =>
+                {
+                    let cursor = self.live.load(Self::header(segment) + CURSOR);
+                    let cursor = usize::try_from(cursor).unwrap_or(self.units).min(self.units);
+                    return Some(Current { segment, generation: self.generation(segment), cursor });
                 }
                 State::Free if free.is_none() => free = Some(segment),
                 _ => {}
@@ -268,13 +268,6 @@ impl<M: Memory> Segments<M> {
             return None;
         }
         record::whole_len(first, |word| self.arena.load(at + word)).filter(|len| *len <= left)
-    }
-
-    /// Copies a record out; `out` has the length that [`len`](Segments::len) told. Nothing is checked yet.
-    #[inline]
-    pub(crate) fn copy(&self, place: Place, out: &mut [MaybeUninit<u8>]) {
-        let at = place.unit() as usize * 2;
-        self.arena.copy_out(at, out);
     }
 
     /// Takes over the words that change in place from the record that another was copied from.

@@ -124,7 +124,7 @@ impl RecordSeal {
         XxHash3_64::oneshot_with_seed(seed, &record[AT_GENERATION..])
     }
 
-    fn mac(&self, key: &[u8; 32], record: &[u8], place: Place) -> blake3::Hash {
+    fn mac(key: &[u8; 32], record: &[u8], place: Place) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(key);
         hasher.update(&place.0.to_le_bytes()).update(&record[..8]).update(&record[AT_EXPIRY..HEADER]);
         hasher.update(&record[HEADER + MAC..]).finalize()
@@ -138,7 +138,7 @@ impl RecordSeal {
                 record[AT_SUM..AT_SUM + 8].copy_from_slice(&sum.to_le_bytes());
             }
             Some(key) => {
-                let mac = self.mac(key, record, place);
+                let mac = Self::mac(key, record, place);
                 record[HEADER..HEADER + MAC].copy_from_slice(mac.as_bytes());
             }
         }
@@ -152,7 +152,11 @@ impl RecordSeal {
             None => Err(Damage::Head),
             Some(key) => {
                 let found: [u8; 32] = record[HEADER..].first_chunk().copied().unwrap_or_default();
-                if self.mac(key, record, place) == blake3::Hash::from_bytes(found) { Ok(()) } else { Err(Damage::Seal) }
+                if Self::mac(key, record, place) == blake3::Hash::from_bytes(found) {
+                    Ok(())
+                } else {
+                    Err(Damage::Seal)
+                }
             }
         }
     }
@@ -257,10 +261,6 @@ impl Opened {
             Ok((extra, [])) => Ok(Some(extra)),
             _ => Err(Damage::Content),
         }
-    }
-
-    pub(crate) fn meta<'a>(&self, record: &'a [u8]) -> &'a [u8] {
-        part(record, self.meta)
     }
 
     pub(crate) fn value<'a>(&self, record: &'a [u8]) -> &'a [u8] {

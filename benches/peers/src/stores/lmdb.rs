@@ -11,6 +11,17 @@ pub(crate) struct Lmdb {
 /// Room for all that a run writes. The file is sparse.
 const MAP_SIZE: usize = 4 << 30;
 
+impl Lmdb {
+    /// Adds 1 to the number under a key, in a transaction.
+    pub(crate) fn incr(&mut self, key: &[u8]) -> Result<()> {
+        let mut change = self.env.write_txn()?;
+        let old = self.db.get(&change, key)?.and_then(|bytes| bytes.first_chunk()).copied();
+        let new = old.map_or(0, u64::from_le_bytes) + 1;
+        self.db.put(&mut change, key, &new.to_le_bytes())?;
+        Ok(change.commit()?)
+    }
+}
+
 impl Store for Lmdb {
     fn open(place: &Place) -> Result<Lmdb> {
         std::fs::create_dir_all(&place.dir)?;
