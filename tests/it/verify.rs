@@ -250,6 +250,22 @@ fn loose_permissions_are_found_and_tightened() {
     });
 }
 
+/// A cache for a group lives by the set-group-ID bit of its directories; in a private one it's inherited now and then.
+#[test]
+fn the_set_group_id_bit_matters_to_a_group() {
+    for (access, right, other, found) in [(Access::Group, 0o2770, 0o770, 1), (Access::Private, 0o700, 0o2700, 0)] {
+        let (_dir, _clock, cache) = fresh_with(|options| options.access(access));
+        cache.set("k", "v", Ttl::Never).expect("set");
+        let shard = entry_file(&cache, "k").parent().expect("a shard").to_owned();
+        let mode = || fs::metadata(&shard).expect("a shard").permissions().mode() & 0o7777;
+        assert_eq!(mode(), right, "{access:?}");
+        fs::set_permissions(&shard, fs::Permissions::from_mode(other)).expect("another mode");
+        let (findings, report) = verify(&cache, Verify::new().repair(true));
+        assert_eq!((findings.len(), report.repaired), (found, found as u64), "{access:?}: {findings:?}");
+        assert_eq!(mode(), if found == 1 { right } else { other }, "{access:?}");
+    }
+}
+
 #[test]
 fn files_of_others_are_found_and_left_alone() {
     if !rustix::process::geteuid().is_root() {

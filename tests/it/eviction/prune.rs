@@ -290,6 +290,45 @@ fn who_is_asked_before_each_removal_can_stop_it() {
 }
 
 #[test]
+fn who_is_asked_at_each_entry_can_stop_it() {
+    for stop_at in [1, 7, 30] {
+        let (_dir, clock, cache) = thirty();
+        clock.step(60_000);
+        let seen = RefCell::new(Vec::new());
+        let rules = Prune::new().expired().on_examine(|n| {
+            seen.borrow_mut().push(n);
+            n < stop_at
+        });
+        let report = cache.prune(&rules).expect("prune");
+        assert_eq!(*seen.borrow(), (1..=stop_at).collect::<Vec<_>>(), "each is counted once");
+        assert_eq!((report.finished, report.examined), (false, stop_at));
+        let gone: u64 = removed(&report).iter().map(|(_, n)| n).sum();
+        assert_eq!(report.kept.entries, 30 - gone, "what wasn't looked at is kept");
+        assert_eq!(counts_match(&cache).entries, 30 - gone);
+    }
+}
+
+/// As reports and scripts show them.
+#[test]
+fn reasons_have_names() {
+    let named = [
+        (Reason::Expired, "expired"),
+        (Reason::Cleared, "cleared"),
+        (Reason::OlderThan, "older_than"),
+        (Reason::Idle, "idle"),
+        (Reason::Entries, "entries"),
+        (Reason::Bytes, "bytes"),
+        (Reason::FreeSpace, "free_space"),
+        (Reason::Corrupt, "corrupt"),
+        (Reason::Leftover, "leftover"),
+    ];
+    for (reason, name) in named {
+        assert_eq!((reason.to_string().as_str(), reason.as_str()), (name, name));
+        assert_eq!(format!("{reason:>12}").len(), 12, "it fills a column");
+    }
+}
+
+#[test]
 fn extreme_limits_overflow_nothing() {
     let (_dir, _clock, cache) = thirty();
     let rules = Prune::new().max_entries(u64::MAX).max_bytes(u64::MAX).older_than(Duration::MAX).idle(Duration::MAX);
