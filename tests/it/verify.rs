@@ -361,3 +361,40 @@ fn it_can_be_stopped() {
     assert_eq!((last.get(), report.finished, report.findings), (5, false, 0));
     assert_eq!(report.entries, 4);
 }
+
+#[test]
+fn a_reader_sees_wrong_counts() {
+    let (dir, clock, cache) = fresh();
+    cache.set("k", "v", Ttl::Never).expect("set");
+    fs::remove_file(entry_file(&cache, "k")).expect("an entry");
+    let reader = options(&dir, &clock).read_only(true).open().expect("a reader");
+    let (findings, _) = verify(&reader, Verify::new());
+    assert_eq!(findings.iter().map(|f| f.problem).collect::<Vec<_>>(), [Problem::Counts]);
+}
+
+#[test]
+fn shards_removed_by_hand_are_no_error() {
+    let (_dir, _clock, cache) = fresh();
+    fs::remove_dir_all(cache.dir().join("shards")).expect("the shards");
+    let (findings, report) = verify(&cache, Verify::new());
+    assert!(findings.is_empty() && report.finished, "{findings:?}");
+}
+
+/// As reports and scripts show them.
+#[test]
+fn problems_have_names() {
+    let named = [
+        (Problem::Corrupt, "corrupt"),
+        (Problem::Misplaced, "misplaced"),
+        (Problem::Leftover, "leftover"),
+        (Problem::Foreign, "foreign"),
+        (Problem::Mode, "mode"),
+        (Problem::Owner, "owner"),
+        (Problem::Counts, "counts"),
+        (Problem::Unreadable, "unreadable"),
+        (Problem::NewerFormat, "newer_format"),
+    ];
+    for (problem, name) in named {
+        assert_eq!(problem.to_string(), name);
+    }
+}

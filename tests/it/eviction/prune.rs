@@ -308,6 +308,53 @@ fn who_is_asked_at_each_entry_can_stop_it() {
     }
 }
 
+/// The limits' own pass looks at the deadline too, before each removal.
+#[test]
+fn a_deadline_that_comes_meanwhile_stops_the_limits() {
+    let (_dir, _clock, cache) = thirty();
+    let asked = RefCell::new(0);
+    let rules = Prune::new().max_entries(3).deadline(Duration::from_millis(20)).on_remove(|_| {
+        *asked.borrow_mut() += 1;
+        std::thread::sleep(Duration::from_millis(21));
+        true
+    });
+    let report = cache.prune(&rules).expect("prune");
+    assert!(*asked.borrow() <= 1, "asked {} times", asked.borrow());
+    assert!(!report.finished && report.kept.entries >= 29);
+}
+
+/// What is set again between the question and the removal stays, and isn't reported as removed.
+#[test]
+fn what_changes_after_it_was_agreed_on_stays() {
+    for rules in [Prune::new().expired(), Prune::new().older_than(Duration::from_secs(50))] {
+        let (dir, clock, cache) = thirty();
+        clock.step(45_000);
+        let other = options(&dir, &clock).open().expect("another handle");
+        let rules = rules.on_remove(|removal| {
+            let key = removal.key.expect("a key");
+            if key != b"k3" {
+                other.set(key, "new", Ttl::Never).expect("set");
+            }
+            true
+        });
+        let report = cache.prune(&rules).expect("prune");
+        assert_eq!(removed(&report).iter().map(|(_, n)| *n).collect::<Vec<_>>(), [1], "{rules:?}: k3 alone");
+        assert_eq!((report.kept.entries, counts_match(&cache).entries), (29, 29), "{rules:?}");
+        assert_eq!(get(&cache, "k0").as_deref(), Some(b"new".as_slice()), "{rules:?}");
+    }
+}
+
+#[test]
+fn a_want_of_inodes_alone_evicts() {
+    let (_dir, _clock, cache) = thirty();
+    if rustix::fs::statvfs(cache.dir()).expect("a file system").f_files == 0 {
+        println!("skipped: this file system makes inodes as it needs them");
+        return;
+    }
+    let report = cache.prune(&Prune::new().min_free_inodes(u64::MAX)).expect("prune");
+    assert_eq!((removed(&report), counts_match(&cache).entries), (vec![(Reason::FreeSpace, 30)], 0));
+}
+
 /// As reports and scripts show them.
 #[test]
 fn reasons_have_names() {
