@@ -398,3 +398,30 @@ fn problems_have_names() {
         assert_eq!(problem.to_string(), name);
     }
 }
+
+#[test]
+fn a_finding_says_what_is_wrong_with_the_bytes() {
+    let (_dir, _clock, cache) = fresh();
+    cache.set("k", "a value", Ttl::Never).expect("set");
+    let file = entry_file(&cache, "k");
+    let original = fs::read(&file).expect("an entry");
+    let flipped = |at: usize| {
+        let mut bytes = original.clone();
+        bytes[at] ^= 0xff;
+        bytes
+    };
+    // Offsets: 0 magic, 8 expiry, 72 the value's length, 88 creation.
+    let cases = [
+        (original[..100].to_vec(), "shorter than a header"),
+        (flipped(0), "not an entry"),
+        (flipped(72), "its lengths don't fit its size"),
+        (flipped(88), "wrong checksum of the header"),
+        (flipped(8), "wrong check bits of the expiry"),
+        (flipped(original.len() - 1), "wrong checksum of the value"),
+    ];
+    for (bytes, detail) in cases {
+        fs::write(&file, bytes).expect("a damaged entry");
+        let (findings, _) = verify(&cache, Verify::new());
+        assert!(findings.iter().any(|f| f.problem == Problem::Corrupt && f.detail == detail), "{detail}: {findings:?}");
+    }
+}

@@ -308,6 +308,24 @@ fn who_is_asked_at_each_entry_can_stop_it() {
     }
 }
 
+/// A dry run that was stopped reckons: what would go is no longer kept, and a leftover never counted as an entry.
+#[test]
+fn a_stopped_dry_run_says_what_would_be_kept() {
+    let (_dir, clock, cache) = thirty();
+    let leftover = entry_file(&cache, "k0").with_file_name(format!(".tmp-{:012x}-{:032x}", 0xabcd, 7));
+    fs::write(&leftover, "left").expect("a leftover");
+    clock.step(60_000);
+    let mut reckoned = false;
+    for stop_at in 2..=31 {
+        let rules = Prune::new().expired().dry_run(true).on_examine(|n| n < stop_at);
+        let report = cache.prune(&rules).expect("prune");
+        let would_go = report.removed.get(&Reason::Expired).map_or(0, |tally| tally.entries);
+        assert_eq!((report.finished, report.kept.entries), (false, 30 - would_go), "stopped at {stop_at}");
+        reckoned |= would_go > 1 && report.removed.contains_key(&Reason::Leftover);
+    }
+    assert!(reckoned, "some run saw both kinds");
+}
+
 /// The limits' own pass looks at the deadline too, before each removal.
 #[test]
 fn a_deadline_that_comes_meanwhile_stops_the_limits() {
