@@ -387,8 +387,9 @@ impl Value {
         }
     }
 
-    /// False once a foreign hand has cut the file of a mapped value short (Larder never does): the missing part reads as
-    /// zeros from then on. Always true for values up to 4 MiB.
+    /// False once a foreign hand has cut the file of a mapped value short (Larder never does) and the missing part was
+    /// looked at: it reads as zeros from then on. Goes by pages of 4 KiB: what is missing of the last one that is left
+    /// reads as zeros without being noticed. Always true for values up to 4 MiB.
     pub fn is_intact(&self) -> bool {
         match &self.bytes {
             Bytes::Heap(_) | Bytes::Record(_) => true,

@@ -227,12 +227,14 @@ impl FileBackend {
             // Not even the whole cache would make enough: nobody is evicted in vain.
             return Ok(false);
         }
+        // In whole blocks, and one more for a shard's directory. What is charged for an inode gives no room for bytes.
+        let needed = needed.div_ceil(4096).saturating_add(1).saturating_mul(4096);
         let (start, mut freed, mut files) = (Instant::now(), 0, 0);
         // What's lacking may be inodes: one for the file, and one for its shard.
         while (freed < needed || files < 4) && start.elapsed() < FULL_SLICE {
             files += 1;
             match self.evict_one(Sparing { always: Some(keep), fresh: None }, || Ok(Some(Over::FreeSpace)))? {
-                Some(bytes) => freed += bytes,
+                Some(bytes) => freed += bytes.saturating_sub(charged(0)),
                 None => break,
             }
         }

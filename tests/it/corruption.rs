@@ -283,3 +283,19 @@ fn a_reader_leaves_damage_where_it_is() {
     assert_eq!(fs::read(&file).expect("the damage"), b"damaged");
     assert_eq!(reader.delete("k").expect_err("a reader").kind(), ErrorKind::ReadOnly);
 }
+
+/// A foreign hand cuts files short while their values are held: up to 4 MiB a value is a copy, above it says so.
+#[test]
+fn a_held_value_of_a_file_cut_short_is_whole_or_says_that_it_is_not() {
+    let (_dir, _clock, cache) = fresh();
+    for (len, mapped) in [(100, false), (1 << 20, false), (5 << 20, true)] {
+        cache.set("k", vec![7; len], Ttl::Never).expect("set");
+        let value = cache.get("k").expect("get").expect("a value");
+        assert!(value.is_intact() && value.iter().all(|byte| *byte == 7), "{len} bytes");
+        let file = fs::OpenOptions::new().write(true).open(entry_file(&cache, "k")).expect("its file");
+        file.set_len(64).expect("a file to cut short");
+        // All of it is looked at: the part that's missing is noticed when it's touched.
+        let whole = value.iter().map(|byte| u64::from(*byte)).sum::<u64>() == 7 * len as u64;
+        assert_eq!((whole, value.is_intact()), (!mapped, !mapped), "{len} bytes");
+    }
+}

@@ -2,11 +2,12 @@
 //! are sampled, and only what holds for every sample is asserted of them.
 
 use std::fs;
+use std::time::{Duration, UNIX_EPOCH};
 
 use larder::{Cache, Change, Policy, Prune, Ttl};
 
 use crate::support::plain::{fresh_with, options};
-use crate::support::{Dice, counts_match, files_below, get};
+use crate::support::{Dice, counts_match, entry_file, files_below, get};
 
 /// Pruning: the rules, dry runs, reports.
 mod prune;
@@ -145,7 +146,7 @@ fn in_a_larger_cache_expired_entries_of_the_sample_go_first() {
 
 #[test]
 fn lru_goes_by_use() {
-    let (_dir, clock, cache) = fresh_with(|options| options.max_entries(10).touch_interval(std::time::Duration::ZERO));
+    let (_dir, clock, cache) = fresh_with(|options| options.max_entries(10).touch_interval(Duration::ZERO));
     for key in keys(10) {
         cache.set(&key, "v", Ttl::Never).expect("set");
         clock.step(1000);
@@ -193,7 +194,7 @@ fn a_use_is_recorded_once_per_touch_interval() {
 #[test]
 fn fifo_ignores_reads() {
     let (_dir, clock, cache) =
-        fresh_with(|options| options.max_entries(10).policy(Policy::Fifo).touch_interval(std::time::Duration::ZERO));
+        fresh_with(|options| options.max_entries(10).policy(Policy::Fifo).touch_interval(Duration::ZERO));
     for key in keys(10) {
         cache.set(&key, "v", Ttl::Never).expect("set");
         clock.step(1000);
@@ -277,6 +278,8 @@ fn free_space_that_cannot_be_had_evicts_in_slices_and_fails_no_set() {
             assert!(evicted - before <= 16, "{} evictions in one set", evicted - before);
             before = evicted;
         }
+        // Eight at each 64th set: that's how often the file system is asked.
+        assert!(before <= 4 * 8, "{before} evictions by 200 sets");
         assert!(before > 0, "somebody was evicted");
         assert!(get(&cache, "new 199").is_some(), "and not the newest");
         counts_match(&cache);
@@ -340,4 +343,62 @@ fn below_the_limits_nothing_live_is_evicted() {
     let stats = counts_match(&cache);
     assert_eq!((stats.entries, stats.evictions), (8000, 0));
     assert_eq!(stats.entries_by.files, 0, "small values rest in segments, whoever sets them");
+}
+
+/// Whom a scan has seen is kept in the order of expiry too: what expires later than the scan still goes first.
+#[test]
+fn what_expires_after_the_scan_goes_before_the_living() {
+    for early in 1..10 {
+        let (_dir, clock, cache) = fresh_with(|options| options.max_entries(10));
+        for (i, key) in keys(10).enumerate() {
+            let ttl = if i == early { Ttl::secs(60) } else { Ttl::secs(1000 + i as u64) };
+            cache.set(key, "v", ttl).expect("set");
+            clock.step(1000);
+        }
+        cache.set("a scan", "v", Ttl::Never).expect("set");
+        assert!(!cache.contains("k0").expect("contains"), "the oldest made room");
+        clock.step(60_000);
+        cache.set("another", "v", Ttl::Never).expect("set");
+        let left: Vec<u64> = (1..10).filter(|i| *i != early as u64).collect();
+        clock.step(-60_000);
+        assert_eq!(present(&cache, 10), left, "k{early} had expired");
+    }
+}
+
+/// A file's times hint at its expiry. A copy has other ones, and must not go for that.
+#[test]
+fn an_entry_that_lost_its_times_is_not_taken_for_expired() {
+    let (_dir, clock, cache) = fresh_with(|options| options.max_entries(10));
+    for key in keys(10) {
+        cache.set(key, "v", Ttl::Never).expect("set");
+        clock.step(1000);
+    }
+    let file = entry_file(&cache, "k9");
+    let modified = || fs::metadata(&file).expect("an entry").modified().expect("its time");
+    let right = modified();
+    let long_ago = fs::FileTimes::new().set_modified(UNIX_EPOCH + Duration::from_secs(1));
+    fs::File::options().write(true).open(&file).and_then(|f| f.set_times(long_ago)).expect("other times");
+    let report = cache.prune(&Prune::new().max_entries(9).dry_run(true)).expect("prune");
+    assert_eq!(report.removed.len(), 1);
+    let gone = std::cell::RefCell::new(Vec::new());
+    let rules = Prune::new().max_entries(9).on_remove(|removal| {
+        gone.borrow_mut().push(removal.key.map(<[u8]>::to_vec));
+        true
+    });
+    cache.prune(&rules).expect("prune");
+    assert_eq!(*gone.borrow(), [Some(b"k0".to_vec())], "prune removes the oldest");
+    cache.set("new", "v", Ttl::Never).expect("set");
+    cache.set("newer", "v", Ttl::Never).expect("set");
+    assert_eq!(present(&cache, 10), (2..10).collect::<Vec<_>>(), "a set removes the oldest");
+    assert_eq!(modified(), right, "its times were mended");
+}
+
+#[test]
+fn a_clear_forgets_the_counts_of_shards_removed_by_hand() {
+    let (_dir, _clock, cache) = fresh_with(|options| options);
+    cache.set("k", "v", Ttl::Never).expect("set");
+    let shard = entry_file(&cache, "k").parent().expect("a shard").to_owned();
+    fs::remove_dir_all(shard).expect("a shard to remove");
+    cache.clear().expect("clear");
+    assert_eq!(counts_match(&cache).entries, 0);
 }

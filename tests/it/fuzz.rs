@@ -82,7 +82,8 @@ mod foreign_bytes {
     use larder::{Cache, fuzz};
 
     use super::{corpus, entry, marker, names, replay};
-    use crate::support::{HandClock, get, options, temp_dir};
+    use crate::support::plain::options;
+    use crate::support::{HandClock, get, temp_dir};
 
     #[test]
     fn names_of_files() {

@@ -253,6 +253,22 @@ fn loose_permissions_are_found_and_tightened() {
     });
 }
 
+/// A cache for a group lives by the set-group-ID bit of its directories; in a private one it's inherited now and then.
+#[test]
+fn the_set_group_id_bit_matters_to_a_group() {
+    for (access, right, other, found) in [(Access::Group, 0o2770, 0o770, 1), (Access::Private, 0o700, 0o2700, 0)] {
+        let (_dir, _clock, cache) = fresh_with(|options| options.access(access));
+        cache.set("k", "v", Ttl::Never).expect("set");
+        let shard = entry_file(&cache, "k").parent().expect("a shard").to_owned();
+        let mode = || fs::metadata(&shard).expect("a shard").permissions().mode() & 0o7777;
+        assert_eq!(mode(), right, "{access:?}");
+        fs::set_permissions(&shard, fs::Permissions::from_mode(other)).expect("another mode");
+        let (findings, report) = verify(&cache, Verify::new().repair(true));
+        assert_eq!((findings.len(), report.repaired), (found, found as u64), "{access:?}: {findings:?}");
+        assert_eq!(mode(), if found == 1 { right } else { other }, "{access:?}");
+    }
+}
+
 #[test]
 fn files_of_others_are_found_and_left_alone() {
     if !rustix::process::geteuid().is_root() {
@@ -347,4 +363,68 @@ fn it_can_be_stopped() {
     let report = cache.verify(how, |_| ()).expect("verify");
     assert_eq!((last.get(), report.finished, report.findings), (5, false, 0));
     assert_eq!(report.entries, 4);
+}
+
+#[test]
+fn a_reader_sees_wrong_counts() {
+    let (dir, clock, cache) = fresh();
+    cache.set("k", "v", Ttl::Never).expect("set");
+    fs::remove_file(entry_file(&cache, "k")).expect("an entry");
+    let reader = options(&dir, &clock).read_only(true).open().expect("a reader");
+    let (findings, _) = verify(&reader, Verify::new());
+    assert_eq!(findings.iter().map(|f| f.problem).collect::<Vec<_>>(), [Problem::Counts]);
+}
+
+#[test]
+fn shards_removed_by_hand_are_no_error() {
+    let (_dir, _clock, cache) = fresh();
+    fs::remove_dir_all(cache.dir().join("shards")).expect("the shards");
+    let (findings, report) = verify(&cache, Verify::new());
+    assert!(findings.is_empty() && report.finished, "{findings:?}");
+}
+
+/// As reports and scripts show them.
+#[test]
+fn problems_have_names() {
+    let named = [
+        (Problem::Corrupt, "corrupt"),
+        (Problem::Misplaced, "misplaced"),
+        (Problem::Leftover, "leftover"),
+        (Problem::Foreign, "foreign"),
+        (Problem::Mode, "mode"),
+        (Problem::Owner, "owner"),
+        (Problem::Counts, "counts"),
+        (Problem::Unreadable, "unreadable"),
+        (Problem::NewerFormat, "newer_format"),
+    ];
+    for (problem, name) in named {
+        assert_eq!(problem.to_string(), name);
+    }
+}
+
+#[test]
+fn a_finding_says_what_is_wrong_with_the_bytes() {
+    let (_dir, _clock, cache) = fresh();
+    cache.set("k", "a value", Ttl::Never).expect("set");
+    let file = entry_file(&cache, "k");
+    let original = fs::read(&file).expect("an entry");
+    let flipped = |at: usize| {
+        let mut bytes = original.clone();
+        bytes[at] ^= 0xff;
+        bytes
+    };
+    // Offsets: 0 magic, 8 expiry, 72 the value's length, 88 creation.
+    let cases = [
+        (original[..100].to_vec(), "shorter than a header"),
+        (flipped(0), "not an entry"),
+        (flipped(72), "its lengths don't fit its size"),
+        (flipped(88), "wrong checksum of the header"),
+        (flipped(8), "wrong check bits of the expiry"),
+        (flipped(original.len() - 1), "wrong checksum of the value"),
+    ];
+    for (bytes, detail) in cases {
+        fs::write(&file, bytes).expect("a damaged entry");
+        let (findings, _) = verify(&cache, Verify::new());
+        assert!(findings.iter().any(|f| f.problem == Problem::Corrupt && f.detail == detail), "{detail}: {findings:?}");
+    }
 }

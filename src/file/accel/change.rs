@@ -538,7 +538,7 @@ impl FileBackend {
         Ok(true)
     }
 
-    /// Adds to a decimal integer.
+    /// Adds to a decimal integer. Where others are faster again and again, a file is written within the locks.
     pub(in crate::file) fn accel_add_to(
         &self,
         accel: &Accel,
@@ -552,7 +552,6 @@ impl FileBackend {
         for attempt in 0..CLEAR_RETRIES {
             let generation = self.control.generation().doing("can't read the control file")?;
             let ground = self.ground(accel)?;
-            // Where others are faster again and again, a file is written within the locks.
             let (keys, target) = self.lock_target(accel, &ground, hash, attempt > 1)?;
             let found = over(target);
             let there = match self.standing(accel, found, hash, id, now, read::READ_WHOLE)? {

@@ -115,7 +115,7 @@ impl Accel {
     /// Gives blocks to more buckets, and so to more overflow nodes.
     pub(super) fn extend_index(&self) -> io::Result<()> {
         let words = &self.index.words;
-        let ready = words.load(READY);
+        let ready = words.load(READY).min(table::MAX_BUCKETS as u64);
         let step = (ready / 8).clamp(56, 4096) / 8 * 8;
         let next = (ready + step).min(table::MAX_BUCKETS as u64);
         fs::allocate_range(self.files.index.as_fd(), groups(next))?;
@@ -184,6 +184,9 @@ fn nodes_end(buckets: u64) -> u64 {
     (NODES as u64 + (buckets + buckets / STRIDE as u64) * NODE as u64) * 8
 }
 
+/// Most buckets that a new table begins with: 64 MiB of nodes.
+const MOST_AT_FIRST: u64 = 1 << 17;
+
 /// Makes a new file of a name.
 pub(in crate::file) type WriteFile = Box<dyn Fn(&str) -> io::Result<OwnedFd>>;
 
@@ -202,8 +205,10 @@ pub(in crate::file) fn make(root: BorrowedFd<'_>, how: &Making) -> io::Result<()
         let (arena, _) = open(root, ARENA, false, 0)?;
         check_segments(live.as_fd(), arena.as_fd())
     });
+    let mut buckets = FIRST_BUCKETS as u64;
     match usable {
-        Ok(()) => close_segments(root)?,
+        // As large as what rests will need: in a table of few buckets each write during the rebuild would close many.
+        Ok(()) => buckets = buckets.max((close_segments(root)? / 8).next_multiple_of(8)).min(MOST_AT_FIRST),
         Err(e) if is_lost(&e) => {
             (how.write)(ARENA)?;
             let live = (how.write)(LIVE)?;
@@ -217,35 +222,42 @@ pub(in crate::file) fn make(root: BorrowedFd<'_>, how: &Making) -> io::Result<()
     let index = (how.write)(INDEX)?;
     let fd = index.as_fd();
     fs::allocate_range(fd, 0..(table::DUE_GROUPS * 8) as u64)?;
-    fs::allocate_range(fd, groups(FIRST_BUCKETS as u64))?;
-    fs::allocate_range(fd, nodes_end(0)..nodes_end(FIRST_BUCKETS as u64))?;
+    fs::allocate_range(fd, groups(buckets))?;
+    fs::allocate_range(fd, nodes_end(0)..nodes_end(buckets))?;
     let put = |word: usize, value: u64| fs::write_all_at(fd, &[&value.to_le_bytes()], (word * 8) as u64);
     put(ROOT, fs::stat(root)?.ino)?;
     put(BOOT, Control::boot())?;
     put(STATE, 1)?;
     put(LIFE, how.life)?;
-    put(BUCKETS, FIRST_BUCKETS as u64)?;
-    put(READY, FIRST_BUCKETS as u64)?;
+    put(BUCKETS, buckets)?;
+    put(READY, buckets)?;
     // The magic comes last: a file without it was never finished.
     put(MAGIC_WORD, table::MAGIC)
 }
 
 /// Closes all segments to further appending: after a power cut their cursors may be behind what was appended.
-fn close_segments(root: BorrowedFd<'_>) -> io::Result<()> {
+/// Gives the number of live records, by their headers.
+fn close_segments(root: BorrowedFd<'_>) -> io::Result<u64> {
     let (live, _) = open(root, LIVE, true, 4096)?;
     let mut bytes = Vec::new();
     fs::read_at(live.as_fd(), &mut bytes, 8, (segments::COUNT * 8) as u64)?;
     let count = bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+    let mut records = 0;
     for segment in 0..count {
         let at = (segments::HEADERS as u64 + segment * segments::HEADER as u64) * 8;
-        let mut state = Vec::new();
-        fs::read_at(live.as_fd(), &mut state, 8, at)?;
-        let state = state.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+        let mut header = Vec::new();
+        fs::read_at(live.as_fd(), &mut header, segments::HEADER * 8, at)?;
+        let word = |word: usize| {
+            header.get(word * 8..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b))
+        };
+        // A hint: what can't be is none.
+        records += Some(word(segments::LIVE)).filter(|live| *live <= 65_536).unwrap_or(0);
+        let state = word(0);
         if let Some(closed) = segments::closed(state) {
             fs::write_all_at(live.as_fd(), &[&closed.to_le_bytes()], at)?;
         }
     }
-    Ok(())
+    Ok(records)
 }
 
 fn check_segments(live: BorrowedFd<'_>, arena: BorrowedFd<'_>) -> io::Result<()> {

@@ -89,7 +89,7 @@ impl<M: Memory> Index<M> {
 
     /// Bytes of the nodes that have blocks.
     pub(crate) fn bytes(&self) -> u64 {
-        let ready = self.words.load(READY);
+        let ready = self.words.load(READY).min(MAX_BUCKETS as u64);
         (ready + ready / table::STRIDE as u64) * (table::NODE as u64 * 8)
     }
 

@@ -23,7 +23,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         }
         let mut next = words.load(OVERFLOW);
         loop {
-            if next >= words.load(READY) / table::STRIDE as u64 {
+            if next >= words.load(READY).min(table::MAX_BUCKETS as u64) / table::STRIDE as u64 {
                 return None;
             }
             match words.replace(OVERFLOW, next, next + 1) {

@@ -129,7 +129,7 @@ pub(crate) fn overflow_node(index: usize) -> usize {
 
 /// The overflow node that continues this one; `ready` buckets have blocks.
 pub(crate) fn link(meta: u64, ready: u64) -> Option<usize> {
-    let index = meta & LINK;
+    let (index, ready) = (meta & LINK, ready.min(MAX_BUCKETS as u64));
     // A damaged link leads nowhere rather than out of the table.
     if index == 0 || index > ready / STRIDE as u64 { None } else { Some(overflow_node(index as usize - 1)) }
 }

@@ -43,7 +43,7 @@ const GENERATION: usize = 1;
 /// Units appended.
 const CURSOR: usize = 2;
 /// Live records, and all that were appended: a hint of how full it is.
-const LIVE: usize = 3;
+pub(crate) const LIVE: usize = 3;
 const RECORDS: usize = 4;
 /// Where its reclaiming stands.
 const SCAN: usize = 5;

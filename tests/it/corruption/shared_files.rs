@@ -231,3 +231,43 @@ fn a_marker_damaged_while_the_cache_is_open_stops_nobody() {
     fs::write(closed.file("marker"), original).expect("the marker");
     cache.configure(&larder::Change::new().max_entries(5)).expect("configure");
 }
+
+/// Words of a shard that no set of entries could have are counted anew before anybody is evicted for them.
+#[test]
+fn counts_that_cannot_be_evict_nobody() {
+    // Of each shard: entries, bytes. The limits are 3,000 entries and 3,000 blocks; 5 or so entries are in each shard.
+    let absurd: [(&str, Option<u64>, Option<u64>); 5] = [
+        ("more entries than the limit", Some(1 << 40), None),
+        ("more bytes than twice the limit", None, Some(1 << 40)),
+        ("entries without their bytes", Some(2_900), None),
+        ("entries and no bytes", Some(2_900), Some(0)),
+        ("bytes and no entries", Some(0), Some(14_000_000)),
+    ];
+    for (what, entries, bytes) in absurd {
+        let limit = |options: larder::Options| options.max_entries(3_000).max_bytes(3_000 * 4352);
+        let (dir, clock) = (temp_dir(), HandClock::new());
+        let cache = limit(options(&dir, &clock)).open().expect("a cache");
+        for i in 0..1_500 {
+            cache.set(format!("k{i}"), "v", Ttl::Never).expect("set");
+        }
+        drop(cache);
+        let path = dir.path().join("cache/control");
+        let mut control = fs::read(&path).expect("the control file");
+        // The last shard that a scan comes to, wherever it begins, is among all.
+        for shard in SHARDS.step_by(32 * 16) {
+            for (at, word) in [(0, entries), (8, bytes)] {
+                if let Some(word) = word {
+                    control[shard + at..shard + at + 8].copy_from_slice(&word.to_le_bytes());
+                }
+            }
+        }
+        plant(&path, &control);
+        let cache = limit(options(&dir, &clock)).open().expect("a cache with absurd counts");
+        for i in 0..20 {
+            cache.set(format!("new {i}"), "v", Ttl::Never).expect("set");
+        }
+        let stats = cache.stats().expect("stats");
+        assert_eq!(stats.evictions, 0, "{what}");
+        crate::support::counts_match(&cache);
+    }
+}

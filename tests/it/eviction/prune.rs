@@ -291,6 +291,110 @@ fn who_is_asked_before_each_removal_can_stop_it() {
 }
 
 #[test]
+fn who_is_asked_at_each_entry_can_stop_it() {
+    for stop_at in [1, 7, 30] {
+        let (_dir, clock, cache) = thirty();
+        clock.step(60_000);
+        let seen = RefCell::new(Vec::new());
+        let rules = Prune::new().expired().on_examine(|n| {
+            seen.borrow_mut().push(n);
+            n < stop_at
+        });
+        let report = cache.prune(&rules).expect("prune");
+        assert_eq!(*seen.borrow(), (1..=stop_at).collect::<Vec<_>>(), "each is counted once");
+        assert_eq!((report.finished, report.examined), (false, stop_at));
+        let gone: u64 = removed(&report).iter().map(|(_, n)| n).sum();
+        assert_eq!(report.kept.entries, 30 - gone, "what wasn't looked at is kept");
+        assert_eq!(counts_match(&cache).entries, 30 - gone);
+    }
+}
+
+/// A dry run that was stopped reckons: what would go is no longer kept, and a leftover never counted as an entry.
+#[test]
+fn a_stopped_dry_run_says_what_would_be_kept() {
+    let (_dir, clock, cache) = thirty();
+    let leftover = entry_file(&cache, "k0").with_file_name(format!(".tmp-{:012x}-{:032x}", 0xabcd, 7));
+    fs::write(&leftover, "left").expect("a leftover");
+    clock.step(60_000);
+    let mut reckoned = false;
+    for stop_at in 2..=31 {
+        let rules = Prune::new().expired().dry_run(true).on_examine(|n| n < stop_at);
+        let report = cache.prune(&rules).expect("prune");
+        let would_go = report.removed.get(&Reason::Expired).map_or(0, |tally| tally.entries);
+        assert_eq!((report.finished, report.kept.entries), (false, 30 - would_go), "stopped at {stop_at}");
+        reckoned |= would_go > 1 && report.removed.contains_key(&Reason::Leftover);
+    }
+    assert!(reckoned, "some run saw both kinds");
+}
+
+/// The limits' own pass looks at the deadline too, before each removal.
+#[test]
+fn a_deadline_that_comes_meanwhile_stops_the_limits() {
+    let (_dir, _clock, cache) = thirty();
+    let asked = RefCell::new(0);
+    let rules = Prune::new().max_entries(3).deadline(Duration::from_millis(20)).on_remove(|_| {
+        *asked.borrow_mut() += 1;
+        std::thread::sleep(Duration::from_millis(21));
+        true
+    });
+    let report = cache.prune(&rules).expect("prune");
+    assert!(*asked.borrow() <= 1, "asked {} times", asked.borrow());
+    assert!(!report.finished && report.kept.entries >= 29);
+}
+
+/// What is set again between the question and the removal stays, and isn't reported as removed.
+#[test]
+fn what_changes_after_it_was_agreed_on_stays() {
+    for rules in [Prune::new().expired(), Prune::new().older_than(Duration::from_secs(50))] {
+        let (dir, clock, cache) = thirty();
+        clock.step(45_000);
+        let other = options(&dir, &clock).open().expect("another handle");
+        let rules = rules.on_remove(|removal| {
+            let key = removal.key.expect("a key");
+            if key != b"k3" {
+                other.set(key, "new", Ttl::Never).expect("set");
+            }
+            true
+        });
+        let report = cache.prune(&rules).expect("prune");
+        assert_eq!(removed(&report).iter().map(|(_, n)| *n).collect::<Vec<_>>(), [1], "{rules:?}: k3 alone");
+        assert_eq!((report.kept.entries, counts_match(&cache).entries), (29, 29), "{rules:?}");
+        assert_eq!(get(&cache, "k0").as_deref(), Some(b"new".as_slice()), "{rules:?}");
+    }
+}
+
+#[test]
+fn a_want_of_inodes_alone_evicts() {
+    let (_dir, _clock, cache) = thirty();
+    if rustix::fs::statvfs(cache.dir()).expect("a file system").f_files == 0 {
+        println!("skipped: this file system makes inodes as it needs them");
+        return;
+    }
+    let report = cache.prune(&Prune::new().min_free_inodes(u64::MAX)).expect("prune");
+    assert_eq!((removed(&report), counts_match(&cache).entries), (vec![(Reason::FreeSpace, 30)], 0));
+}
+
+/// As reports and scripts show them.
+#[test]
+fn reasons_have_names() {
+    let named = [
+        (Reason::Expired, "expired"),
+        (Reason::Cleared, "cleared"),
+        (Reason::OlderThan, "older_than"),
+        (Reason::Idle, "idle"),
+        (Reason::Entries, "entries"),
+        (Reason::Bytes, "bytes"),
+        (Reason::FreeSpace, "free_space"),
+        (Reason::Corrupt, "corrupt"),
+        (Reason::Leftover, "leftover"),
+    ];
+    for (reason, name) in named {
+        assert_eq!((reason.to_string().as_str(), reason.as_str()), (name, name));
+        assert_eq!(format!("{reason:>12}").len(), 12, "it fills a column");
+    }
+}
+
+#[test]
 fn extreme_limits_overflow_nothing() {
     let (_dir, _clock, cache) = thirty();
     let rules = Prune::new().max_entries(u64::MAX).max_bytes(u64::MAX).older_than(Duration::MAX).idle(Duration::MAX);

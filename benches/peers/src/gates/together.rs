@@ -31,6 +31,13 @@ fn filled(dir: &Path, keys: u32) -> Result<Cache> {
 
 pub(super) fn incr(run: &mut Run) -> Result<Vec<Found>> {
     let (dir, each) = (run.scratch()?, run.scale(20_000));
+    // The counter isn't alone: LMDB's tree has its depth.
+    drop(filled(dir.path(), run.scale(KEYS))?);
+    let mut others = Lmdb::open(&place(dir.path()))?;
+    for id in 0..run.scale(KEYS) {
+        others.set(&key(id), &[7; VALUE])?;
+    }
+    drop(others);
     let mut larder = Team::start(4, "incr-larder", dir.path(), each)?;
     let mut lmdb = Team::start(4, "incr-lmdb", dir.path(), each)?;
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
@@ -54,6 +61,10 @@ pub(super) fn incr(run: &mut Run) -> Result<Vec<Found>> {
     Ok(vec![Found::new("incr", table::middle(ratios), note)])
 }
 
+fn place(dir: &Path) -> Place {
+    Place { dir: dir.join("lmdb"), size: VALUE, keys: KEYS.into(), processes: 4, limit: None }
+}
+
 pub(super) fn incr_larder(dir: &Path, n: u32) -> Result<Work> {
     let cache = open(dir)?;
     Ok(Box::new(move || {
@@ -65,8 +76,7 @@ pub(super) fn incr_larder(dir: &Path, n: u32) -> Result<Work> {
 }
 
 pub(super) fn incr_lmdb(dir: &Path, n: u32) -> Result<Work> {
-    let dir = dir.join("lmdb");
-    let mut store = Lmdb::open(&Place { dir, size: 8, keys: 1, processes: 4, limit: None })?;
+    let mut store = Lmdb::open(&place(dir))?;
     Ok(Box::new(move || {
         for _ in 0..n {
             store.incr(b"hits")?;
@@ -81,7 +91,7 @@ pub(super) fn scaling(run: &mut Run) -> Result<Vec<Found>> {
     drop(filled(dir.path(), keys)?);
     let mut found = Vec::new();
     for (id, role, bare) in [("scale-get", "get", "bare-get"), ("scale-set", "set", "bare-set")] {
-        let mut start = |count, role| Team::start(count, role, dir.path(), keys);
+        let start = |count, role| Team::start(count, role, dir.path(), keys);
         let mut teams = [start(1, role)?, start(2, role)?, start(1, bare)?, start(2, bare)?];
         let mut figures = [vec![], vec![], vec![], vec![]];
         // A short slice each: the machine has little time to change in between.
