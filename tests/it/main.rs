@@ -68,11 +68,11 @@ mod stores;
 mod streaming;
 /// A near store before a far one.
 mod tiered;
-/// Caches by URL and by configuration file.
-mod urls;
 /// Spans and events of the feature `tracing`.
 #[cfg(feature = "tracing")]
 mod traces;
+/// Caches by URL and by configuration file.
+mod urls;
 /// Verify and its repairs.
 mod verify;
 
