@@ -78,8 +78,6 @@ impl Cache {
     }
 
     pub(crate) fn over_file(store: Arc<FileBackend>) -> Cache {
-        // What can't begin now begins with the next opening; until it's done, misses are counted as such.
-        let _ = store.start_rebuild();
         Cache { file: Some(store.clone()), ..Cache::over(store) }
     }
 

@@ -440,7 +440,12 @@ impl Options {
             ..remote
         };
         let store: Arc<dyn Backend> = match place {
-            Place::File => return Ok(Opened::File(Arc::new(file::open(config)?))),
+            Place::File => {
+                let file = Arc::new(file::open(config)?);
+                // What can't begin now begins with the next opening; until it's done, misses are counted as such.
+                let _ = file.start_rebuild();
+                return Ok(Opened::File(file));
+            }
             Place::Null => {
                 Arc::new(NullBackend::new(config.clock.clone(), default_ttl, Counts::new(config.on_event.clone())))
             }

@@ -438,7 +438,6 @@ pub(crate) fn effective_uid() -> u32 {
 
 /// Wall-clock milliseconds since 1970, as of the kernel's last tick (1 to 10 ms ago): a quarter of what the exact time
 /// costs, in calls that take less than a microsecond.
-#[cfg(feature = "memory")]
 pub(crate) fn coarse_ms() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
     u64::try_from(now.tv_sec).map_or(0, |s| s.saturating_mul(1000)) + now.tv_nsec.unsigned_abs() / 1_000_000
