@@ -3,7 +3,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::backend::{Backend, Expect};
-use crate::clock::{SLACK_MS, Wait, duration_ms, from_ms};
+use crate::clock::{Wait, duration_ms, from_ms};
 use crate::entry::{Entry, Extra, State, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::tree::format::Damage;
@@ -23,15 +23,7 @@ impl FileBackend {
     pub(super) fn invalid(&self, found: &Found, now: u64) -> io::Result<Option<Count>> {
         let facts = &found.header.facts;
         let namespace = found.id().map_or("", |id| id.namespace);
-        Ok(if self.control.is_cleared(found.header.generation, namespace, found.tags())? {
-            Some(Count::MissCleared)
-        } else if facts.created > now.saturating_add(SLACK_MS) {
-            Some(Count::MissClock)
-        } else if facts.expires <= now {
-            Some(Count::MissExpired)
-        } else {
-            None
-        })
+        self.falls(facts, found.header.generation, namespace, found.extra.as_ref(), now)
     }
 
     /// The live value behind a name. Counts the hit, or the reason of the miss.
