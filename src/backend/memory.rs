@@ -288,7 +288,7 @@ impl MemoryBackend {
             facts,
             expires: AtomicU64::new(facts.expires),
             extra: (!extra.is_empty()).then(|| Arc::new(extra)),
-            bytes,
+            bytes: bytes.into_boxed_slice(),
             generation,
             used: AtomicU64::new(facts.created),
             charged,

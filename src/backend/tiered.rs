@@ -149,11 +149,10 @@ impl TieredBackend {
     /// Leaves a copy near, as far as nothing has changed since the lead was taken.
     fn leave_copy(&self, id: Id<'_>, lead: Result<Lead>, found: Option<&Value>) {
         let (Ok(Lead::Mine(leadership)), Ok(now)) = (lead, self.far.now()) else { return };
+        let in_ms = |ms: u64| now.saturating_add(ms);
         let (mut label, until) = match found {
-            Some(value) => {
-                (Label::of(value), value.facts().expires.min(now.saturating_add(self.near_ttl.load(Relaxed))))
-            }
-            None => (Label::of(&Value::tail_of(Vec::new(), 0, Facts::default(), None)), now + self.negative_ttl),
+            Some(value) => (Label::of(value), value.facts().expires.min(in_ms(self.near_ttl.load(Relaxed)))),
+            None => (Label::of(&Value::tail_of(Vec::new(), 0, Facts::default(), None)), in_ms(self.negative_ttl)),
         };
         label.absent = found.is_none();
         if until <= now {
@@ -166,7 +165,7 @@ impl TieredBackend {
         let _ = self.near.set(id, &copy, &options, Condition::Leased(leadership.lease));
     }
 
-    /// After a change of a key.
+    /// After a change of a key. A copy that can't be deleted is good until its time is over, as if others had made the change.
     fn forget(&self, id: Id<'_>) {
         let _ = self.near.delete(id);
     }
@@ -342,14 +341,16 @@ impl Backend for TieredBackend {
     }
 
     fn invalidate_tag(&self, tag: &str) -> Result<()> {
-        self.far.invalidate_tag(tag)?;
-        // Copies carry the tags too. Absences don't: what was absent is so still.
-        self.near.invalidate_tag(tag)
+        let far = self.far.invalidate_tag(tag);
+        // Whatever came of it. Copies carry the tags too; absences don't: what was absent is so still.
+        self.near.invalidate_tag(tag)?;
+        far
     }
 
     fn clear(&self, namespace: Option<&str>) -> Result<()> {
-        self.far.clear(namespace)?;
-        self.near.clear(namespace)
+        let far = self.far.clear(namespace);
+        self.near.clear(namespace)?;
+        far
     }
 
     fn entries(self: Arc<Self>) -> Result<Listing> {
