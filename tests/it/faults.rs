@@ -465,8 +465,8 @@ fn all_calls() -> BTreeSet<&'static str> {
 
 #[test]
 fn every_operation_survives_every_fault() {
-    let soak = std::env::var_os("LARDER_SOAK").is_some();
-    let only = std::env::var("LARDER_FAULTS_ONLY").ok();
+    let soak = crate::support::campaign::soak().is_some();
+    let only = std::env::var("LARDER_ONLY").ok();
     let jobs: Vec<_> = CONFIGS.iter().flat_map(|config| OPERATIONS.iter().map(move |o| (*config, o))).collect();
     let jobs: Vec<_> =
         jobs.into_iter().filter(|(_, o)| only.as_ref().is_none_or(|only| o.name.contains(only.as_str()))).collect();
@@ -515,6 +515,8 @@ fn every_operation_survives_every_fault() {
         );
     }
     println!("{table}{runs} runs with {faults} failed calls over {} rows", rows.len());
+    let least = if only.is_some() { 1 } else { 25_000 };
+    crate::support::campaign::reached("faults::every_operation_survives_every_fault", runs, least);
     let shown =
         wrong.iter().take(if only.is_none() { 60 } else { 5000 }).fold(String::new(), |all, line| all + line + "\n");
     assert!(wrong.is_empty(), "{} of {runs} runs went wrong:\n{shown}", wrong.len());
