@@ -1,10 +1,11 @@
 //! Several processes on one directory: races, limits, what one does and the others see, stopped and dead writers.
 //!
 //! `history` checks every read of many processes against what could have been written; `kills` takes processes down at
-//! any moment and looks at what they leave.
+//! any moment and looks at what they leave; `meddling` does to their files what none of them would.
 
 mod history;
 mod kills;
+mod meddling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,6 +30,7 @@ fn child() {
         "giant" => giant(&role),
         "historian" => history::historian(&role),
         "mixer" => kills::mixer(&role),
+        "survivor" => meddling::survivor(&role),
         other => panic!("there is no role {other:?}"),
     }
 }
