@@ -15,6 +15,7 @@ use larder::fault::{Call, Injector, Verdict, fork, inject, wait_for};
 use larder::{Accelerate, Cache, Change, ErrorKind, Fetch, Options, Problem, Prune, Ttl, Verify};
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
+use crate::support::campaign::soak;
 use crate::support::process::{self, Role};
 use crate::support::{Dice, HandClock, START, counts_match, get, temp_dir};
 
@@ -125,7 +126,7 @@ fn next(at: usize) -> usize {
 }
 
 fn soaks() -> bool {
-    std::env::var_os("LARDER_SOAK").is_some()
+    soak().is_some()
 }
 
 fn set_out(cache: &Cache) {

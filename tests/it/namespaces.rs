@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use larder::{Cache, Prune, Reason, Ttl, Verify, Writer};
 
+use crate::support::campaign::{reached, soak};
 use crate::support::process::{self, Child, PATIENCE, Role, is_root, say_aloud};
 use crate::support::{counts_match, get, temp_dir};
 
@@ -93,7 +94,7 @@ fn processes_of_other_pid_namespaces_share_a_cache() {
     if !trial.is_ok_and(|status| status.success()) {
         return say_aloud("pid namespaces: left out, they can't be made here");
     }
-    let rounds = if std::env::var_os("LARDER_SOAK").is_some() { 1000 } else { 50 };
+    let rounds = if soak().is_some() { 1000 } else { 50 };
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).open().expect("a cache");
     cache.set("sum", "0", Ttl::Never).expect("set");
@@ -128,5 +129,5 @@ fn processes_of_other_pid_namespaces_share_a_cache() {
     other.finish();
     cache.verify(Verify::new(), |finding| panic!("{finding:?}")).expect("verify");
     assert_eq!(counts_match(&cache).entries, u64::from(2 * rounds + 1));
-    println!("{rounds} rounds in pid namespaces, with a death each");
+    reached("namespaces::processes_of_other_pid_namespaces_share_a_cache", u64::from(rounds), 50);
 }

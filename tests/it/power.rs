@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use larder::{Accelerate, Cache, Durability, Finding, Problem, Ttl, Verify, fault};
 
+use crate::support::campaign::{seed, soak};
 use crate::support::process::{self, Child, PATIENCE, Role, is_root, say_aloud};
 use crate::support::{Dice, counts_match, get, temp_dir};
 
@@ -333,9 +334,9 @@ fn work_until_the_cut(at: &Path, numbers: [u64; 2], dice: &mut Dice) -> [Said; 2
 }
 
 fn cut_again_and_again(role: &Role) {
-    let rounds = if std::env::var_os("LARDER_SOAK").is_some() { 500 } else { 12 };
+    let rounds = if soak().is_some() { 500 } else { 12 };
     let (image, at) = (role.dir().join("image"), role.dir().join("mount"));
-    let seed = std::env::var("LARDER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let seed = seed();
     let (mut dice, mut known) = (Dice::new(seed), [Known::default(), Known::default()]);
     let mut found: BTreeMap<String, u64> = BTreeMap::new();
     for round in 0..rounds {
