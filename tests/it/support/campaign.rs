@@ -24,6 +24,12 @@ pub(crate) fn reached(test: &str, count: u64, least: u64) {
     say_aloud(&format!("campaign {test}: {count}"));
 }
 
+/// Numbers of rounds: as many as `make test` has time for; in a soak on and on.
+pub(crate) fn rounds(least: u64) -> impl Iterator<Item = u64> {
+    let begin = Instant::now();
+    (0..).take_while(move |round| *round < least || soak().is_some_and(|time| begin.elapsed() < time))
+}
+
 /// Says how to repeat what went wrong.
 struct Replay<'a> {
     test: &'a str,
