@@ -348,7 +348,7 @@ impl Injector for Names {
 
 #[test]
 fn temporary_names_are_drawn_by_each_process_anew() {
-    play("names", "temporary_names_are_drawn_by_each_process_anew", 1);
+    play("names", "temporary_names_are_drawn_by_each_process_anew", 300);
 }
 
 /// Who could guess them could put something in their place; and what a child draws must not be what its parent draws.
@@ -381,7 +381,7 @@ fn names(role: &Role) {
         let seen: BTreeSet<u8> = random.iter().map(|name| name.as_bytes()[digit]).collect();
         assert!(seen.len() > 8, "digit {digit} of 300 names is one of {seen:?}");
     }
-    role.tell(ALL);
+    role.tell(&format!("{ALL}{} names", random.len()));
 }
 
 /// How the processes of a round end.
