@@ -318,9 +318,9 @@ impl Backend for FileBackend {
 
     fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
         if let Some(accel) = &self.accel
-            && self.accel_get_into(accel, id, out)?
+            && let Some(found) = self.accel_get_into(accel, id, out)?
         {
-            return Ok(true);
+            return Ok(found);
         }
         let value = self.get(id, None)?;
         out.clear();
@@ -368,7 +368,11 @@ impl Backend for FileBackend {
 
     fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
         let now = self.writable()?;
-        let (default_ttl, max_bytes) = self.with_settings(|s| (s.default_ttl, s.max_bytes))?;
+        let default_ttl = if options.ttl == Ttl::Default { self.with_settings(|s| s.default_ttl)? } else { options.ttl };
+        let max_bytes = match &self.accel {
+            Some(accel) => self.rules(accel)?.max_bytes,
+            None => self.with_settings(|s| s.max_bytes)?,
+        };
         let expires = options.ttl.expiry(now, default_ttl);
         let mut new = NewEntry::new(id, change::facts(options, now, expires), &options.extra, value)?;
         if expires > now {

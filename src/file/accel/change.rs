@@ -12,7 +12,7 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::change::{self, NewEntry};
 use crate::file::index::bucket::{At, Fill, Slot, Target};
 use crate::file::index::table::{self, Hash, Place};
-use crate::file::segments::record::{EXPIRY_WORD, NewRecord, SEQUENCE_WORD};
+use crate::file::segments::record::{self, CREATED_WORD, EXPIRY_WORD, GENERATION_WORD, NewRecord, SEQUENCE_WORD};
 use crate::file::session::ShardLock;
 use crate::file::tree::format::{Damage, expiry_word};
 use crate::file::tree::layout::Name;
@@ -109,6 +109,20 @@ impl FileBackend {
         let reason = self.falls(rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
         let reason = reason.doing("can't read the control file")?;
         Ok(reason.map_or(Ok(rest), Err))
+    }
+
+    /// Whether the entry in a slot is live, as far as the slot and a record's first words tell: enough for one that is
+    /// about to go. `None`: they don't.
+    fn standing_by_head(&self, accel: &Accel, found: Option<(At, Slot)>, now: u64) -> Option<bool> {
+        let Some((_, slot)) = found else { return Some(false) };
+        let plain = slot.uses & (table::SCOPED | table::STALE) == 0 && slot.expires < table::LATEST;
+        if !plain || !slot.place.is_record() || accel.seal.is_mac() {
+            return None;
+        }
+        let generation = accel.segments.word(slot.place, GENERATION_WORD)?;
+        let created = record::created(accel.segments.word(slot.place, CREATED_WORD)?);
+        let facts = Facts { created, expires: slot.expires, ..Facts::default() };
+        Some(matches!(self.falls(&facts, generation, "", None, now), Ok(None)))
     }
 
     /// Whether a value may be stored now. Final under the locks.
@@ -268,7 +282,10 @@ impl FileBackend {
         for _ in 0..GROWTHS {
             let keys = self.lock_keys(ground, hash, file)?;
             let target = match keys.bucket.find(hash) {
-                Some((at, slot)) => Some(Target::Over(at, slot)),
+                Some((at, slot)) => {
+                    accel.segments.prefetch_bit(slot.place);
+                    Some(Target::Over(at, slot))
+                }
                 None => keys.bucket.free().map(Target::Free),
             };
             if let Some(target) = target {
@@ -390,18 +407,25 @@ impl FileBackend {
         now: u64,
         holds: impl FnOnce(Option<(At, Slot)>) -> Result<bool>,
     ) -> Result<Option<bool>> {
+        accel.index.prefetch(hash, table::NODE / 8);
         let ground = self.ground(accel)?;
-        let names = self.names_to_sync(hash.name().shard())?;
+        let names = if self.rules(accel)?.durable { self.shard_dir(hash.name().shard())? } else { None };
         let keys = self.lock_keys(&ground, hash, false)?;
         let found = keys.bucket.find(hash);
+        if let Some((_, slot)) = found {
+            accel.segments.prefetch_head(slot.place);
+        }
         if !holds(found)? {
             return Ok(None);
         }
         self.void_lease(hash.name())?;
-        let live = match self.standing(accel, found, hash, id, now, read::READ_HEAD) {
-            // It can't be read, but it can be removed, and that is what the caller wants.
-            Err(e) => e.kind() == ErrorKind::Busy,
-            Ok(standing) => standing.is_ok(),
+        let live = match self.standing_by_head(accel, found, now) {
+            Some(live) => live,
+            None => match self.standing(accel, found, hash, id, now, read::READ_HEAD) {
+                // It can't be read, but it can be removed, and that is what the caller wants.
+                Err(e) => e.kind() == ErrorKind::Busy,
+                Ok(standing) => standing.is_ok(),
+            },
         };
         if let Some((at, slot)) = found {
             self.drop_slot(&keys.bucket, at, &slot, hash);

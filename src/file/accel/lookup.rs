@@ -21,7 +21,7 @@ use crate::key::Id;
 use crate::settings::Policy;
 use crate::stats::Count;
 use crate::sys::fs::Stat;
-use crate::sys::mmap::{copy_into, copy_shared};
+use crate::sys::mmap::{SharedWords, copy_into, copy_shared};
 
 /// How often a reader looks again for an entry that moves under its eyes before it takes it for lost.
 const TRIES: u32 = 200;
@@ -100,6 +100,14 @@ enum Trouble {
     Gone(Count),
     /// It is damaged, or its file is gone, and should go.
     Bad(Place, Count),
+}
+
+/// What the short way of a read comes to.
+enum Plain<B> {
+    Hit(B, Opened),
+    Miss,
+    /// The long way has to tell.
+    Other,
 }
 
 impl Accel {
@@ -234,16 +242,17 @@ impl FileBackend {
     }
 
     /// A live value, for a reader.
+    #[allow(clippy::too_many_arguments, reason = "who, when, and what of it")]
     pub(super) fn accel_read<V>(
         &self,
         accel: &Accel,
+        hash: Hash,
         id: Id<'_>,
+        now: u64,
         expect: Option<Expect>,
         whole: usize,
         take: impl Fn(Rest) -> Result<V, Miss>,
     ) -> Result<Option<V>> {
-        let now = self.now()?;
-        let hash = Hash::of(Name::of(&self.seed, id));
         let attempt = || -> Result<V, Count> {
             let (at, slot, rest) = self.search(accel, hash, id, whole)?;
             let reason = self.falls(rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
@@ -287,7 +296,17 @@ impl FileBackend {
         id: Id<'_>,
         expect: Option<Expect>,
     ) -> Result<Option<Value>> {
-        self.accel_read(accel, id, expect, read::READ_WHOLE, |rest| self.value_of(rest))
+        let now = self.now()?;
+        let hash = Hash::of(Name::of(&self.seed, id));
+        match self.plain(accel, hash, id, now, expect, |arena, at, len| copy_shared(arena, at, len))? {
+            Plain::Hit(bytes, opened) => {
+                Ok(Some(Value::of_record(bytes, opened.value_range(), opened.facts, None)))
+            }
+            Plain::Miss => Ok(None),
+            Plain::Other => {
+                self.accel_read(accel, hash, id, now, expect, read::READ_WHOLE, |rest| self.value_of(rest))
+            }
+        }
     }
 
     pub(super) fn value_of(&self, rest: Rest) -> Result<Value, Miss> {
@@ -298,7 +317,9 @@ impl FileBackend {
     }
 
     pub(in crate::file) fn accel_reader(&self, accel: &Accel, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
-        self.accel_read(accel, id, None, read::READ_HEAD, |rest| match rest {
+        let now = self.now()?;
+        let hash = Hash::of(Name::of(&self.seed, id));
+        self.accel_read(accel, hash, id, now, None, read::READ_HEAD, |rest| match rest {
             Rest::Record(_) => self.value_of(rest).map(|value| Box::new(value) as Box<dyn Reading>),
             Rest::File(found) => self.open_reader(*found),
         })
@@ -398,34 +419,75 @@ impl FileBackend {
     }
 
     /// A live value into the caller's buffer, which holds it alone afterwards. Allocates where its capacity doesn't do.
-    /// `false`: what isn't as plain as most goes the way of `get`.
-    pub(in crate::file) fn accel_get_into(&self, accel: &Accel, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
+    /// `None`: what isn't plain goes the way of `get`.
+    pub(in crate::file) fn accel_get_into(
+        &self,
+        accel: &Accel,
+        id: Id<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<bool>> {
         let now = self.now()?;
         let hash = Hash::of(Name::of(&self.seed, id));
-        let Some((at, slot)) = accel.index.look(hash).filter(|(_, slot)| slot.place.is_record()) else {
-            return Ok(false);
+        out.clear();
+        let copy = move |arena: &SharedWords, at, len| {
+            copy_into(arena, at, len, out);
+            out
         };
-        accel.segments.prefetch(slot.place, slot.size);
-        let Some(len) = accel.segments.len(slot.place) else { return Ok(false) };
-        copy_into(&accel.segments.arena, slot.place.unit() as usize * 2, len, out);
-        let Ok(opened) = record::open(&accel.seal, out, slot.place, accel.salt(hash)) else { return Ok(false) };
-        // What isn't plain goes the common way.
-        if !opened.is(out, id) || opened.has_meta() || opened.compression != 0 {
-            return Ok(false);
+        Ok(match self.plain(accel, hash, id, now, None, copy)? {
+            Plain::Hit(out, opened) => {
+                let value = opened.value_range();
+                out.truncate(value.end);
+                out.drain(..value.start);
+                Some(true)
+            }
+            Plain::Miss => Some(false),
+            Plain::Other => None,
+        })
+    }
+
+    /// The common cases of a read: nothing there, or a record that is no more than a value: one look at the index, one
+    /// copy. `copy` makes that, of so many bytes from a word of the arena on.
+    #[inline]
+    fn plain<B: AsRef<[u8]>>(
+        &self,
+        accel: &Accel,
+        hash: Hash,
+        id: Id<'_>,
+        now: u64,
+        expect: Option<Expect>,
+        copy: impl FnOnce(&SharedWords, usize, usize) -> B,
+    ) -> Result<Plain<B>> {
+        let Some((at, slot)) = accel.index.look(hash) else {
+            self.sound(accel)?;
+            let reason = if accel.is_building() { Count::MissBusy } else { Count::MissAbsent };
+            self.count(reason, 1);
+            return Ok(Plain::Miss);
+        };
+        if !slot.place.is_record() {
+            return Ok(Plain::Other);
         }
-        let reason = self.falls(&opened.facts, opened.generation, id.namespace, None, now);
-        if !matches!(reason, Ok(None)) {
-            return Ok(false);
+        accel.segments.prefetch(slot.place, slot.size);
+        let Some(len) = accel.segments.len(slot.place) else { return Ok(Plain::Other) };
+        let bytes = copy(&accel.segments.arena, slot.place.unit() as usize * 2, len);
+        let record = bytes.as_ref();
+        let Ok(opened) = record::open(&accel.seal, record, slot.place, accel.salt(hash)) else {
+            return Ok(Plain::Other);
+        };
+        let facts = &opened.facts;
+        if !opened.is(record, id)
+            || opened.has_meta()
+            || opened.compression != 0
+            || !matches!(self.falls(facts, opened.generation, id.namespace, None, now), Ok(None))
+            || expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema })
+        {
+            return Ok(Plain::Other);
         }
         self.sound(accel)?;
         if !self.read_only {
             let recency = self.rules(accel).is_ok_and(|rules| rules.policy == Policy::Lru);
             accel.index.warm(hash, at, &slot, recency);
         }
-        let value = opened.value_range();
-        out.truncate(value.end);
-        out.drain(..value.start);
         self.count(Count::Hits, 1);
-        Ok(true)
+        Ok(Plain::Hit(bytes, opened))
     }
 }
