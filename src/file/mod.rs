@@ -368,7 +368,8 @@ impl Backend for FileBackend {
 
     fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
         let now = self.writable()?;
-        let default_ttl = if options.ttl == Ttl::Default { self.with_settings(|s| s.default_ttl)? } else { options.ttl };
+        let default_ttl =
+            if options.ttl == Ttl::Default { self.with_settings(|s| s.default_ttl)? } else { options.ttl };
         let max_bytes = match &self.accel {
             Some(accel) => self.rules(accel)?.max_bytes,
             None => self.with_settings(|s| s.max_bytes)?,

@@ -12,9 +12,9 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::change::{self, NewEntry};
 use crate::file::index::bucket::{At, Fill, Slot, Target};
 use crate::file::index::table::{self, Hash, Place};
-use crate::file::segments::record::{self, CREATED_WORD, EXPIRY_WORD, GENERATION_WORD, NewRecord, SEQUENCE_WORD};
+use crate::file::segments::record::{EXPIRY_WORD, NewRecord, SEQUENCE_WORD};
 use crate::file::session::ShardLock;
-use crate::file::tree::format::{Damage, expiry_word};
+use crate::file::tree::format::expiry_word;
 use crate::file::tree::layout::Name;
 use crate::file::tree::read::{self, Miss};
 use crate::file::tree::write::{Draft, Temp};
@@ -65,64 +65,6 @@ impl FileBackend {
             }
         }
         Ok(())
-    }
-
-    /// The live entry in a slot, for a caller that holds the locks and must not take *unreadable* for *absent*; or why
-    /// there is none.
-    fn standing(
-        &self,
-        accel: &Accel,
-        found: Option<(At, Slot)>,
-        hash: Hash,
-        id: Id<'_>,
-        now: u64,
-        whole: usize,
-    ) -> Result<Result<Rest, Count>> {
-        let Some((_, slot)) = found else { return Ok(Err(Count::MissAbsent)) };
-        let rest = if slot.place.is_record() {
-            match accel.read_record(slot.place, hash) {
-                Ok(record) if record.opened.is(&record.bytes, id) => Rest::Record(record),
-                Ok(_) => return Ok(Err(Count::MissForeign)),
-                Err(_) => return Ok(Err(Count::MissCorrupt)),
-            }
-        } else {
-            let mut wait = Wait::new(std::time::Duration::from_millis(50));
-            loop {
-                match read::load(self.root(), &hash.name().path(), &self.seal, whole) {
-                    Ok(found) if slot.place.is_file_of(found.header.facts.nonce) && found.id() == Some(id) => {
-                        break Rest::File(Box::new(found));
-                    }
-                    Err(Miss::Damaged(Damage::Version, _)) => {
-                        let text = "a newer Larder wrote this entry";
-                        return Err(Error::new(ErrorKind::NewerFormat, text).at(hash.name().path()));
-                    }
-                    Ok(_) | Err(Miss::Absent | Miss::Foreign) => return Ok(Err(Count::MissForeign)),
-                    Err(Miss::Damaged(..)) => return Ok(Err(Count::MissCorrupt)),
-                    Err(Miss::Io(e)) if !wait.again() => {
-                        let error = Error::new(ErrorKind::Busy, "the entry can't be read now");
-                        return Err(error.at(hash.name().path()).because(e));
-                    }
-                    Err(Miss::Io(_)) => {}
-                }
-            }
-        };
-        let reason = self.falls(rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
-        let reason = reason.doing("can't read the control file")?;
-        Ok(reason.map_or(Ok(rest), Err))
-    }
-
-    /// Whether the entry in a slot is live, as far as the slot and a record's first words tell: enough for one that is
-    /// about to go. `None`: they don't.
-    fn standing_by_head(&self, accel: &Accel, found: Option<(At, Slot)>, now: u64) -> Option<bool> {
-        let Some((_, slot)) = found else { return Some(false) };
-        let plain = slot.uses & (table::SCOPED | table::STALE) == 0 && slot.expires < table::LATEST;
-        if !plain || !slot.place.is_record() || accel.seal.is_mac() {
-            return None;
-        }
-        let generation = accel.segments.word(slot.place, GENERATION_WORD)?;
-        let created = record::created(accel.segments.word(slot.place, CREATED_WORD)?);
-        let facts = Facts { created, expires: slot.expires, ..Facts::default() };
-        Some(matches!(self.falls(&facts, generation, "", None, now), Ok(None)))
     }
 
     /// Whether a value may be stored now. Final under the locks.

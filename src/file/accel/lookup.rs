@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::Accel;
 use crate::backend::{Backend, Expect, Reading, rules};
-use crate::clock::from_ms;
+use crate::clock::{Wait, from_ms};
 use crate::entry::{Entry, Extra, Facts, State, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::index::bucket::{At, Slot};
 use crate::file::index::table::{self, Hash, Place};
-use crate::file::segments::record::{self, Opened};
+use crate::file::segments::record::{self, CREATED_WORD, GENERATION_WORD, Opened};
 use crate::file::tree::compress;
 use crate::file::tree::format::Damage;
 use crate::file::tree::layout::{ARENA, Name};
@@ -229,6 +229,64 @@ impl FileBackend {
         Ok(())
     }
 
+    /// The live entry in a slot, for a caller that holds the locks and must not take *unreadable* for *absent*; or why
+    /// there is none.
+    pub(super) fn standing(
+        &self,
+        accel: &Accel,
+        found: Option<(At, Slot)>,
+        hash: Hash,
+        id: Id<'_>,
+        now: u64,
+        whole: usize,
+    ) -> Result<Result<Rest, Count>> {
+        let Some((_, slot)) = found else { return Ok(Err(Count::MissAbsent)) };
+        let rest = if slot.place.is_record() {
+            match accel.read_record(slot.place, hash) {
+                Ok(record) if record.opened.is(&record.bytes, id) => Rest::Record(record),
+                Ok(_) => return Ok(Err(Count::MissForeign)),
+                Err(_) => return Ok(Err(Count::MissCorrupt)),
+            }
+        } else {
+            let mut wait = Wait::new(Duration::from_millis(50));
+            loop {
+                match read::load(self.root(), &hash.name().path(), &self.seal, whole) {
+                    Ok(found) if slot.place.is_file_of(found.header.facts.nonce) && found.id() == Some(id) => {
+                        break Rest::File(Box::new(found));
+                    }
+                    Err(Miss::Damaged(Damage::Version, _)) => {
+                        let text = "a newer Larder wrote this entry";
+                        return Err(Error::new(ErrorKind::NewerFormat, text).at(hash.name().path()));
+                    }
+                    Ok(_) | Err(Miss::Absent | Miss::Foreign) => return Ok(Err(Count::MissForeign)),
+                    Err(Miss::Damaged(..)) => return Ok(Err(Count::MissCorrupt)),
+                    Err(Miss::Io(e)) if !wait.again() => {
+                        let error = Error::new(ErrorKind::Busy, "the entry can't be read now");
+                        return Err(error.at(hash.name().path()).because(e));
+                    }
+                    Err(Miss::Io(_)) => {}
+                }
+            }
+        };
+        let reason = self.falls(rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
+        let reason = reason.doing("can't read the control file")?;
+        Ok(reason.map_or(Ok(rest), Err))
+    }
+
+    /// Whether the entry in a slot is live, as far as the slot and a record's first words tell: enough for one that is
+    /// about to go. `None`: they don't.
+    pub(super) fn standing_by_head(&self, accel: &Accel, found: Option<(At, Slot)>, now: u64) -> Option<bool> {
+        let Some((_, slot)) = found else { return Some(false) };
+        let plain = slot.uses & (table::SCOPED | table::STALE) == 0 && slot.expires < table::LATEST;
+        if !plain || !slot.place.is_record() || accel.seal.is_mac() {
+            return None;
+        }
+        let generation = accel.segments.word(slot.place, GENERATION_WORD)?;
+        let created = record::created(accel.segments.word(slot.place, CREATED_WORD)?);
+        let facts = Facts { created, expires: slot.expires, ..Facts::default() };
+        Some(matches!(self.falls(&facts, generation, "", None, now), Ok(None)))
+    }
+
     /// The entry of a key for a reader, who is told no more than the reason of a miss.
     fn search(&self, accel: &Accel, hash: Hash, id: Id<'_>, whole: usize) -> Result<(At, Slot, Rest), Count> {
         self.seek(accel, hash, id, whole).map_err(|trouble| match trouble {
@@ -298,14 +356,10 @@ impl FileBackend {
     ) -> Result<Option<Value>> {
         let now = self.now()?;
         let hash = Hash::of(Name::of(&self.seed, id));
-        match self.plain(accel, hash, id, now, expect, |arena, at, len| copy_shared(arena, at, len))? {
-            Plain::Hit(bytes, opened) => {
-                Ok(Some(Value::of_record(bytes, opened.value_range(), opened.facts, None)))
-            }
+        match self.plain(accel, hash, id, now, expect, copy_shared)? {
+            Plain::Hit(bytes, opened) => Ok(Some(Value::of_record(bytes, opened.value_range(), opened.facts, None))),
             Plain::Miss => Ok(None),
-            Plain::Other => {
-                self.accel_read(accel, hash, id, now, expect, read::READ_WHOLE, |rest| self.value_of(rest))
-            }
+            Plain::Other => self.accel_read(accel, hash, id, now, expect, read::READ_WHOLE, |rest| self.value_of(rest)),
         }
     }
 
@@ -420,12 +474,7 @@ impl FileBackend {
 
     /// A live value into the caller's buffer, which holds it alone afterwards. Allocates where its capacity doesn't do.
     /// `None`: what isn't plain goes the way of `get`.
-    pub(in crate::file) fn accel_get_into(
-        &self,
-        accel: &Accel,
-        id: Id<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Option<bool>> {
+    pub(in crate::file) fn accel_get_into(&self, accel: &Accel, id: Id<'_>, out: &mut Vec<u8>) -> Result<Option<bool>> {
         let now = self.now()?;
         let hash = Hash::of(Name::of(&self.seed, id));
         out.clear();

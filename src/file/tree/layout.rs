@@ -169,6 +169,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn short_and_long_keys_are_hashed_alike() {
+        let key = [7; 600];
+        for len in [1, 200, 239, 240, 241, 600] {
+            let id = Id::new("", 1, &key[..len]).unwrap();
+            let whole = blake3::keyed_hash(&[9; 32], &id.to_bytes());
+            assert_eq!(Name::of(&[9; 32], id).0, whole.as_bytes()[..NAME_LEN], "{len}");
+        }
+    }
+
+    #[test]
     fn names_survive_the_round_trip_and_nothing_else_does() {
         let name = Name::of(&[7; 32], Id::new("ns", 1, b"key").unwrap());
         assert_eq!(Name::parse(&name.file_name()), Some(name));
