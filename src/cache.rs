@@ -45,7 +45,7 @@ impl Cache {
 
     pub(crate) fn over_file(store: Arc<FileBackend>) -> Cache {
         // What can't begin now begins with the next opening; until it's done, misses are counted as such.
-        let _ = store.start_rebuild();
+        store.start_rebuild();
         Cache { store: store.clone(), file: store, namespace: Arc::from(""), version: 1 }
     }
 

@@ -106,13 +106,17 @@ impl Accel {
     /// Copies a record out and checks it.
     #[inline]
     pub(super) fn read_record(&self, place: Place, hash: Hash) -> Result<Record, Damage> {
+        let record = self.read_any(place, hash)?;
+        if compress::is_known(record.opened.compression) { Ok(record) } else { Err(Damage::Version) }
+    }
+
+    /// The same of a record whose value this build may be unable to decompress.
+    #[inline]
+    pub(super) fn read_any(&self, place: Place, hash: Hash) -> Result<Record, Damage> {
         let len = self.segments.len(place).ok_or(Damage::Lengths)?;
         let bytes = copy_shared(&self.segments.arena, place.unit() as usize * 2, len);
         let opened = record::open(&self.seal, &bytes, place, self.salt(hash))?;
         let extra = if opened.has_meta() { opened.extra(&bytes)? } else { None };
-        if !compress::is_known(opened.compression) {
-            return Err(Damage::Version);
-        }
         Ok(Record { bytes, opened, extra })
     }
 }
