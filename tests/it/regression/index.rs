@@ -145,7 +145,7 @@ fn a_garbled_number_of_buckets_leads_no_walk_out_of_the_table() {
     let file = fs::File::options().write(true).open(cache.dir().join("index")).expect("the index");
     for garbled in [1 << 22, u64::MAX] {
         std::os::unix::fs::FileExt::write_all_at(&file, &u64::to_le_bytes(garbled), 8 * 8).expect("a word");
-        assert_eq!(cache.entries().expect("a listing").filter(Result::is_ok).count(), 20);
+        assert_eq!(cache.entries().expect("a listing").flatten().count(), 20);
         for i in 0..20 {
             assert!(get(&cache, format!("k{i}")).is_some());
         }
