@@ -444,7 +444,7 @@ impl Options {
             Place::File => {
                 let file = Arc::new(file::open(config)?);
                 // What can't begin now begins with the next opening; until it's done, misses are counted as such.
-                let _ = file.start_rebuild();
+                file.start_rebuild();
                 return Ok(Opened::File(file));
             }
             Place::Null => {

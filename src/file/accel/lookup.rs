@@ -114,13 +114,17 @@ impl Accel {
     /// Copies a record out and checks it.
     #[inline]
     pub(super) fn read_record(&self, place: Place, hash: Hash) -> Result<Record, Damage> {
+        let record = self.read_any(place, hash)?;
+        if compress::is_known(record.opened.compression) { Ok(record) } else { Err(Damage::Version) }
+    }
+
+    /// The same of a record whose value this build may be unable to decompress.
+    #[inline]
+    pub(super) fn read_any(&self, place: Place, hash: Hash) -> Result<Record, Damage> {
         let len = self.segments.len(place).ok_or(Damage::Lengths)?;
         let bytes = copy_shared(&self.segments.arena, place.unit() as usize * 2, len);
         let opened = record::open(&self.seal, &bytes, place, self.salt(hash))?;
         let extra = if opened.has_meta() { opened.extra(&bytes)? } else { None };
-        if !compress::is_known(opened.compression) {
-            return Err(Damage::Version);
-        }
         Ok(Record { bytes, opened, extra })
     }
 }
@@ -240,7 +244,10 @@ impl FileBackend {
         now: u64,
         whole: usize,
     ) -> Result<Result<Rest, Count>> {
-        let Some((_, slot)) = found else { return Ok(Err(Count::MissAbsent)) };
+        let Some((_, slot)) = found else {
+            self.check_unread(accel, hash)?;
+            return Ok(Err(Count::MissAbsent));
+        };
         let rest = if slot.place.is_record() {
             match accel.read_record(slot.place, hash) {
                 Ok(record) if record.opened.is(&record.bytes, id) => Rest::Record(record),
@@ -276,13 +283,13 @@ impl FileBackend {
     /// Whether the entry in a slot is live, as far as the slot and a record's first words tell: enough for one that is
     /// about to go. `None`: they don't.
     pub(super) fn standing_by_head(&self, accel: &Accel, found: Option<(At, Slot)>, now: u64) -> Option<bool> {
-        let Some((_, slot)) = found else { return Some(false) };
+        let (_, slot) = found?;
         let plain = slot.uses & (table::SCOPED | table::STALE) == 0 && slot.expires < table::LATEST;
         if !plain || !slot.place.is_record() || accel.seal.is_mac() {
             return None;
         }
         let generation = accel.segments.word(slot.place, GENERATION_WORD)?;
-        let created = record::created(accel.segments.word(slot.place, CREATED_WORD)?);
+        let created = record::created_of(accel.segments.word(slot.place, CREATED_WORD)?);
         let facts = Facts { created, expires: slot.expires, ..Facts::default() };
         Some(matches!(self.falls(&facts, generation, "", None, now), Ok(None)))
     }

@@ -324,7 +324,7 @@ pub(crate) fn open(seal: &RecordSeal, record: &[u8], place: Place, salt: u128) -
     let value = (key.1, key.1 + lengths.value);
     Ok(Opened {
         facts: Facts {
-            created: created(last),
+            created: created_of(last),
             expires,
             stale_for: long(8, 0),
             codec: Codec::from_number((last >> 48) as u8),
@@ -344,8 +344,8 @@ pub(crate) fn open(seal: &RecordSeal, record: &[u8], place: Place, salt: u128) -
     })
 }
 
-/// When a record was made, of the word that says so.
-pub(crate) fn created(word: u64) -> u64 {
+/// The time of the set, in the word that has codec and compression too.
+pub(crate) fn created_of(word: u64) -> u64 {
     word & ((1 << 48) - 1)
 }
 
