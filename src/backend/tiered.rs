@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "tokio")]
+use crate::backend::Call;
 use crate::backend::{Backend, Condition, Expect, Lead, Listener, Listing, Reading, Writing};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{duration_ms, from_ms};
@@ -377,6 +379,18 @@ impl Backend for TieredBackend {
 
     fn listen(&self, listener: Weak<dyn Listener>) -> Result<bool> {
         self.far.listen(listener)
+    }
+
+    #[cfg(feature = "tokio")]
+    fn is_quick(&self, call: Call<'_>) -> bool {
+        let is_near = |id| self.near.is_quick(call) && self.near.expiry(id).is_ok_and(|expiry| expiry.is_some());
+        match call {
+            // A copy that is there is served without a word to the far store.
+            Call::Get(id) if is_near(id) => true,
+            // What is read far leaves a copy near, what is changed far takes it away.
+            Call::Get(_) | Call::Other => self.far.is_quick(call) && self.near.is_quick(Call::Other),
+            Call::Look(_) => self.far.is_quick(call),
+        }
     }
 
     fn flush(&self) -> Result<()> {

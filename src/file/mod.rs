@@ -45,6 +45,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+#[cfg(feature = "tokio")]
+use crate::backend::Call;
 use crate::backend::{Backend, Condition, Expect, Lead, Listing, Reading, Writing};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, to_ms};
@@ -339,6 +341,15 @@ impl Backend for FileBackend {
     fn lead(&self, id: Id<'_>) -> Result<Lead> {
         self.writable()?;
         self.try_lead(Name::of(&self.seed, id))
+    }
+
+    /// A change may have to make room, so only reads are.
+    #[cfg(feature = "tokio")]
+    fn is_quick(&self, call: Call<'_>) -> bool {
+        match (&self.accel, call) {
+            (Some(accel), Call::Get(id) | Call::Look(id)) => self.accel_is_mapped(accel, id),
+            _ => false,
+        }
     }
 
     fn served_stale(&self) {

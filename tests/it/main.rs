@@ -7,6 +7,9 @@
     reason = "tests may take the direct way, and fail by panic"
 )]
 
+/// `AsyncCache`: the same calls, and where they run.
+#[cfg(feature = "tokio")]
+mod async_cache;
 /// Compressed values, false lengths, bombs.
 mod compression;
 /// One suite for every store.

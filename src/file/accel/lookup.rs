@@ -453,6 +453,13 @@ impl FileBackend {
         })
     }
 
+    /// Whether all that there is to be known of a key lies in mapped memory: there's none, or a record.
+    #[cfg(feature = "tokio")]
+    pub(in crate::file) fn accel_is_mapped(&self, accel: &Accel, id: Id<'_>) -> bool {
+        let slot = accel.index.look(Hash::of(Name::of(&self.seed, id)));
+        slot.is_none_or(|(_, slot)| slot.place.is_record())
+    }
+
     /// Whether a `get` would find a value, and until when: from the index alone where that knows enough.
     ///
     /// `Ok(None)`: there's none. `Ok(Some(expiry))` otherwise.
