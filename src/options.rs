@@ -18,6 +18,8 @@ use crate::backend::Backend;
 #[cfg(feature = "memory")]
 use crate::backend::memory::{Config as MemoryConfig, MemoryBackend};
 use crate::backend::null::NullBackend;
+#[cfg(feature = "redis")]
+use crate::backend::redis::RedisBackend;
 use crate::backend::remote::{OnError, Remote};
 use crate::backend::tiered::TieredBackend;
 use crate::cache::Cache;
@@ -462,6 +464,9 @@ impl Options {
             Place::Tiered { near, far, near_ttl, negative_ttl } => {
                 TieredBackend::open(near.open_store()?.store(), far.open_store()?.store(), near_ttl, negative_ttl)?
             }
+            #[cfg(feature = "redis")]
+            Place::Redis(remote) => Arc::new(RedisBackend::new(reach(remote))?),
+            #[cfg(not(feature = "redis"))]
             Place::Redis(remote) => return Err(not_built(reach(remote).scheme, "redis")),
             Place::Memcached(remote) => return Err(not_built(reach(remote).scheme, "memcached")),
         };

@@ -45,7 +45,7 @@ pub(super) fn written_in_pieces(b: &Bench) {
             writer.write_all(piece).expect("write");
         }
         assert_eq!(get(&c, "k").as_deref(), Some(b"old".as_slice()), "{len} bytes: nothing is seen before the commit");
-        assert_eq!(b.cache.stats().expect("stats").entries, 1, "{len} bytes: nor counted");
+        b.holds(1);
         assert!(writer.commit().expect("commit"), "{len} bytes");
         let found = b.again().namespace("a").version(3).get("k").expect("get").expect("a hit");
         assert!(*found == *value, "{len} bytes come back as they went in");
@@ -57,7 +57,7 @@ pub(super) fn written_in_pieces(b: &Bench) {
         assert!(c.touch("k", Ttl::secs(20)).expect("touch"), "{len} bytes");
         assert!(c.pop("k").expect("pop").expect("a value") == found, "{len} bytes");
     }
-    assert_eq!(b.cache.stats().expect("stats").entries, 0);
+    b.holds(0);
     assert!(write(&c, "k", b"5", Ttl::Never).commit().expect("commit"));
     assert_eq!(c.incr("k", 1).expect("incr"), 6, "a written number is one");
     assert!(write(&c, "k", b"v", Ttl::secs(0)).commit().expect("commit"), "as if it had been stored");
@@ -162,7 +162,7 @@ pub(super) fn commit_conditions(b: &Bench) {
     assert!(!present.commit_if_present().expect("commit"), "an expired entry is absent");
     drop(absent);
     assert!(new().commit_if_absent().expect("commit"));
-    assert_eq!(c.stats().expect("stats").entries, 1);
+    b.holds(1);
 }
 
 pub(super) fn cleared_while_writing(b: &Bench) {
@@ -190,7 +190,7 @@ pub(super) fn cleared_while_writing(b: &Bench) {
         assert_eq!(get(&c, "k").as_deref(), Some(b"after".as_slice()), "{what}");
     }
     b.cache.clear().expect("clear");
-    assert_eq!(b.cache.stats().expect("stats").entries, 0);
+    b.holds(0);
 }
 
 pub(super) fn the_last_commit_wins(b: &Bench) {
@@ -201,7 +201,7 @@ pub(super) fn the_last_commit_wins(b: &Bench) {
         assert!(writer.commit().expect("commit"));
         assert_eq!(get(c, "k"), Some(i.to_string().into_bytes()));
     }
-    assert_eq!(c.stats().expect("stats").entries, 1);
+    b.holds(1);
 }
 
 pub(super) fn readers_keep_what_they_opened(b: &Bench) {
