@@ -8,7 +8,7 @@ list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 demo:  ## build, then show the main job on real data
-	$(CARGO) build --release --quiet --workspace
+	$(CARGO) build --release --workspace
 	$(CARGO) run --release --quiet --example demo
 
 test:  ## the whole suite: unit, integration, command line, examples, doc tests

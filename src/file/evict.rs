@@ -41,7 +41,7 @@ const SHARE: usize = 8;
 /// How long one call goes on culling for room that it didn't take itself.
 const SLICE: Duration = Duration::from_millis(4);
 /// How long a set goes on making room on a full disk before it's tried once more.
-const FULL_SLICE: Duration = Duration::from_millis(100);
+pub(super) const FULL_SLICE: Duration = Duration::from_millis(100);
 /// How many victims may turn out to be gone or used before a call gives up, at 4 µs each.
 const STALE: usize = 1024;
 /// How often a set asks the file system for its free space: once in so many.
@@ -132,14 +132,14 @@ impl Ord for Expiring {
 
 /// Which limit asks for room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Over {
+pub(super) enum Over {
     Entries,
     Bytes,
     FreeSpace,
 }
 
 impl Over {
-    fn count(self) -> Count {
+    pub(super) fn count(self) -> Count {
         match self {
             Over::Entries => Count::EvictedEntries,
             Over::Bytes => Count::EvictedBytes,

@@ -2,7 +2,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::backend::{Backend, Expect, rules};
+use crate::backend::{Backend, Expect};
 use crate::clock::{Wait, duration_ms, from_ms};
 use crate::entry::{Entry, Extra, State, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -23,11 +23,7 @@ impl FileBackend {
     pub(super) fn invalid(&self, found: &Found, now: u64) -> io::Result<Option<Count>> {
         let facts = &found.header.facts;
         let namespace = found.id().map_or("", |id| id.namespace);
-        Ok(if self.control.is_cleared(found.header.generation, namespace, found.tags())? {
-            Some(Count::MissCleared)
-        } else {
-            rules::untimely(facts, now)
-        })
+        self.falls(facts, found.header.generation, namespace, found.extra.as_ref(), now)
     }
 
     /// The live value behind a name. Counts the hit, or the reason of the miss.

@@ -20,7 +20,9 @@ fn the_law_holds_for_seeds_and_their_changes() {
     let mut seeds: Vec<_> = files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
     seeds.sort();
     assert!(seeds.len() >= 20, "{} seeds", seeds.len());
-    seeds.iter().for_each(|seed| law::check(seed));
+    for seed in &seeds {
+        law::check(seed);
+    }
 
     let seed: u64 = std::env::var("LARDER_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let mut state = seed;

@@ -161,7 +161,7 @@ fn the_default_ttl_is_what_set_and_touch_give() {
     let left = || {
         let run = sandbox.run(["ttl", "k"]).succeeds();
         let text = run.text();
-        assert!(["20d\n", "19d23h\n"].contains(&&*text), "{text}");
+        assert!(["20d\n", "19d23h\n"].contains(&text), "{text}");
     };
     sandbox.run(["set", "k", "v"]).succeeds();
     left();

@@ -189,15 +189,7 @@ impl FileBackend {
     /// Writes a new entry where nobody sees it.
     fn prepare(&self, accel: &Accel, hash: Hash, generation: u64, new: &NewEntry<'_>) -> Result<Fresh> {
         let rules = self.rules(accel)?;
-        let record = NewRecord {
-            id: new.id,
-            facts: new.facts,
-            generation,
-            meta: new.meta(),
-            value: &new.value,
-            raw_len: new.raw_len,
-            compression: new.compression,
-        };
+        let record = record_of(new, generation);
         let size = record.size(accel.seal.is_mac());
         if !rules.durable
             && new.value.len() <= SMALL
@@ -606,15 +598,7 @@ impl FileBackend {
             return Ok(None);
         }
         let rules = self.rules(accel)?;
-        let record = NewRecord {
-            id: new.id,
-            facts: new.facts,
-            generation,
-            meta: new.meta(),
-            value: &new.value,
-            raw_len: new.raw_len,
-            compression: 0,
-        };
+        let record = record_of(new, generation);
         let size = record.size(accel.seal.is_mac());
         let ready = !rules.durable && size <= SMALL_RECORD;
         let fresh = match if ready { self.append_now(accel, &record, size)? } else { None } {
@@ -680,6 +664,19 @@ impl FileBackend {
             }
             Put::Refused | Put::Again => Ok(false),
         }
+    }
+}
+
+/// An entry as it's written into a segment.
+fn record_of<'a>(new: &'a NewEntry<'_>, generation: u64) -> NewRecord<'a> {
+    NewRecord {
+        id: new.id,
+        facts: new.facts,
+        generation,
+        meta: new.meta(),
+        value: &new.value,
+        raw_len: new.raw_len,
+        compression: new.compression,
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Accel;
-use crate::backend::{Backend, Expect, Reading};
-use crate::clock::{SLACK_MS, from_ms};
+use crate::backend::{Backend, Expect, Reading, rules};
+use crate::clock::from_ms;
 use crate::entry::{Entry, Extra, Facts, State, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::index::bucket::{At, Slot};
@@ -131,12 +131,8 @@ impl FileBackend {
         let tags = extra.map_or(&[][..], |extra| &extra.tags);
         Ok(if self.control.is_cleared(generation, namespace, tags)? {
             Some(Count::MissCleared)
-        } else if facts.created > now.saturating_add(SLACK_MS) {
-            Some(Count::MissClock)
-        } else if facts.expires <= now {
-            Some(Count::MissExpired)
         } else {
-            None
+            rules::untimely(facts, now)
         })
     }
 

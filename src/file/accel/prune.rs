@@ -92,6 +92,13 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Asks whether to remove what a slot leads to, and tallies it if so.
+    fn agree_slot(&mut self, place: &str, bytes: u64, rest: Option<&Rest>, reason: Reason) -> bool {
+        let id = rest.and_then(Rest::id);
+        let (key, namespace) = (id.map(|id| id.key), id.map_or("", |id| id.namespace));
+        self.agree(&Removal { key, namespace, place, reason, bytes })
+    }
+
     /// Removes an entry that is due by itself; `false`: it stays.
     fn slot(&mut self, accel: &Accel, hash: Hash, slot: &Slot) -> Result<bool> {
         let rest = self.store.rest_of(accel, hash, slot.place);
@@ -106,15 +113,7 @@ impl Run<'_> {
             Ok(None) | Err(_) => (Reason::Corrupt, None),
         };
         let path = hash.name().path();
-        let id = rest.as_ref().and_then(Rest::id);
-        let removal = Removal {
-            key: id.map(|id| id.key),
-            namespace: id.map_or("", |id| id.namespace),
-            place: &path,
-            reason,
-            bytes: slot.size,
-        };
-        if !self.agree(&removal) {
+        if !self.agree_slot(&path, slot.size, rest.as_ref(), reason) {
             return Ok(false);
         }
         if self.rules.dry_run {
@@ -262,16 +261,8 @@ impl Run<'_> {
     fn evict_slot(&mut self, accel: &Accel, hash: Hash, reason: Reason) -> Result<Option<(bool, u64)>> {
         let Some((_, slot)) = accel.index.look(hash) else { return Ok(None) };
         let rest = self.store.rest_of(accel, hash, slot.place).ok().flatten();
-        let id = rest.as_ref().and_then(Rest::id);
         let path = hash.name().path();
-        let removal = Removal {
-            key: id.map(|id| id.key),
-            namespace: id.map_or("", |id| id.namespace),
-            place: &path,
-            reason,
-            bytes: slot.size,
-        };
-        if !self.agree(&removal) {
+        if !self.agree_slot(&path, slot.size, rest.as_ref(), reason) {
             return Ok(None);
         }
         let gone = self.rules.dry_run || self.store.take_out_waiting(accel, hash, &slot, |_| true)?;

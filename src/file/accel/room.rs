@@ -12,6 +12,7 @@ use super::lookup::Record;
 use super::{Accel, Ground, Rules, Writer};
 use crate::error::{Doing, Result};
 use crate::file::FileBackend;
+use crate::file::evict::{FULL_SLICE, Over};
 use crate::file::index::bucket::At;
 use crate::file::index::table::{self, Hash, Place};
 use crate::file::segments::record::NewRecord;
@@ -36,8 +37,6 @@ const TOO_FULL: u64 = 750;
 const HALF: u64 = 500;
 /// How long one call's own culling takes, beyond what it brought in itself.
 const SLICE: Duration = Duration::from_millis(1);
-/// The same where the disk is full and the caller waits for room.
-const FULL_SLICE: Duration = Duration::from_millis(100);
 /// Expired entries that one call reclaims.
 const EXPIRED_SHARE: usize = 16;
 /// Segments that any arena may have: one for each of a few writers, and some to reclaim into.
@@ -66,14 +65,6 @@ impl Reclaim {
     pub(super) fn segment(&self) -> Option<usize> {
         self.at.map(|(segment, _)| segment)
     }
-}
-
-/// Which limit asks for room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Over {
-    Entries,
-    Bytes,
-    FreeSpace,
 }
 
 thread_local! {
@@ -561,16 +552,6 @@ impl FileBackend {
         let keep = (out.len() / SAMPLE).max(1);
         let cut = out.len().saturating_sub(keep);
         out.drain(..cut);
-    }
-}
-
-impl Over {
-    fn count(self) -> Count {
-        match self {
-            Over::Entries => Count::EvictedEntries,
-            Over::Bytes => Count::EvictedBytes,
-            Over::FreeSpace => Count::EvictedFreeSpace,
-        }
     }
 }
 
