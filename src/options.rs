@@ -18,8 +18,6 @@ use crate::backend::Backend;
 #[cfg(feature = "memory")]
 use crate::backend::memory::{Config as MemoryConfig, MemoryBackend};
 use crate::backend::null::NullBackend;
-#[cfg(feature = "redis")]
-use crate::backend::redis::RedisBackend;
 use crate::backend::remote::{OnError, Remote};
 use crate::backend::tiered::TieredBackend;
 use crate::cache::Cache;
@@ -465,7 +463,7 @@ impl Options {
                 TieredBackend::open(near.open_store()?.store(), far.open_store()?.store(), near_ttl, negative_ttl)?
             }
             #[cfg(feature = "redis")]
-            Place::Redis(remote) => Arc::new(RedisBackend::new(reach(remote))?),
+            Place::Redis(remote) => Arc::new(crate::backend::redis::open(reach(remote))?),
             #[cfg(not(feature = "redis"))]
             Place::Redis(remote) => return Err(not_built(reach(remote).scheme, "redis")),
             Place::Memcached(remote) => return Err(not_built(reach(remote).scheme, "memcached")),

@@ -10,6 +10,8 @@ pub(crate) mod envelope;
 pub(crate) mod flights;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub(crate) mod networked;
 pub(crate) mod null;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;

@@ -45,6 +45,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("backend::breaker", Backends),
     ("backend::flights", Backends),
     ("backend::memory", Backends),
+    ("backend::networked", Backends),
     ("backend::null", Backends),
     ("backend::redis", Backends),
     ("backend::tiered", Backends),

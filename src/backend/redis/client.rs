@@ -216,8 +216,8 @@ impl Client {
 
     /// Whether an answer says that the command was not executed and should be sent again; learns from it where to.
     fn must_repeat(&self, answer: Option<&Value>) -> bool {
-        let Some(Value::ServerError(error)) = answer else { return answer.is_none() };
         use ServerErrorKind::{Ask, BusyLoading, ClusterDown, Moved, NoScript, ReadOnly, TryAgain};
+        let Some(Value::ServerError(error)) = answer else { return answer.is_none() };
         match (error.kind(), &self.slots) {
             (Some(Moved | ClusterDown | ReadOnly), Some(slots)) => {
                 lock(slots).forget();

@@ -17,9 +17,9 @@ use std::sync::{Mutex, PoisonError};
 use redis::{Cmd, Value, cmd};
 
 use crate::backend::envelope::Label;
+use crate::backend::networked::unexpected;
 use crate::backend::redis::client::refusal;
 use crate::backend::redis::slots::slot;
-use crate::backend::redis::unexpected;
 use crate::entry::Extra;
 use crate::error::Result;
 

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use redis::{Value as Answer, cmd};
 
-use super::client::{Batch, refusal};
+use super::Redis;
+use super::client::{Again, Batch, refusal};
 use super::generations::Seen;
 use super::scripts::{self, Name};
-use super::{RedisBackend, unexpected};
+use crate::backend::networked::{Networked, unexpected};
 use crate::backend::remote::Address;
 use crate::backend::wire::bound_of;
 use crate::backend::{Listing, envelope};
@@ -29,7 +30,7 @@ struct Walk {
     pattern: String,
 }
 
-impl RedisBackend {
+impl Redis {
     fn walk(&self, until: Instant) -> Result<Walk> {
         let nodes = self.local()?.client.find_servers(until)?;
         // No character of a prefix means anything in a pattern.
@@ -71,29 +72,30 @@ impl RedisBackend {
         }
         Ok(())
     }
+}
 
-    pub(super) fn list(self: Arc<Self>) -> Result<Listing> {
-        let until = bound_of(&self.remote);
-        let local = self.local()?;
-        let mut batch = Batch::default();
-        local.parts.iter().for_each(|part| batch.push(part.slot, cmd("HGETALL").arg(&part.hash)));
-        let answers = self.run(&batch, super::client::Again::Yes, until)?;
-        let mut generations = HashMap::new();
-        for (part, answer) in local.parts.iter().zip(answers) {
-            if let Answer::ServerError(error) = &answer {
-                return Err(refusal(error));
-            }
-            generations.insert(part.prefix.clone(), Seen::parse_all(&answer).ok_or_else(unexpected)?);
-        }
-        let walk = self.walk(until)?;
-        let (met, ready) = (HashSet::new(), VecDeque::new());
-        Ok(Box::new(Entries { store: self, walk, generations, met, ready, failed: false }))
+pub(super) fn list(store: Arc<Networked<Redis>>) -> Result<Listing> {
+    let until = bound_of(&store.remote);
+    let local = store.server.local()?;
+    let mut batch = Batch::default();
+    for part in &local.parts {
+        batch.push(part.slot, cmd("HGETALL").arg(&part.hash));
     }
+    let mut generations = HashMap::new();
+    for (part, answer) in local.parts.iter().zip(local.run(&batch, Again::Yes, until)?) {
+        if let Answer::ServerError(error) = &answer {
+            return Err(refusal(error));
+        }
+        generations.insert(part.prefix.clone(), Seen::parse_all(&answer).ok_or_else(unexpected)?);
+    }
+    let walk = store.server.walk(until)?;
+    let (met, ready) = (HashSet::new(), VecDeque::new());
+    Ok(Box::new(Entries { store, walk, generations, met, ready, failed: false }))
 }
 
 /// A listing on its way. Each step takes its own time.
 struct Entries {
-    store: Arc<RedisBackend>,
+    store: Arc<Networked<Redis>>,
     walk: Walk,
     /// As they were when it began.
     generations: HashMap<String, Seen>,
@@ -106,7 +108,7 @@ struct Entries {
 impl Entries {
     fn fill(&mut self) -> Result<bool> {
         let until = bound_of(&self.store.remote);
-        let Some((node, keys)) = self.store.step(&mut self.walk, until)? else { return Ok(false) };
+        let Some((node, keys)) = self.store.server.step(&mut self.walk, until)? else { return Ok(false) };
         let keys: Vec<Vec<u8>> = keys.into_iter().filter(|key| self.met.insert(key.clone())).collect();
         let mut batch = Batch::default();
         for key in &keys {
@@ -115,7 +117,7 @@ impl Entries {
         if batch.len() == 0 {
             return Ok(true);
         }
-        let answers = self.store.local()?.client.run_on(&node, &batch, until)?;
+        let answers = self.store.server.local()?.client.run_on(&node, &batch, until)?;
         for (key, answer) in keys.iter().zip(answers) {
             let Answer::Array(parts) = answer else { continue };
             let [Answer::Int(len), Answer::BulkString(head)] = parts.as_slice() else { continue };
@@ -129,7 +131,7 @@ impl Entries {
         let header = format::parse_lengths(head, len).ok()?;
         let id = head.get(header.head_len() - header.id_len..header.head_len())?;
         let id = Id::parse(id)?;
-        let label = envelope::decode_label(&self.store.seal, id, head, len).ok()?;
+        let label = envelope::decode_label(&self.store.server.seal, id, head, len).ok()?;
         let end = key.iter().position(|byte| *byte == b'}')? + 2;
         let seen = self.generations.get(std::str::from_utf8(key.get(..end)?).ok()?)?;
         // All fields that there are were read: what isn't among them never was invalidated.

@@ -1,11 +1,9 @@
 //! The store on a Redis server, or on the nodes of a cluster.
 //!
-//! A value lies there as an [envelope](crate::backend::envelope) under a name that is a hash of its identity. What an entry
-//! says of itself decides whether it's live; the server's own expiry is only there to take away what nobody will ask for.
-//! Every change is one script, which holds the entry's state against the one that the caller decided by, so that of changes
-//! that race one is first; the others look again.
+//! A value lies there as an [envelope] under a name that is a hash of its identity. What an entry says of itself decides
+//! whether it's live; the server's own expiry is only there to take away what nobody will ask for. Every change is one
+//! script, which holds the entry's state and the generations against those that the caller decided by.
 
-mod calls;
 mod client;
 mod generations;
 mod listing;
@@ -17,25 +15,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use redis::{Value as Answer, cmd};
+use redis::{Cmd, Value as Answer, cmd};
 
 use crate::backend::envelope::{self, Label};
 use crate::backend::flights::{Flights, LEASE_MS, Other};
-use crate::backend::remote::{OnError, Remote};
-use crate::backend::wire::bound_of;
-use crate::backend::{Backend, Condition, Expect, Lead, Leadership, Lease, Listing, Reading, Writing, rules};
+use crate::backend::networked::{
+    Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected,
+};
+use crate::backend::remote::Remote;
+use crate::backend::{Lead, Leadership, Lease, Listing};
 use crate::capabilities::{self, Capabilities};
-use crate::clock::SLACK_MS;
-use crate::entry::{Codec, Entry, Extra, Facts, NEVER, SetOptions, State, Ttl, Value};
+use crate::entry::{Extra, Facts, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::tree::format::{self, MAX_META_LEN, Seal};
 use crate::key::Id;
-use crate::stats::{Count, Counts, Stats};
+use crate::stats::{Count, Network};
 use crate::sys::fork::{self, PerProcess};
 use crate::sys::fs;
 
 use client::{Again, Batch, Client, refusal};
-use generations::{PARTS, Part, Seen};
+use generations::{Field, PARTS, Part, Seen};
 use scripts::Name;
 
 /// Most bytes of a value: what a server takes, less room for head and metadata.
@@ -46,25 +45,31 @@ struct Local {
     client: Client,
     parts: Vec<Part>,
     flights: Flights,
-    /// The next nonce: a random number, counted on.
+    /// Nonces are this random number, counted on.
     nonces: [u8; 16],
     count: AtomicU64,
 }
 
 impl Local {
-    fn new(remote: &Remote) -> io::Result<Local> {
+    fn new(remote: &Remote) -> io::Result<Arc<Local>> {
         let parts = if remote.scheme == "redis-cluster" { PARTS } else { 1 };
-        Ok(Local {
+        Ok(Arc::new(Local {
             client: Client::new(remote.clone()),
             parts: (0..parts).map(|number| Part::new(&remote.prefix, number)).collect(),
             flights: Flights::default(),
             nonces: fs::random()?.first_chunk().copied().unwrap_or_default(),
             count: AtomicU64::new(1),
-        })
+        }))
     }
 
     fn nonce(&self) -> u128 {
         u128::from_le_bytes(self.nonces).wrapping_add(u128::from(self.count.fetch_add(1, Relaxed)))
+    }
+
+    /// Tells a lease from all others. Never 0.
+    fn word(&self) -> u64 {
+        let random = self.nonces.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        random.wrapping_add(self.count.fetch_add(1, Relaxed)) | 1 << 63
     }
 
     fn place(&self, id: Id<'_>) -> Place<'_> {
@@ -77,14 +82,18 @@ impl Local {
         let part = &self.parts[usize::from(hash.as_bytes()[31]) % self.parts.len()];
         Place { entry: part.key('e', &name), part, name }
     }
-}
 
-/// The store.
-pub(crate) struct RedisBackend {
-    remote: Remote,
-    seal: Seal,
-    counts: Counts,
-    local: PerProcess<Arc<Local>>,
+    fn run(&self, batch: &Batch, again: Again, until: Instant) -> Result<Vec<Answer>> {
+        let answers = self.client.run(batch, again, until)?;
+        if answers.len() == batch.len() { Ok(answers) } else { Err(unexpected()) }
+    }
+
+    fn run_one(&self, slot: u16, command: &Cmd, again: Again, until: Instant) -> Result<Answer> {
+        match self.run(&Batch::one(slot, command), again, until)?.pop() {
+            Some(Answer::ServerError(error)) => Err(refusal(&error)),
+            answer => answer.ok_or_else(unexpected),
+        }
+    }
 }
 
 /// A key's place.
@@ -100,163 +109,104 @@ impl Place<'_> {
     }
 }
 
-/// What was found under a key.
-struct Found<T> {
-    /// The state of what is there, as scripts reckon it.
-    state: Vec<u8>,
-    /// What is there, or why it doesn't count; the clock hasn't been asked yet.
-    held: Result<T, Count>,
+/// The server, or the nodes.
+pub(crate) struct Redis {
+    remote: Remote,
+    seal: Seal,
+    local: PerProcess<Arc<Local>>,
 }
 
-/// What became of a `STORE`.
-enum Stored {
-    Done,
-    /// Cleared, or the lease is lost.
-    Refused,
-    /// In other generations than were expected.
-    Outdated,
-    /// The entry is in another state than was expected.
-    Changed,
-}
-
-/// What is to be put in place.
-struct Put<'a> {
-    facts: Facts,
-    extra: &'a Extra,
-    value: &'a [u8],
-}
-
-/// Under what circumstances.
-enum When<'a> {
-    /// In any state; or in this one.
-    Now(&'a [u8]),
-    /// Where nothing that concerns the entry was invalidated since, and the lease (0: none) is held.
-    Since { state: &'a [u8], epoch: u64, generation: u64, word: u64 },
-}
-
-const ANY: &[u8] = b"";
-/// The state of what is absent.
+/// The state of what is absent, as scripts reckon it.
 const ABSENT: &[u8] = b"0:";
 
-fn state_of(len: u64, bytes: &[u8]) -> Vec<u8> {
+/// The state of what has so many bytes and begins with these.
+fn state_of(len: u64, bytes: &[u8]) -> Is {
+    if len == 0 {
+        return Is::Absent;
+    }
     let nonce = bytes.get(format::AT_NONCE..).unwrap_or_default();
-    [len.to_string().as_bytes(), b":", &nonce[..nonce.len().min(16)]].concat()
+    Is::This([len.to_string().as_bytes(), b":", &nonce[..nonce.len().min(16)]].concat())
+}
+
+fn state(is: &Is) -> &[u8] {
+    match is {
+        Is::Anything => b"",
+        Is::Absent => ABSENT,
+        Is::This(state) => state,
+    }
+}
+
+fn no_random(error: io::Error) -> Error {
+    Error::io("can't draw random numbers", error)
 }
 
 /// Never 0.
 fn new_epoch() -> Result<[u8; 8]> {
-    let random = fs::random().map_err(|e| Error::io("can't draw random numbers", e))?;
+    let random = fs::random().map_err(no_random)?;
     Ok((u64::from_le_bytes(random.first_chunk().copied().unwrap_or_default()) | 1).to_le_bytes())
 }
 
-fn unexpected() -> Error {
-    Error::new(ErrorKind::Io, "the server's answer is not what the command asks for")
+/// The fields of the namespaces of some keys.
+fn namespaces(ids: &[Id<'_>]) -> Vec<Field> {
+    let mut fields: Vec<_> = ids.iter().filter_map(|id| generations::namespace_field(id.namespace)).collect();
+    fields.sort();
+    fields.dedup();
+    fields
 }
 
-/// For how long the server keeps an entry, in milliseconds; `None`: for ever. Beyond its time, as the clocks of
-/// those who read it may be slow.
-fn keep_for(facts: &Facts, now: u64) -> Option<u64> {
-    (facts.gone_at() != NEVER).then(|| facts.gone_at().saturating_sub(now).saturating_add(SLACK_MS))
-}
-
-fn stored(part: &Part, answer: Answer) -> Result<Stored> {
-    match answer {
-        Answer::Int(1) => Ok(Stored::Done),
-        Answer::Int(_) => Ok(Stored::Refused),
-        Answer::Array(parts) if parts.len() == 2 => {
-            part.note(&Seen::parse_state(&parts).ok_or_else(unexpected)?);
-            Ok(Stored::Outdated)
-        }
-        Answer::Array(parts) if parts.len() == 3 => Ok(Stored::Changed),
-        Answer::ServerError(error) => Err(refusal(&error)),
-        _ => Err(unexpected()),
+/// The store on Redis.
+pub(crate) fn open(remote: Remote) -> Result<Networked<Redis>> {
+    if remote.scheme == "rediss" {
+        let text = "rediss:// is not in this build: each TLS that Redis's crate knows brings a library in C; use \
+            redis+unix://, or a TLS proxy beside the program";
+        return Err(Error::new(ErrorKind::Unsupported, text));
     }
+    if remote.scheme == "redis-cluster" && remote.db != 0 {
+        return Err(Error::new(ErrorKind::InvalidOption, "a cluster has the database 0 alone"));
+    }
+    let server = Redis {
+        seal: envelope::seal(&remote.prefix, remote.mac_key.as_ref()),
+        local: PerProcess::new(Local::new(&remote).map_err(no_random)?),
+        remote: remote.clone(),
+    };
+    Ok(Networked::new(remote, server))
 }
 
-fn check(extra: &Extra, len: usize) -> Result<()> {
-    rules::check(extra, len)?;
-    if len as u64 > MAX_VALUE {
-        let text = format!("the value has {len} bytes; a Redis server takes {MAX_VALUE}");
-        return Err(Error::new(ErrorKind::TooLarge, text));
-    }
-    Ok(())
-}
-
-impl RedisBackend {
-    pub(crate) fn new(remote: Remote) -> Result<RedisBackend> {
-        if remote.scheme == "rediss" {
-            let text = "rediss:// is not in this build: every TLS of Rust's that Redis's crate knows brings a C library of \
-                its own; use redis+unix:// or a TLS proxy beside the program";
-            return Err(Error::new(ErrorKind::Unsupported, text));
-        }
-        if remote.scheme == "redis-cluster" && remote.db != 0 {
-            return Err(Error::new(ErrorKind::InvalidOption, "a cluster has the database 0 alone"));
-        }
-        let random = |e| Error::io("can't draw random numbers", e);
-        Ok(RedisBackend {
-            seal: envelope::seal(&remote.prefix, remote.mac_key.as_ref()),
-            counts: Counts::new(remote.on_event.clone()),
-            local: PerProcess::new(Arc::new(Local::new(&remote).map_err(random)?)),
-            remote,
-        })
-    }
-
+impl Redis {
     fn local(&self) -> Result<&Arc<Local>> {
-        let made = self.local.get(|| Local::new(&self.remote).map(Arc::new));
-        made.map_err(|e| Error::io("can't draw random numbers", e))
-    }
-
-    fn run(&self, batch: &Batch, again: Again, until: Instant) -> Result<Vec<Answer>> {
-        let answers = self.local()?.client.run(batch, again, until)?;
-        if answers.len() == batch.len() { Ok(answers) } else { Err(unexpected()) }
-    }
-
-    /// With `on_error=miss`, `miss` stands for an answer that can't be had.
-    fn or_miss<T>(&self, outcome: Result<T>, miss: impl FnOnce() -> T) -> Result<T> {
-        match outcome {
-            Err(error)
-                if self.remote.on_error == OnError::Miss
-                    && matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Io) =>
-            {
-                Ok(miss())
-            }
-            outcome => outcome,
-        }
-    }
-
-    /// The same for a read, which counts.
-    fn or_counted_miss<T>(&self, outcome: Result<Option<T>>) -> Result<Option<T>> {
-        self.or_miss(outcome, || {
-            self.counts.add(Count::MissIo, 1);
-            None
-        })
+        self.local.get(|| Local::new(&self.remote)).map_err(no_random)
     }
 
     /// Epoch and generation of a part, as they were lately; they are made where there are none.
-    fn generation(&self, part: &Part, until: Instant) -> Result<(u64, u64)> {
+    fn lately(&self, local: &Local, part: &Part, until: Instant) -> Result<Moment> {
         match part.seen() {
-            (0, _) => self.begin(part, until),
+            (0, _) => self.begin(local, part, until),
             seen => Ok(seen),
         }
     }
 
-    fn begin(&self, part: &Part, until: Instant) -> Result<(u64, u64)> {
+    /// The same as they are now.
+    fn begin(&self, local: &Local, part: &Part, until: Instant) -> Result<Moment> {
         let epoch = new_epoch()?;
         let mut command = scripts::call(Name::Begin, &[&part.hash]);
         command.arg(&epoch).arg(self.remote.clock.now());
-        let answer = self.run(&Batch::one(part.slot, &command), Again::Yes, until)?.pop();
-        let seen = match answer {
-            Some(Answer::Array(parts)) => Seen::parse_state(&parts),
-            Some(Answer::ServerError(error)) => return Err(refusal(&error)),
-            _ => None,
+        let Answer::Array(parts) = local.run_one(part.slot, &command, Again::Yes, until)? else {
+            return Err(unexpected());
         };
-        let seen = seen.filter(|seen| seen.epoch != 0).ok_or_else(unexpected)?;
+        let seen = Seen::parse_state(&parts).filter(|seen| seen.epoch != 0).ok_or_else(unexpected)?;
         part.note(&seen);
         Ok((seen.epoch, seen.generation))
     }
 
-    /// Adds what is needed to know whether an entry was cleared.
-    fn settle(&self, part: &Part, seen: &mut Seen, label: &Label, id: Id<'_>, until: Instant) -> Result<bool> {
+    /// Whether an entry was cleared; asks for what is needed to know.
+    fn is_cleared(
+        local: &Local,
+        part: &Part,
+        seen: &mut Seen,
+        label: &Label,
+        id: Id<'_>,
+        until: Instant,
+    ) -> Result<bool> {
         if let Some(cleared) = seen.is_cleared(label, id.namespace) {
             return Ok(cleared);
         }
@@ -265,54 +215,50 @@ impl RedisBackend {
             return Ok(cleared);
         }
         let fields = generations::fields(id.namespace, &label.extra);
-        let answer = self.run(&Batch::one(part.slot, &Seen::command(&part.hash, &fields)), Again::Yes, until)?;
-        *seen = answer.first().and_then(|answer| Seen::parse(answer, &fields)).ok_or_else(unexpected)?;
-        part.note(seen);
+        let answer = local.run_one(part.slot, &Seen::command(&part.hash, &fields), Again::Yes, until)?;
+        *seen = part.read(Some(answer), &fields)?;
         Ok(seen.is_cleared(label, id.namespace).unwrap_or(true))
     }
 
-    /// What is there under a key, unless it was cleared, by an answer that holds all of it.
+    /// What is there under a key, by an answer that holds all of it.
     fn open_value(
         &self,
-        place: &Place<'_>,
-        id: Id<'_>,
-        mut seen: Seen,
+        local: &Local,
+        (place, id): (&Place<'_>, Id<'_>),
+        seen: &Seen,
         answer: Answer,
         until: Instant,
     ) -> Result<Found<Value>> {
         let bytes = match answer {
-            Answer::Nil => return Ok(Found { state: ABSENT.to_vec(), held: Err(Count::MissAbsent) }),
+            Answer::Nil => return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) }),
             Answer::BulkString(bytes) => bytes,
             // A type of Redis's that isn't ours.
             Answer::ServerError(error) if error.code() == "WRONGTYPE" => {
-                return Ok(Found { state: Vec::new(), held: Err(Count::MissForeign) });
+                return Ok(Found { is: Is::Anything, held: Err(Count::MissForeign) });
             }
             Answer::ServerError(error) => return Err(refusal(&error)),
             _ => return Err(unexpected()),
         };
-        let state = state_of(bytes.len() as u64, &bytes);
+        let is = state_of(bytes.len() as u64, &bytes);
         let held = match envelope::decode(&self.seal, id, bytes) {
             Ok((label, value)) => {
-                if self.settle(place.part, &mut seen, &label, id, until)? {
-                    Err(Count::MissCleared)
-                } else {
-                    Ok(value)
-                }
+                let cleared = Redis::is_cleared(local, place.part, &mut seen.clone(), &label, id, until)?;
+                if cleared { Err(Count::MissCleared) } else { Ok(value) }
             }
             Err(reason) => Err(reason),
         };
-        Ok(Found { state, held })
+        Ok(Found { is, held })
     }
 
     /// The same without the value, by an answer `{length, head}`.
     fn open_label(
         &self,
-        place: &Place<'_>,
-        id: Id<'_>,
-        mut seen: Seen,
+        local: &Local,
+        (place, id): (&Place<'_>, Id<'_>),
+        seen: &Seen,
         answer: &Answer,
         until: Instant,
-    ) -> Result<(Found<Label>, Vec<u8>)> {
+    ) -> Result<Found<Label>> {
         let (len, head) = match answer {
             Answer::Array(parts) => match parts.as_slice() {
                 [Answer::Int(len), Answer::BulkString(head)] => (u64::try_from(*len).unwrap_or(0), head),
@@ -321,62 +267,53 @@ impl RedisBackend {
             Answer::ServerError(error) => return Err(refusal(error)),
             _ => return Err(unexpected()),
         };
-        let state = state_of(len, head);
-        let held = if len == 0 {
-            Err(Count::MissAbsent)
-        } else {
-            match envelope::decode_label(&self.seal, id, head, len) {
-                Ok(label) if self.settle(place.part, &mut seen, &label, id, until)? => Err(Count::MissCleared),
-                outcome => outcome,
+        if len == 0 {
+            return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) });
+        }
+        let held = match envelope::decode_label(&self.seal, id, head, len) {
+            Ok(label) if Redis::is_cleared(local, place.part, &mut seen.clone(), &label, id, until)? => {
+                Err(Count::MissCleared)
             }
+            outcome => outcome,
         };
-        Ok((Found { state, held }, head.clone()))
+        Ok(Found { is: state_of(len, head), held })
     }
 
-    fn fetch(&self, place: &Place<'_>, id: Id<'_>, until: Instant) -> Result<Found<Value>> {
-        let fields: Vec<_> = generations::namespace_field(id.namespace).into_iter().collect();
-        let mut batch = Batch::one(place.part.slot, &Seen::command(&place.part.hash, &fields));
-        let mut get = cmd("GET");
-        get.arg(&place.entry);
-        batch.push(place.part.slot, &get);
-        let mut answers = self.run(&batch, Again::Yes, until)?.into_iter();
-        let seen = place.part.read(answers.next(), &fields)?;
-        self.open_value(place, id, seen, answers.next().unwrap_or_default(), until)
-    }
-
-    /// Runs a script that answers `{length, head}` and changes nothing, or takes the entry away.
-    fn look(&self, script: Name, place: &Place<'_>, id: Id<'_>, until: Instant) -> Result<(Found<Label>, Vec<u8>)> {
-        let fields: Vec<_> = generations::namespace_field(id.namespace).into_iter().collect();
-        let mut batch = Batch::one(place.part.slot, &Seen::command(&place.part.hash, &fields));
-        batch.push(place.part.slot, &scripts::call(script, &[&place.entry, &place.lease()]));
-        let mut answers = self.run(&batch, Again::Yes, until)?.into_iter();
-        let seen = place.part.read(answers.next(), &fields)?;
-        self.open_label(place, id, seen, &answers.next().unwrap_or_default(), until)
-    }
-
-    /// A hit, or the reason of the miss.
-    fn judge(&self, held: Result<Value, Count>, expect: Option<Expect>) -> Result<Value, Count> {
-        let value = held?;
-        let facts = value.facts();
-        if let Some(reason) = rules::untimely(facts, self.remote.clock.now()) {
-            return Err(reason);
+    /// Runs a script on each entry that answers `{length, head}`.
+    fn labels(&self, script: Name, ids: &[Id<'_>], again: Again, until: Instant) -> Result<Vec<Found<Label>>> {
+        let local = self.local()?;
+        let places: Vec<_> = ids.iter().map(|id| local.place(*id)).collect();
+        let fields = namespaces(ids);
+        let mut batch = Batch::default();
+        for place in &places {
+            batch.push(place.part.slot, &Seen::command(&place.part.hash, &fields));
+            batch.push(place.part.slot, &scripts::call(script, &[&place.entry, &place.lease()]));
         }
-        if expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema }) {
-            return Err(Count::MissSchema);
+        let mut answers = local.run(&batch, again, until)?.into_iter();
+        let mut next = || answers.next().unwrap_or_default();
+        let mut found = Vec::with_capacity(ids.len());
+        for (id, place) in ids.iter().zip(&places) {
+            let seen = place.part.read(Some(next()), &fields)?;
+            found.push(self.open_label(local, (place, *id), &seen, &next(), until)?);
         }
-        Ok(value)
+        Ok(found)
     }
 
-    fn count<T>(&self, outcome: Result<T, Count>) -> Option<T> {
-        match outcome {
-            Ok(hit) => {
-                self.counts.add(Count::Hits, 1);
-                Some(hit)
-            }
-            Err(reason) => {
-                self.counts.add(reason, 1);
-                None
-            }
+    /// The bytes of an entry's expiry. Where they are sealed the head is part of the sum.
+    fn touched(&self, local: &Local, place: &Place<'_>, expires: u64, until: Instant) -> Result<Vec<u8>> {
+        if !self.seal.is_mac() {
+            return Ok(format::expiry_word(expires).to_le_bytes().to_vec());
+        }
+        let command = scripts::call(Name::Look, &[&place.entry]);
+        match local.run_one(place.part.slot, &command, Again::Yes, until)? {
+            Answer::Array(parts) => match parts.as_slice() {
+                [_, Answer::BulkString(head)] if head.len() >= format::HEADER_LEN => {
+                    Ok(format::encode_touch(&self.seal, head, expires))
+                }
+                // It's gone, as the state will tell.
+                _ => Ok(vec![0; 8]),
+            },
+            _ => Err(unexpected()),
         }
     }
 
@@ -385,16 +322,12 @@ impl RedisBackend {
         &self,
         place: &Place<'_>,
         id: Id<'_>,
-        put: Option<&Put<'_>>,
-        when: &When<'_>,
-        now: (u64, u64),
-    ) -> Result<redis::Cmd> {
-        let (state, (epoch, generation)) = match when {
-            When::Now(state) => (*state, now),
-            When::Since { state, epoch, generation, .. } => (*state, (*epoch, *generation)),
-        };
+        put: Option<Put<'_>>,
+        when: When<'_>,
+        (epoch, generation): Moment,
+    ) -> Result<Cmd> {
         let mut command = scripts::call(Name::Store, &[&place.entry, &place.lease(), &place.part.hash]);
-        command.arg(&epoch.to_le_bytes()).arg(generation).arg(state);
+        command.arg(&epoch.to_le_bytes()).arg(generation).arg(state(when.is));
         match put {
             Some(put) => {
                 let (facts, extra) = (put.facts, put.extra.clone());
@@ -405,213 +338,274 @@ impl RedisBackend {
                     None => command.arg(""),
                 };
             }
-            None => drop(command.arg("").arg("")),
-        }
-        match when {
-            When::Now(_) => drop(command.arg("").arg("")),
-            When::Since { word, .. } => {
-                let word = if *word == 0 { Vec::new() } else { word.to_le_bytes().to_vec() };
-                let none = Extra::default();
-                let mut fields = generations::fields(id.namespace, put.map_or(&none, |put| put.extra));
-                // One at least, for the command's sake.
-                fields.push("n".to_owned());
-                command.arg(word).arg(generation).arg(fields);
+            None => {
+                command.arg("").arg("");
             }
+        }
+        if when.since.is_some() {
+            let word = if when.lease == 0 { Vec::new() } else { when.lease.to_le_bytes().to_vec() };
+            let none = Extra::default();
+            let mut fields = generations::fields(id.namespace, put.map_or(&none, |put| put.extra));
+            // One at least, for the command's sake.
+            fields.push("n".to_owned());
+            command.arg(word).arg(generation).arg(fields);
+        } else {
+            command.arg("").arg("");
         }
         Ok(command)
     }
 
-    /// Puts an entry in place, or removes it, in the generations of now.
-    fn store(
-        &self,
-        place: &Place<'_>,
-        id: Id<'_>,
-        put: Option<&Put<'_>>,
-        when: &When<'_>,
-        until: Instant,
-    ) -> Result<Stored> {
-        loop {
-            let now = match when {
-                When::Now(_) => self.generation(place.part, until)?,
-                When::Since { .. } => (0, 0),
-            };
-            let command = self.store_command(place, id, put, when, now)?;
-            let answer = self.run(&Batch::one(place.part.slot, &command), Again::Yes, until)?.pop();
-            match stored(place.part, answer.unwrap_or_default())? {
-                Stored::Outdated if Instant::now() < until => continue,
-                Stored::Outdated => return Err(busy()),
-                outcome => return Ok(outcome),
+    /// Runs a script on the generations of every part.
+    fn on_all_parts(&self, until: Instant, command: impl Fn(&Part) -> Cmd) -> Result<()> {
+        let local = self.local()?;
+        let mut batch = Batch::default();
+        for part in &local.parts {
+            batch.push(part.slot, &command(part));
+        }
+        for answer in local.run(&batch, Again::Yes, until)? {
+            if let Answer::ServerError(error) = answer {
+                return Err(refusal(&error));
             }
         }
+        Ok(())
     }
+}
 
-    /// Changes an entry by what is there: `decide` says what to put in place of it, as often as somebody else was first.
-    fn change<T>(
-        &self,
-        place: &Place<'_>,
-        id: Id<'_>,
-        until: Instant,
-        mut decide: impl FnMut(Result<Value, Count>) -> Result<Decision<T>>,
-    ) -> Result<T> {
-        let mut pause = Duration::from_micros(50);
-        loop {
-            let found = self.fetch(place, id, until)?;
-            let held = self.judge(found.held, None);
-            let (done, put) = match decide(held)? {
-                Decision::Leave(outcome) => return Ok(outcome),
-                Decision::Put(outcome, facts, extra, value) => (outcome, Some((facts, extra, value))),
-                Decision::Remove(outcome) => (outcome, None),
-            };
-            let put = put.as_ref().map(|(facts, extra, value)| Put { facts: *facts, extra, value });
-            match self.store(place, id, put.as_ref(), &When::Now(&found.state), until)? {
-                Stored::Done => return Ok(done),
-                _ if Instant::now() >= until => return Err(busy()),
-                // What was stored may be ours: the answer to an attempt before was lost.
-                _ if put.is_some_and(|put| self.is_ours(place, id, put.facts.nonce, until)) => return Ok(done),
-                _ => {}
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(2));
+/// What a `STORE` answered; `None`: the generations are others than were expected.
+fn outcome(part: &Part, answer: Answer) -> Result<Option<Stored>> {
+    match answer {
+        Answer::Int(1) => Ok(Some(Stored::Done)),
+        Answer::Int(_) => Ok(Some(Stored::Refused)),
+        Answer::Array(parts) if parts.len() == 2 => {
+            part.note(&Seen::parse_state(&parts).ok_or_else(unexpected)?);
+            Ok(None)
         }
+        Answer::Array(parts) if parts.len() == 3 => Ok(Some(Stored::Changed)),
+        Answer::ServerError(error) => Err(refusal(&error)),
+        _ => Err(unexpected()),
+    }
+}
+
+impl Server for Redis {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { max_value: MAX_VALUE, ..capabilities::REDIS }
     }
 
-    fn is_ours(&self, place: &Place<'_>, id: Id<'_>, nonce: u128, until: Instant) -> bool {
-        self.look(Name::Look, place, id, until)
-            .is_ok_and(|(found, _)| found.held.is_ok_and(|label| label.facts.nonce == nonce))
+    fn nonce(&self) -> Result<u128> {
+        Ok(self.local()?.nonce())
     }
 
-    fn facts(&self, options: &SetOptions, now: u64) -> Result<Facts> {
-        let expires = options.ttl.expiry(now, self.remote.default_ttl);
-        Ok(Facts { nonce: self.local()?.nonce(), ..rules::facts(options, now, expires) })
+    fn fetch(&self, id: Id<'_>, until: Instant) -> Result<Found<Value>> {
+        let local = self.local()?;
+        let (place, fields) = (local.place(id), namespaces(&[id]));
+        let mut batch = Batch::one(place.part.slot, &Seen::command(&place.part.hash, &fields));
+        batch.push(place.part.slot, cmd("GET").arg(&place.entry));
+        let mut answers = local.run(&batch, Again::Yes, until)?.into_iter();
+        let seen = place.part.read(answers.next(), &fields)?;
+        self.open_value(local, (&place, id), &seen, answers.next().unwrap_or_default(), until)
     }
 
-    /// Stores where a condition holds, and says whether it did; `since`: unless it was cleared since.
-    fn set_if(
-        &self,
-        id: Id<'_>,
-        value: &[u8],
-        options: &SetOptions,
-        condition: Condition,
-        since: Option<(u64, u64)>,
-    ) -> Result<bool> {
-        check(&options.extra, value.len())?;
-        let (local, until, now) = (self.local()?, bound_of(&self.remote), self.remote.clock.now());
+    fn fetch_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Result<Found<Value>>>> {
+        let local = self.local()?;
+        let places: Vec<_> = ids.iter().map(|id| local.place(*id)).collect();
+        let fields = namespaces(ids);
+        let mut groups: Vec<(&Part, Vec<usize>)> = Vec::new();
+        for (i, place) in places.iter().enumerate() {
+            match groups.iter_mut().find(|(part, _)| part.slot == place.part.slot) {
+                Some((_, some)) => some.push(i),
+                None => groups.push((place.part, vec![i])),
+            }
+        }
+        let mut batch = Batch::default();
+        for (part, some) in &groups {
+            batch.push(part.slot, &Seen::command(&part.hash, &fields));
+            let keys: Vec<&[u8]> = some.iter().map(|i| places[*i].entry.as_slice()).collect();
+            batch.push(part.slot, cmd("MGET").arg(keys));
+        }
+        let mut answers = local.run(&batch, Again::Yes, until)?.into_iter();
+        let mut found: Vec<Result<Found<Value>>> = ids.iter().map(|_| Err(unexpected())).collect();
+        for (part, some) in groups {
+            let seen = part.read(answers.next(), &fields)?;
+            let values = match answers.next() {
+                Some(Answer::Array(values)) if values.len() == some.len() => values,
+                Some(Answer::ServerError(error)) => return Err(refusal(&error)),
+                _ => return Err(unexpected()),
+            };
+            for (i, value) in some.into_iter().zip(values) {
+                found[i] = self.open_value(local, (&places[i], ids[i]), &seen, value, until);
+            }
+        }
+        Ok(found)
+    }
+
+    fn look(&self, id: Id<'_>, until: Instant) -> Result<Found<Label>> {
+        self.labels(Name::Look, &[id], Again::Yes, until)?.pop().ok_or_else(unexpected)
+    }
+
+    fn store(&self, id: Id<'_>, put: Option<Put<'_>>, when: When<'_>, until: Instant) -> Result<Stored> {
+        let local = self.local()?;
         let place = local.place(id);
-        let facts = self.facts(options, now)?;
-        let over = facts.expires <= now;
-        let put = Put { facts, extra: &options.extra, value };
-        let put = (!over).then_some(&put);
-        let when = |state| match since {
-            Some((epoch, generation)) => When::Since { state, epoch, generation, word: 0 },
-            None => When::Now(state),
-        };
-        let stored = match condition {
-            Condition::Always if over => {
-                let live = self.take(&place, id, until)?;
-                self.counts.add(Count::Deletes, u64::from(live));
-                true
-            }
-            Condition::Always => matches!(self.store(&place, id, put, &when(ANY), until)?, Stored::Done),
-            Condition::Leased(lease) => {
-                let Some(epoch) = local.flights.note(lease.word) else { return Ok(false) };
-                let when = When::Since { state: ANY, epoch, generation: lease.generation, word: lease.word };
-                matches!(self.store(&place, id, put, &when, until)?, Stored::Done)
-            }
-            Condition::IfAbsent
-                if !over && matches!(self.store(&place, id, put, &when(ABSENT), until)?, Stored::Done) =>
-            {
-                true
-            }
-            condition => self.set_by_what_is_there(&place, id, put, condition, since, until)?,
-        };
-        self.counts.add(Count::Sets, u64::from(stored));
-        Ok(stored)
-    }
-
-    fn set_by_what_is_there(
-        &self,
-        place: &Place<'_>,
-        id: Id<'_>,
-        put: Option<&Put<'_>>,
-        condition: Condition,
-        since: Option<(u64, u64)>,
-        until: Instant,
-    ) -> Result<bool> {
+        // Of what was removed nobody would know that it was this who did.
+        let again = if put.is_some() { Again::Yes } else { Again::No };
         loop {
-            let found = self.fetch(place, id, until)?;
-            let held = self.judge(found.held, None);
-            if let (Ok(held), Some(put)) = (&held, put)
-                && held.facts().nonce == put.facts.nonce
-            {
-                // The answer to an attempt before was lost.
-                return Ok(true);
-            }
-            let holds = match condition {
-                Condition::IfAbsent => held.is_err(),
-                Condition::IfPresent => held.is_ok(),
-                Condition::IfToken(token) => held.as_ref().is_ok_and(|value| value.facts().nonce == token.0),
-                Condition::Always | Condition::Leased(_) => true,
+            let now = match when.since {
+                Some(moment) => moment,
+                None => self.lately(local, place.part, until)?,
             };
-            if !holds {
-                return Ok(false);
-            }
-            if put.is_none() && condition == Condition::IfAbsent {
-                return Ok(true);
-            }
-            let when = match since {
-                Some((epoch, generation)) => When::Since { state: &found.state, epoch, generation, word: 0 },
-                None => When::Now(&found.state),
-            };
-            match self.store(place, id, put, &when, until)? {
-                Stored::Done => {
-                    self.counts.add(Count::Deletes, u64::from(put.is_none() && held.is_ok()));
-                    return Ok(true);
-                }
-                Stored::Refused => return Ok(false),
-                _ if Instant::now() >= until => return Err(busy()),
-                _ => {}
+            let command = self.store_command(&place, id, put, when, now)?;
+            let answers = local.run(&Batch::one(place.part.slot, &command), again, until)?;
+            match outcome(place.part, answers.into_iter().next().unwrap_or_default())? {
+                Some(stored) => return Ok(stored),
+                None if Instant::now() >= until => return Err(busy()),
+                None => {}
             }
         }
     }
 
-    /// Removes an entry, and says whether it was live.
-    fn take(&self, place: &Place<'_>, id: Id<'_>, until: Instant) -> Result<bool> {
-        let (found, _) = self.look(Name::Take, place, id, until)?;
-        let now = self.remote.clock.now();
-        Ok(found.held.is_ok_and(|label| rules::untimely(&label.facts, now).is_none()))
+    fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Instant) -> Result<Vec<Option<Result<()>>>> {
+        let local = self.local()?;
+        let places: Vec<_> = items.iter().map(|(id, _)| local.place(*id)).collect();
+        let mut batch = Batch::default();
+        for (place, (id, put)) in places.iter().zip(items) {
+            let now = self.lately(local, place.part, until)?;
+            let when = When { is: &Is::Anything, since: None, lease: 0 };
+            batch.push(place.part.slot, &self.store_command(place, *id, Some(*put), when, now)?);
+        }
+        let answers = local.run(&batch, Again::Yes, until)?;
+        let outcomes = places.iter().zip(answers).map(|(place, answer)| match outcome(place.part, answer) {
+            Ok(Some(Stored::Done)) => Some(Ok(())),
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        });
+        Ok(outcomes.collect())
     }
 
-    fn describe(&self, id: Id<'_>, label: &Label, cleared: bool, place: &[u8]) -> Entry {
-        let state = if cleared {
-            State::Cleared
-        } else {
-            match rules::untimely(&label.facts, self.remote.clock.now()) {
-                None => State::Live,
-                Some(Count::MissClock) => State::FromTheFuture,
-                Some(_) => State::Expired,
+    fn take_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Found<Label>>> {
+        self.labels(Name::Take, ids, Again::Yes, until)
+    }
+
+    fn touch(&self, id: Id<'_>, is: &Is, label: &Label, expires: u64, until: Instant) -> Result<bool> {
+        let local = self.local()?;
+        let place = local.place(id);
+        let facts = Facts { expires, ..label.facts };
+        let mut command = scripts::call(Name::Touch, &[&place.entry]);
+        command.arg(state(is)).arg(self.touched(local, &place, expires, until)?);
+        match keep_for(&facts, self.remote.clock.now()) {
+            Some(ms) => command.arg(ms),
+            None => command.arg(""),
+        };
+        match local.run_one(place.part.slot, &command, Again::Yes, until)? {
+            Answer::Int(n) => Ok(n == 1),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn lead(&self, id: Id<'_>, until: Instant) -> Result<Lead> {
+        let local = self.local()?;
+        let place = local.place(id);
+        let word = local.word();
+        match local.flights.begin(&place.name, word) {
+            Err(Other::Myself) => return Ok(Lead::Nested),
+            Err(Other::Thread) => return Ok(Lead::Taken),
+            Ok(()) => {}
+        }
+        let hold = Holding {
+            local: local.clone(),
+            process: fork::epoch(),
+            slot: place.part.slot,
+            lease: place.lease(),
+            word,
+            bound: self.remote.read_timeout,
+        };
+        let mut command = cmd("SET");
+        command.arg(&hold.lease).arg(&word.to_le_bytes()).arg("NX").arg("PX").arg(LEASE_MS);
+        if local.run_one(place.part.slot, &command, Again::No, until)? != Answer::Okay {
+            return Ok(Lead::Taken);
+        }
+        local.flights.annotate(word, 1);
+        let (epoch, generation) = self.begin(local, place.part, until)?;
+        local.flights.annotate(word, epoch);
+        Ok(Lead::Mine(Leadership { lease: Lease { generation, word }, _hold: Box::new(hold) }))
+    }
+
+    fn moment_of(&self, lease: Lease) -> Option<Moment> {
+        let epoch = self.local().ok()?.flights.note(lease.word)?;
+        Some((epoch, lease.generation))
+    }
+
+    fn moment(&self, id: Id<'_>, until: Instant) -> Result<Moment> {
+        let local = self.local()?;
+        self.begin(local, local.place(id).part, until)
+    }
+
+    fn invalidate(&self, scope: Scope<'_>, until: Instant) -> Result<()> {
+        let field = match scope {
+            Scope::Tag(tag) => generations::tag_field(tag),
+            Scope::Namespace(name) => generations::namespace_field(name).unwrap_or_default(),
+            Scope::Everything => {
+                let (epoch, now) = (new_epoch()?, self.remote.clock.now());
+                self.on_all_parts(until, |part| {
+                    let mut command = scripts::call(Name::Clear, &[&part.hash]);
+                    command.arg(&epoch).arg(now);
+                    command
+                })?;
+                // They count no more; what isn't removed now is when its time is over, or by the server's eviction.
+                let _ = self.sweep(epoch, until);
+                return Ok(());
             }
         };
-        let meta = label.facts.meta(label.len, &label.extra);
-        Entry {
-            key: id.key.to_vec(),
-            namespace: id.namespace.to_owned(),
-            version: id.version,
-            charged: label.len + (format::HEADER_LEN + id.encoded_len()) as u64,
-            accessed: meta.created,
-            meta,
-            state,
-            place: String::from_utf8_lossy(place).into_owned(),
+        self.on_all_parts(until, |part| {
+            let mut command = scripts::call(Name::Invalidate, &[&part.hash]);
+            command.arg(&field);
+            command
+        })
+    }
+
+    fn list(store: Arc<Networked<Redis>>) -> Result<Listing> {
+        listing::list(store)
+    }
+
+    fn generation(&self, until: Instant) -> Result<u64> {
+        let local = self.local()?;
+        let mut batch = Batch::default();
+        for part in &local.parts {
+            batch.push(part.slot, cmd("HGET").arg(&part.hash).arg("g"));
         }
+        let number = |answer| match answer {
+            Answer::BulkString(bytes) => std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok()),
+            _ => None,
+        };
+        let answers = local.run(&batch, Again::Yes, until)?;
+        Ok(answers.into_iter().filter_map(number).fold(0, u64::wrapping_add))
+    }
+
+    fn network(&self) -> Result<Network> {
+        Ok(self.local()?.client.tally.network())
     }
 }
 
-fn busy() -> Error {
-    Error::new(ErrorKind::Busy, "the entry was changed by others again and again")
+/// A leadership; dropped, it's given up.
+struct Holding {
+    local: Arc<Local>,
+    process: u64,
+    slot: u16,
+    lease: Vec<u8>,
+    word: u64,
+    bound: Duration,
 }
 
-/// What to make of what is there.
-enum Decision<T> {
-    Leave(T),
-    Put(T, Facts, Extra, Vec<u8>),
-    Remove(T),
+impl Drop for Holding {
+    fn drop(&mut self) {
+        if self.process != fork::epoch() {
+            return;
+        }
+        let held = self.local.flights.note(self.word).is_some_and(|epoch| epoch != 0);
+        self.local.flights.end(self.word);
+        if held {
+            let mut command = scripts::call(Name::Release, &[&self.lease]);
+            command.arg(&self.word.to_le_bytes());
+            // One that can't be given up ends by itself.
+            let _ = self.local.client.run(&Batch::one(self.slot, &command), Again::Yes, Instant::now() + self.bound);
+        }
+    }
 }
