@@ -466,6 +466,9 @@ impl Options {
             Place::Redis(remote) => Arc::new(crate::backend::redis::open(reach(remote))?),
             #[cfg(not(feature = "redis"))]
             Place::Redis(remote) => return Err(not_built(reach(remote).scheme, "redis")),
+            #[cfg(feature = "memcached")]
+            Place::Memcached(remote) => Arc::new(crate::backend::memcached::open(reach(remote))?),
+            #[cfg(not(feature = "memcached"))]
             Place::Memcached(remote) => return Err(not_built(reach(remote).scheme, "memcached")),
         };
         Ok(Opened::Other(store))
@@ -505,6 +508,7 @@ fn invalid(text: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOption, text)
 }
 
+#[cfg(not(all(feature = "memory", feature = "redis", feature = "memcached")))]
 fn not_built(scheme: &str, feature: &str) -> Error {
     let text = format!("{scheme}:// needs a build of Larder with the feature {feature}");
     Error::new(ErrorKind::Unsupported, text)

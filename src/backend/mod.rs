@@ -8,10 +8,14 @@ pub(crate) mod breaker;
 pub(crate) mod envelope;
 #[cfg(any(feature = "redis", feature = "memcached"))]
 pub(crate) mod flights;
+#[cfg(feature = "memcached")]
+pub(crate) mod memcached;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
 #[cfg(any(feature = "redis", feature = "memcached"))]
 pub(crate) mod networked;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub(crate) mod node;
 pub(crate) mod null;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;

@@ -257,6 +257,30 @@ const REDIS_CLUSTER: Store = Store {
     ..REDIS
 };
 
+#[cfg(feature = "memcached")]
+const MEMCACHED: Store = Store {
+    name: "Memcached",
+    is_there: || servers::memcached().is_some(),
+    open: |room, clock| {
+        let servers = servers::memcached().expect("servers");
+        let all: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+        on(&format!("memcached://{}", all.join(",")), room, clock).open().expect("a cache")
+    },
+    histories: 20,
+    ..FILE_IN_MEMORY
+};
+
+#[cfg(feature = "memcached")]
+const MEMCACHED_SEALED: Store = Store {
+    name: "Memcached by a Unix socket, sealed by a key",
+    is_there: || servers::memcached_by_socket().is_some(),
+    open: |room, clock| {
+        let socket = servers::memcached_by_socket().expect("a server").socket();
+        on(&format!("memcached+unix://{}", socket.display()), room, clock).mac_key([7; 32]).open().expect("a cache")
+    },
+    ..MEMCACHED
+};
+
 #[cfg(feature = "redis")]
 const FILE_BEFORE_REDIS: Store = Store {
     name: "a directory before Redis",
@@ -303,6 +327,21 @@ impl Bench {
         if self.counts() {
             assert_eq!(self.cache.stats().expect("stats").entries, entries);
         }
+    }
+
+    /// Those of some sizes that a value may have here.
+    fn sizes<const N: usize>(&self, sizes: [usize; N]) -> impl Iterator<Item = usize> + use<N> {
+        let most = self.cache.capabilities().max_value;
+        sizes.into_iter().filter(move |len| *len as u64 <= most)
+    }
+
+    /// Whether the store lists keys; where it doesn't, it says so.
+    fn lists(&self) -> bool {
+        let lists = self.cache.capabilities().lists;
+        if !lists {
+            assert_eq!(kind(self.cache.entries().map(drop)), ErrorKind::Unsupported);
+        }
+        lists
     }
 
     /// Another handle, whose calls are counted with those of this one.
@@ -383,6 +422,10 @@ suite! {
     file_by_lz4: super::FILE_BY_LZ4;
     #[cfg(feature = "zstd")]
     file_by_zstd: super::FILE_BY_ZSTD;
+    #[cfg(feature = "memcached")]
+    memcached: super::MEMCACHED;
+    #[cfg(feature = "memcached")]
+    memcached_sealed: super::MEMCACHED_SEALED;
     #[cfg(feature = "redis")]
     redis: super::REDIS;
     #[cfg(feature = "redis")]

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Parser, ServerErrorKind, Value, cmd};
 
-use crate::backend::breaker::{Breaker, Tally, Trouble};
+use crate::backend::breaker::{Tally, Trouble};
+use crate::backend::node::{self, Again, Node, nonsense};
 use crate::backend::redis::scripts;
 use crate::backend::redis::slots::Slots;
 use crate::backend::remote::{Address, Remote};
-use crate::backend::wire::{Pool, Wire};
+use crate::backend::wire::Wire;
 use crate::error::{Error, ErrorKind};
 
 /// How often commands are sent elsewhere, or again, as their answers ask for.
@@ -24,14 +25,10 @@ const ROUNDS: u32 = 8;
 pub(super) struct Connection {
     wire: Wire,
     parser: Parser,
-    used: Instant,
 }
 
-impl Connection {
-    pub(super) fn open(remote: &Remote, address: &Address, until: Instant, first: &[Cmd]) -> Result<Self, Trouble> {
-        let bound = remote.connect_timeout.min(until.saturating_duration_since(Instant::now()));
-        let wire = Wire::connect(address, bound)?;
-        let mut connection = Connection { wire, parser: Parser::new(), used: Instant::now() };
+impl node::Connection for Connection {
+    fn open(remote: &Remote, address: &Address, until: Instant) -> Result<Connection, Trouble> {
         let mut hello = Vec::new();
         if let Some(password) = &remote.password {
             let mut auth = cmd("AUTH");
@@ -43,19 +40,36 @@ impl Connection {
             select.arg(remote.db);
             hello.push(select);
         }
-        hello.extend_from_slice(first);
+        Connection::open_with(remote, address, until, &hello)
+    }
+
+    fn is_alive(&mut self, until: Instant) -> bool {
+        self.send(&cmd("PING").get_packed_command(), until).and_then(|()| self.receive(until)).is_ok()
+    }
+}
+
+impl Connection {
+    /// One on which these commands have been done.
+    pub(super) fn open_with(
+        remote: &Remote,
+        address: &Address,
+        until: Instant,
+        hello: &[Cmd],
+    ) -> Result<Connection, Trouble> {
+        let bound = remote.connect_timeout.min(until.saturating_duration_since(Instant::now()));
+        let mut connection = Connection { wire: Wire::connect(address, bound)?, parser: Parser::new() };
         let mut bytes = Vec::new();
-        for command in &hello {
+        for command in hello {
             command.write_packed_command(&mut bytes);
         }
         if !hello.is_empty() {
             connection.send(&bytes, (Instant::now() + remote.write_timeout).min(until))?;
-            for _ in &hello {
-                let answer = connection.receive((Instant::now() + remote.read_timeout).min(until))?;
-                if let Value::ServerError(error) = answer {
-                    // The text is the server's, and names no password.
-                    return Err(Trouble::Error(refusal(&error)));
-                }
+        }
+        for _ in hello {
+            let answer = connection.receive((Instant::now() + remote.read_timeout).min(until))?;
+            if let Value::ServerError(error) = answer {
+                // The text is the server's, and names no password.
+                return Err(Trouble::Error(refusal(&error)));
             }
         }
         Ok(connection)
@@ -74,17 +88,10 @@ impl Connection {
             } else if error.is_io_error() {
                 io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was closed")
             } else {
-                io::Error::new(io::ErrorKind::InvalidData, "what came isn't Redis's protocol")
+                nonsense("Redis")
             }
         })
     }
-}
-
-/// A server, and the idle connections to it.
-struct Node {
-    address: Address,
-    pool: Pool<Connection>,
-    breaker: Breaker,
 }
 
 /// Commands for one round trip to each node that they concern.
@@ -117,17 +124,10 @@ impl Batch {
     }
 }
 
-/// Whether a batch may be sent again after it may have been executed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Again {
-    Yes,
-    No,
-}
-
 /// What belongs to one process: a forked child must not share connections.
 pub(super) struct Client {
     remote: Remote,
-    nodes: Mutex<HashMap<Address, Arc<Node>>>,
+    nodes: Mutex<HashMap<Address, Arc<Node<Connection>>>>,
     /// Of a cluster: which node has which slot.
     slots: Option<Mutex<Slots>>,
     pub(super) tally: Tally,
@@ -229,7 +229,7 @@ impl Client {
         }
     }
 
-    /// Sends commands to one node and takes its answers, trying again as often as it may.
+    /// Sends commands to one node and takes its answers.
     fn exchange(
         &self,
         batch: &Batch,
@@ -240,102 +240,39 @@ impl Client {
         answers: &mut [Option<Value>],
     ) -> Result<(), Error> {
         let node = self.node(address);
-        let mut left = self.remote.attempts.max(1);
-        loop {
-            left -= 1;
-            let mut sent = false;
-            let outcome = self.attempt(&node, batch, commands, again, until, answers, &mut sent);
-            let trouble = match outcome {
-                Ok(()) => {
-                    node.breaker.succeeded();
-                    return Ok(());
-                }
-                Err(trouble) => trouble,
-            };
-            self.tally.count(&trouble);
-            if let Trouble::Io(error) = &trouble {
-                node.breaker.failed(error.kind());
-                // Those of the same age were broken by the same.
-                node.pool.close();
-                if let Some(slots) = &self.slots {
-                    lock(slots).forget();
-                }
-            }
-            let may_repeat = matches!(trouble, Trouble::Io(_)) && (again == Again::Yes || !sent);
-            if left == 0 || !may_repeat || Instant::now() >= until {
-                return Err(trouble.into_error(&format!("{} server {}", self.remote.scheme, node.address)));
-            }
-            self.tally.retried();
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the parts of one exchange")]
-    fn attempt(
-        &self,
-        node: &Node,
-        batch: &Batch,
-        commands: &[usize],
-        again: Again,
-        until: Instant,
-        answers: &mut [Option<Value>],
-        sent: &mut bool,
-    ) -> Result<(), Trouble> {
-        node.breaker.enter().map_err(Trouble::Down)?;
-        let mut connection = self.connection(node, again, until)?;
-        // What was sent and not answered isn't known to be undone.
         let by = |timeout| (Instant::now() + timeout).min(until);
-        *sent = true;
-        if commands.len() == batch.len() {
-            connection.send(&batch.bytes, by(self.remote.write_timeout))?;
-        } else {
-            let some: Vec<u8> = commands.iter().flat_map(|i| batch.command(*i)).copied().collect();
-            connection.send(&some, by(self.remote.write_timeout))?;
-        }
-        let by = by(self.remote.read_timeout);
-        let mut unknown_scripts = false;
-        for i in commands {
-            let answer = connection.receive(by)?;
-            if let Value::ServerError(error) = &answer {
-                unknown_scripts |= error.kind() == Some(ServerErrorKind::NoScript);
+        let outcome = node.exchange(&self.remote, &self.tally, again, until, |connection: &mut Connection| {
+            if commands.len() == batch.len() {
+                connection.send(&batch.bytes, by(self.remote.write_timeout))?;
+            } else {
+                let some: Vec<u8> = commands.iter().flat_map(|i| batch.command(*i)).copied().collect();
+                connection.send(&some, by(self.remote.write_timeout))?;
             }
-            answers[*i] = Some(answer);
-        }
-        if unknown_scripts {
-            let (loading, n) = scripts::loading();
-            connection.send(&loading, by)?;
-            for _ in 0..n {
-                connection.receive(by)?;
+            let by = by(self.remote.read_timeout);
+            let mut unknown_scripts = false;
+            for i in commands {
+                let answer = connection.receive(by)?;
+                unknown_scripts |= is_unknown_script(&answer);
+                answers[*i] = Some(answer);
             }
+            if unknown_scripts {
+                let (loading, n) = scripts::loading();
+                connection.send(&loading, by)?;
+                for _ in 0..n {
+                    connection.receive(by)?;
+                }
+            }
+            Ok(((), true))
+        });
+        if let (Err(_), Some(slots)) = (&outcome, &self.slots) {
+            lock(slots).forget();
         }
-        connection.used = Instant::now();
-        node.pool.put(connection);
-        Ok(())
+        outcome
     }
 
-    /// An idle connection, or else a new one. For what must not be sent twice one that surely lives.
-    fn connection(&self, node: &Node, again: Again, until: Instant) -> Result<Connection, Trouble> {
-        if let Some(mut connection) = node.pool.take() {
-            if again == Again::Yes || connection.used.elapsed() < Duration::from_millis(100) {
-                return Ok(connection);
-            }
-            let by = (Instant::now() + self.remote.read_timeout).min(until);
-            let alive = connection.send(&cmd("PING").get_packed_command(), by).and_then(|()| connection.receive(by));
-            if alive.is_ok() {
-                return Ok(connection);
-            }
-            node.pool.close();
-        }
-        self.tally.connected();
-        Connection::open(&self.remote, &node.address, until, &[])
-    }
-
-    fn node(&self, address: &Address) -> Arc<Node> {
+    fn node(&self, address: &Address) -> Arc<Node<Connection>> {
         let mut nodes = lock(&self.nodes);
-        if let Some(node) = nodes.get(address) {
-            return node.clone();
-        }
-        let node = Node { address: address.clone(), pool: Pool::new(), breaker: Breaker::new() };
-        nodes.entry(address.clone()).or_insert_with(|| Arc::new(node)).clone()
+        nodes.entry(address.clone()).or_insert_with(|| Arc::new(Node::new(address.clone()))).clone()
     }
 
     /// Commands for one server of all, whatever slots they belong to.
@@ -365,6 +302,10 @@ impl Client {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_unknown_script(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
 }
 
 /// An answer that says no.

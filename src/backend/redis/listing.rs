@@ -7,10 +7,11 @@ use std::time::Instant;
 use redis::{Value as Answer, cmd};
 
 use super::Redis;
-use super::client::{Again, Batch, refusal};
+use super::client::{Batch, refusal};
 use super::generations::Seen;
 use super::scripts::{self, Name};
 use crate::backend::networked::{Networked, unexpected};
+use crate::backend::node::Again;
 use crate::backend::remote::Address;
 use crate::backend::wire::bound_of;
 use crate::backend::{Listing, envelope};

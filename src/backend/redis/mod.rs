@@ -22,6 +22,7 @@ use crate::backend::flights::{Flights, LEASE_MS, Other};
 use crate::backend::networked::{
     Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected,
 };
+use crate::backend::node::Again;
 use crate::backend::remote::Remote;
 use crate::backend::{Lead, Leadership, Lease, Listing};
 use crate::capabilities::{self, Capabilities};
@@ -33,7 +34,7 @@ use crate::stats::{Count, Network};
 use crate::sys::fork::{self, PerProcess};
 use crate::sys::fs;
 
-use client::{Again, Batch, Client, refusal};
+use client::{Batch, Client, refusal};
 use generations::{Field, PARTS, Part, Seen};
 use scripts::Name;
 

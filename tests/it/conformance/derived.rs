@@ -20,8 +20,10 @@ pub(super) fn namespaces_are_apart(b: &Bench) {
         assert_eq!(text(&c, key), Some(i.to_string()), "{namespace:?} {key:?}");
         let info = c.info(key).expect("info").expect("an entry");
         assert_eq!((&*info.namespace, &*info.key), (*namespace, key.as_bytes()));
-        let listed = c.entries().expect("entries").count();
-        assert_eq!(listed, if namespace.is_empty() { places.len() } else { 1 }, "{namespace:?}");
+        if b.lists() {
+            let listed = c.entries().expect("entries").count();
+            assert_eq!(listed, if namespace.is_empty() { places.len() } else { 1 }, "{namespace:?}");
+        }
     }
     let a = b.cache.namespace("a");
     assert!(a.delete("b:c").expect("delete"));
@@ -44,7 +46,7 @@ pub(super) fn a_namespace_is_cleared_alone(b: &Bench) {
         assert_eq!((text(&a, "k"), text(&a, "l")), (None, None), "round {round}");
         assert_eq!(text(&a.version(2), "k"), None, "in all versions");
         assert!(text(&b.cache, "k").is_some() && text(&c, "l").is_some(), "round {round}: others stay");
-        assert_eq!(a.entries().expect("entries").count(), 0);
+        assert!(!b.lists() || a.entries().expect("entries").count() == 0);
         assert!(a.add("k", "after", Ttl::Never).expect("add"), "what was cleared is absent");
         assert_eq!(text(&a, "k").as_deref(), Some("after"), "what is set afterwards stays");
     }
@@ -74,7 +76,7 @@ pub(super) fn versions_are_apart(b: &Bench) {
     assert!(c.delete("k").expect("delete"));
     assert_eq!((text(&c, "k"), text(&c.version(0), "k").as_deref()), (None, Some("0")));
     assert_eq!(text(&c.namespace("a"), "k"), None);
-    assert_eq!(b.cache.entries().expect("entries").count(), 3, "a listing has all versions");
+    assert!(!b.lists() || b.cache.entries().expect("entries").count() == 3, "a listing has all versions");
 }
 
 pub(super) fn incr_version(b: &Bench) {

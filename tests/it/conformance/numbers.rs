@@ -67,7 +67,7 @@ pub(super) fn no_number_to_add_to(b: &Bench) {
 pub(super) fn not_a_number(b: &Bench) {
     let c = &b.cache;
     let ones = "1".repeat(3000);
-    let large = bytes(5 << 20);
+    let large = bytes(b.sizes([1_000_000, 5 << 20]).last().expect("a size"));
     let values: [&[u8]; 17] = [
         b"",
         b" ",

@@ -36,7 +36,7 @@ fn read(mut from: Reader) -> Vec<u8> {
 
 pub(super) fn written_in_pieces(b: &Bench) {
     let c = b.cache.namespace("a").version(3);
-    for len in SIZES {
+    for len in b.sizes(SIZES) {
         let value = bytes(len);
         c.set("k", "old", Ttl::Never).expect("set");
         let options = Ttl::secs(10).tag("t").meta("m", "x");
@@ -67,7 +67,7 @@ pub(super) fn written_in_pieces(b: &Bench) {
 pub(super) fn read_in_pieces(b: &Bench) {
     let c = &b.cache;
     assert!(c.reader("k").expect("reader").is_none());
-    for len in SIZES {
+    for len in b.sizes(SIZES) {
         let value = bytes(len);
         c.set("set", &value, Ttl::secs(60).tag("t")).expect("set");
         assert!(write(c, "written", &value, Ttl::secs(60)).commit().expect("commit"));
@@ -125,7 +125,7 @@ pub(super) fn dropped_writers(b: &Bench) {
     let c = &b.cache;
     c.set("k", "old", Ttl::secs(10)).expect("set");
     let before = c.stats().expect("stats");
-    for len in SIZES {
+    for len in b.sizes(SIZES) {
         drop(write(c, "k", &bytes(len), Ttl::Never));
         drop(write(c, "new", &bytes(len), Ttl::Never));
     }
@@ -134,7 +134,7 @@ pub(super) fn dropped_writers(b: &Bench) {
     assert!(!c.contains("new").expect("contains"));
     let after = c.stats().expect("stats");
     assert_eq!((after.entries, after.bytes, after.sets), (before.entries, before.bytes, before.sets));
-    assert_eq!(c.entries().expect("entries").include_expired(true).count(), 1);
+    assert!(!b.lists() || c.entries().expect("entries").include_expired(true).count() == 1);
 }
 
 pub(super) fn commit_conditions(b: &Bench) {
@@ -206,7 +206,7 @@ pub(super) fn the_last_commit_wins(b: &Bench) {
 
 pub(super) fn readers_keep_what_they_opened(b: &Bench) {
     let c = &b.cache;
-    for len in [10, 300 * 1024, 5 << 20] {
+    for len in b.sizes([10, 300 * 1024, 5 << 20]) {
         let value = bytes(len);
         let changes: [(&str, fn(&Cache)); 5] = [
             ("a set", |c| c.set("k", "new", Ttl::Never).expect("set")),

@@ -6,6 +6,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -87,13 +88,16 @@ impl Server {
             Program::Redis => {
                 command.args(["--port", &number, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
                 command.args(["--daemonize", "no", "--databases", "4", "--dir"]).arg(dir);
-                command.arg("--unixsocket").arg(dir.join("socket"));
+                command.arg("--unixsocket").arg(dir.join("socket")).args(more);
+            }
+            Program::Memcached if more == ["-s"] => {
+                command.args(["-u", "root", "-s"]).arg(dir.join("socket"));
             }
             Program::Memcached => {
-                command.args(["-l", "127.0.0.1", "-p", &number, "-U", "0", "-u", "root"]);
+                command.args(["-l", "127.0.0.1", "-p", &number, "-U", "0", "-u", "root"]).args(more);
             }
         }
-        command.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut watch = command.spawn().expect("a shell");
         let mut line = String::new();
         BufReader::new(watch.stdout.take().expect("its words")).read_line(&mut line).expect("a number");
@@ -123,8 +127,15 @@ impl Server {
 
     /// The first piece of the answer to a line that is sent.
     pub(crate) fn ask(&self, line: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        if self.more == ["-s"] {
+            return Server::ask_over(UnixStream::connect(self.socket())?, line);
+        }
+        let stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        Server::ask_over(stream, line)
+    }
+
+    fn ask_over(mut stream: impl Read + Write, line: &str) -> std::io::Result<String> {
         stream.write_all(format!("{line}\r\n").as_bytes())?;
         let mut answer = [0; 65_536];
         let n = stream.read(&mut answer)?;
@@ -189,12 +200,17 @@ pub(crate) fn redis() -> Option<&'static Server> {
     SERVER.get_or_init(|| Program::Redis.is_there().then(|| Server::start(Program::Redis, &[]))).as_ref()
 }
 
-/// The same with Memcached servers: three on ports, one on a Unix socket.
+/// The same with three Memcached servers.
 pub(crate) fn memcached() -> Option<&'static [Server; 3]> {
     static SERVERS: OnceLock<Option<[Server; 3]>> = OnceLock::new();
-    let start =
-        || Program::Memcached.is_there().then(|| [(); 3].map(|()| Server::start(Program::Memcached, &["-m", "256"])));
-    SERVERS.get_or_init(start).as_ref()
+    let start = || [(); 3].map(|()| Server::start(Program::Memcached, &["-m", "256"]));
+    SERVERS.get_or_init(|| Program::Memcached.is_there().then(start)).as_ref()
+}
+
+/// The same with one that listens on a Unix socket.
+pub(crate) fn memcached_by_socket() -> Option<&'static Server> {
+    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
+    SERVER.get_or_init(|| Program::Memcached.is_there().then(|| Server::start(Program::Memcached, &["-s"]))).as_ref()
 }
 
 /// Three nodes that are a cluster.
