@@ -60,6 +60,9 @@ mod papers;
 mod power;
 /// Bugs that were found, each with its story.
 mod regression;
+/// Servers that die, stop, drip, lie or forget.
+#[cfg(any(feature = "redis", feature = "memcached"))]
+mod remote_faults;
 /// Caches sealed by a key.
 mod sealed;
 /// What is special to a store.

@@ -137,7 +137,7 @@ impl Server {
 
     fn ask_over(mut stream: impl Read + Write, line: &str) -> std::io::Result<String> {
         stream.write_all(format!("{line}\r\n").as_bytes())?;
-        let mut answer = [0; 65_536];
+        let mut answer = vec![0; 65_536];
         let n = stream.read(&mut answer)?;
         if n == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
