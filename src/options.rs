@@ -463,11 +463,11 @@ impl Options {
                 TieredBackend::open(near.open_store()?.store(), far.open_store()?.store(), near_ttl, negative_ttl)?
             }
             #[cfg(feature = "redis")]
-            Place::Redis(remote) => Arc::new(crate::backend::redis::open(reach(remote))?),
+            Place::Redis(remote) => crate::backend::redis::open(reach(remote))?,
             #[cfg(not(feature = "redis"))]
             Place::Redis(remote) => return Err(not_built(reach(remote).scheme, "redis")),
             #[cfg(feature = "memcached")]
-            Place::Memcached(remote) => Arc::new(crate::backend::memcached::open(reach(remote))?),
+            Place::Memcached(remote) => crate::backend::memcached::open(reach(remote))?,
             #[cfg(not(feature = "memcached"))]
             Place::Memcached(remote) => return Err(not_built(reach(remote).scheme, "memcached")),
         };

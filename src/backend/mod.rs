@@ -17,6 +17,8 @@ pub(crate) mod networked;
 #[cfg(any(feature = "redis", feature = "memcached"))]
 pub(crate) mod node;
 pub(crate) mod null;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub(crate) mod raw;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 #[allow(dead_code, reason = "for the stores behind a network")]

@@ -108,6 +108,12 @@ pub(crate) trait Server: Send + Sync + Sized + 'static {
     /// Gives an entry that is in this state another expiry; `false`: it's in another one.
     fn touch(&self, id: Id<'_>, is: &Is, label: &Label, expires: u64, until: Instant) -> Result<bool>;
 
+    /// Adds to a number, by the server's own means where it has any: `Ok(None)`: there is none. `initial`: number and
+    /// expiry.
+    fn add(&self, _: Id<'_>, _by: i64, _initial: Option<(i64, u64)>, _: Instant) -> Option<Result<Option<i64>>> {
+        None
+    }
+
     fn lead(&self, id: Id<'_>, until: Instant) -> Result<Lead>;
 
     /// When a lease of this process was taken; `None`: it's lost.
@@ -187,7 +193,10 @@ impl<S: Server> Networked<S> {
         if let Some(reason) = rules::untimely(facts, self.remote.clock.now()) {
             return Err(reason);
         }
-        if expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema }) {
+        // Bare bytes say nothing of what they are.
+        if !self.remote.raw
+            && expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema })
+        {
             return Err(Count::MissSchema);
         }
         Ok(value)
@@ -247,7 +256,7 @@ impl<S: Server> Networked<S> {
             if self.server.store(id, put, when, until)? == Stored::Done {
                 return Ok(done);
             }
-            tried = put.map(|put| (done, put.facts.nonce));
+            tried = put.filter(|_| !self.remote.raw).map(|put| (done, put.facts.nonce));
             if Instant::now() >= until {
                 return Err(busy());
             }
@@ -306,7 +315,7 @@ impl<S: Server> Networked<S> {
         loop {
             let found = self.server.fetch(id, until)?;
             let held = self.judge(found.held, None);
-            if held.as_ref().is_ok_and(|held| held.facts().nonce == nonce) {
+            if !self.remote.raw && held.as_ref().is_ok_and(|held| held.facts().nonce == nonce) {
                 // The answer to an attempt before was lost.
                 return Ok(true);
             }
@@ -402,6 +411,16 @@ impl<S: Server> Networked<S> {
     }
 
     fn add_to(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
+        let (until, now) = (bound_of(&self.remote), self.remote.clock.now());
+        let first = initial.map(|(first, ttl)| (first, ttl.expiry(now, self.remote.default_ttl)));
+        if let Some(sum) = self.server.add(id, by, first.filter(|(_, expires)| *expires > now), until) {
+            let sum = match (sum?, first) {
+                (Some(sum), _) | (None, Some((sum, _))) => sum,
+                (None, None) => return Err(rules::no_number()),
+            };
+            self.counts.add(Count::Sets, 1);
+            return Ok(sum);
+        }
         let nonce = self.server.nonce()?;
         let sum = self.change(id, bound_of(&self.remote), |held| {
             let now = self.remote.clock.now();
@@ -415,6 +434,9 @@ impl<S: Server> Networked<S> {
                 }
                 (first, Facts { expires, ..Facts::default() }, Extra::default())
             };
+            if sum < 0 && !self.server.capabilities().signed_counters {
+                return Err(Error::new(ErrorKind::Overflow, "the server's counters don't go below zero"));
+            }
             let facts = Facts { created: now, codec: Codec::Int, schema: 0, nonce, ..facts };
             Ok(Decision::Put(sum, facts, extra, sum.to_string().into_bytes()))
         })?;

@@ -7,6 +7,9 @@
     reason = "tests may take the direct way, and fail by panic"
 )]
 
+/// Values as other clients of a server see them.
+#[cfg(any(feature = "redis", feature = "memcached"))]
+mod bare;
 /// Compressed values, false lengths, bombs.
 mod compression;
 /// One suite for every store.

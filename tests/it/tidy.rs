@@ -49,6 +49,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("backend::networked", Backends),
     ("backend::node", Backends),
     ("backend::null", Backends),
+    ("backend::raw", Backends),
     ("backend::redis", Backends),
     ("backend::tiered", Backends),
     ("backend::wire", Backends),

@@ -20,7 +20,7 @@ pub(super) enum Answer {
     /// There is one, with its number of state where that was asked for.
     Value { bytes: Vec<u8>, cas: u64 },
     /// It's done, or it's there; with the number of its state where that was asked for.
-    Done { cas: u64 },
+    Done { cas: u64, flags: String },
     /// There is none.
     Absent,
     /// What is there is in another state than was named.
@@ -122,7 +122,7 @@ impl Connection {
                 let cas = cas(words);
                 Answer::Value { bytes: self.block(len.ok_or_else(|| nonsense("Memcached"))?)?, cas }
             }
-            "HD" | "OK" => Answer::Done { cas: cas(words) },
+            "HD" | "OK" => Answer::Done { cas: cas(words.clone()), flags: words.collect::<Vec<_>>().join(" ") },
             "EN" | "NF" => Answer::Absent,
             "EX" => Answer::Changed,
             "NS" => Answer::NotStored,

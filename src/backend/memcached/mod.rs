@@ -13,6 +13,7 @@
 
 mod client;
 mod places;
+mod plain;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,8 +25,9 @@ use crate::backend::networked::{
     Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected,
 };
 use crate::backend::node::Again;
+use crate::backend::raw::Raw;
 use crate::backend::remote::Remote;
-use crate::backend::{Lead, Leadership, Lease, Listing};
+use crate::backend::{Backend, Lead, Leadership, Lease, Listing};
 use crate::capabilities::{self, Capabilities};
 use crate::entry::{Extra, Facts, Value};
 use crate::error::{Error, ErrorKind, Result};
@@ -49,12 +51,17 @@ const LEAD: &[u8] = b"\0lead";
 /// How far a server's counter may be from what it was: further, it began anew.
 const STEPS: u64 = 1 << 20;
 
-/// The flag for a server's own expiry: from now on, or from a month on a date. What is later than it can tell is never.
+/// The flag for a server's own expiry.
 fn ttl(facts: &Facts, now: u64) -> String {
-    let seconds = keep_for(facts, now).map_or(0, |ms| ms.div_ceil(1000));
-    let date = (now / 1000).saturating_add(seconds);
-    match seconds {
-        0..=MONTH => format!("T{seconds}"),
+    seconds(keep_for(facts, now).map_or(0, |ms| ms.div_ceil(1000)), now)
+}
+
+/// The same for so many seconds; 0: for ever. From now on, or from a month on as a date; what is later than a server can
+/// tell is for ever.
+fn seconds(n: u64, now: u64) -> String {
+    let date = (now / 1000).saturating_add(n);
+    match n {
+        0..=MONTH => format!("T{n}"),
         _ if i32::try_from(date).is_ok() => format!("T{date}"),
         _ => "T0".to_owned(),
     }
@@ -81,13 +88,18 @@ pub(crate) struct Memcached {
 }
 
 /// The store on Memcached.
-pub(crate) fn open(remote: Remote) -> Result<Networked<Memcached>> {
-    let server = Memcached {
-        seal: envelope::seal(&remote.prefix, remote.mac_key.as_ref()),
-        local: PerProcess::new(Local::new(&remote).map_err(no_random)?),
-        remote: remote.clone(),
-    };
-    Ok(Networked::new(remote, server))
+pub(crate) fn open(remote: Remote) -> Result<Arc<dyn Backend>> {
+    let local = PerProcess::new(Local::new(&remote).map_err(no_random)?);
+    if remote.raw {
+        if remote.mac_key.is_some() {
+            return Err(Error::new(ErrorKind::InvalidOption, "bare values can't be sealed by a key"));
+        }
+        let raw = Raw::new(plain::PlainMemcached { remote: remote.clone(), local }, &remote);
+        return Ok(Arc::new(Networked::new(remote, raw)));
+    }
+    let seal = envelope::seal(&remote.prefix, remote.mac_key.as_ref());
+    let server = Memcached { seal, local, remote: remote.clone() };
+    Ok(Arc::new(Networked::new(remote, server)))
 }
 
 impl Memcached {
@@ -303,7 +315,7 @@ impl Server for Memcached {
                 Answer::Done { .. } if now == ids => return Ok(Stored::Done),
                 Answer::Done { .. } if when.since.is_some() => return Ok(Stored::Refused),
                 // What was stored counts for nobody: it's of scopes that are no more.
-                Answer::Done { cas } if is != Is::Anything => is = self::is(cas),
+                Answer::Done { cas, .. } if is != Is::Anything => is = self::is(cas),
                 Answer::Done { .. } => {}
                 Answer::Error(text) => return Err(refusal(&text)),
                 _ if when.lease != 0 => return Ok(Stored::Refused),
@@ -413,18 +425,18 @@ impl Server for Memcached {
         let mut batch = Batch::default();
         let seconds = LEASE_MS.div_ceil(1000);
         batch.push_set(&lock, &word.to_le_bytes(), &format!("T{seconds} c ME"));
-        let Answer::Done { cas } = local.run_one(place, &batch, Again::No, until)? else { return Ok(Lead::Taken) };
+        let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::No, until)? else { return Ok(Lead::Taken) };
         hold.lock = cas;
         loop {
             let mut batch = Batch::default();
             batch.push("mg", &entry, "c");
-            if let Answer::Done { cas } = local.run_one(place, &batch, Again::Yes, until)? {
+            if let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::Yes, until)? {
                 local.flights.annotate(word, cas);
                 break;
             }
             let mut batch = Batch::default();
             batch.push_set(&entry, LEAD, &format!("T{seconds} c ME"));
-            if let Answer::Done { cas } = local.run_one(place, &batch, Again::Yes, until)? {
+            if let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::Yes, until)? {
                 local.flights.annotate(word, cas);
                 break;
             }

@@ -7,6 +7,7 @@
 mod client;
 mod generations;
 mod listing;
+mod plain;
 mod scripts;
 mod slots;
 
@@ -23,8 +24,9 @@ use crate::backend::networked::{
     Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected,
 };
 use crate::backend::node::Again;
+use crate::backend::raw::Raw;
 use crate::backend::remote::Remote;
-use crate::backend::{Lead, Leadership, Lease, Listing};
+use crate::backend::{Backend, Lead, Leadership, Lease, Listing};
 use crate::capabilities::{self, Capabilities};
 use crate::entry::{Extra, Facts, Value};
 use crate::error::{Error, ErrorKind, Result};
@@ -156,7 +158,7 @@ fn namespaces(ids: &[Id<'_>]) -> Vec<Field> {
 }
 
 /// The store on Redis.
-pub(crate) fn open(remote: Remote) -> Result<Networked<Redis>> {
+pub(crate) fn open(remote: Remote) -> Result<Arc<dyn Backend>> {
     if remote.scheme == "rediss" {
         let text = "rediss:// is not in this build: each TLS that Redis's crate knows brings a library in C; use \
             redis+unix://, or a TLS proxy beside the program";
@@ -165,12 +167,17 @@ pub(crate) fn open(remote: Remote) -> Result<Networked<Redis>> {
     if remote.scheme == "redis-cluster" && remote.db != 0 {
         return Err(Error::new(ErrorKind::InvalidOption, "a cluster has the database 0 alone"));
     }
-    let server = Redis {
-        seal: envelope::seal(&remote.prefix, remote.mac_key.as_ref()),
-        local: PerProcess::new(Local::new(&remote).map_err(no_random)?),
-        remote: remote.clone(),
-    };
-    Ok(Networked::new(remote, server))
+    let local = PerProcess::new(Local::new(&remote).map_err(no_random)?);
+    if remote.raw {
+        if remote.mac_key.is_some() {
+            return Err(Error::new(ErrorKind::InvalidOption, "bare values can't be sealed by a key"));
+        }
+        let raw = Raw::new(plain::PlainRedis { remote: remote.clone(), local }, &remote);
+        return Ok(Arc::new(Networked::new(remote, raw)));
+    }
+    let seal = envelope::seal(&remote.prefix, remote.mac_key.as_ref());
+    let server = Redis { seal, local, remote: remote.clone() };
+    Ok(Arc::new(Networked::new(remote, server)))
 }
 
 impl Redis {

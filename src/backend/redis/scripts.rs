@@ -117,6 +117,27 @@ end
 return n
 ";
 
+/// `SWAP old there new px`, of bare values: puts `new` in place of `old`, or nothing (`there` is 0).
+const SWAP: &str = "
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '0' then redis.call('DEL', KEYS[1])
+elseif ARGV[4] == '' then redis.call('SET', KEYS[1], ARGV[3])
+else redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4]) end
+return 1
+";
+
+/// `ADD by first px`, of bare values: the sum as text, for Lua's numbers have 53 bits. Nil: there is none, nor a first.
+const ADD: &str = "
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  if ARGV[2] == '' then return false end
+  if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2])
+  else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+else
+  redis.call('INCRBY', KEYS[1], ARGV[1])
+end
+return redis.call('GET', KEYS[1])
+";
+
 #[derive(Clone, Copy)]
 pub(super) enum Name {
     Store,
@@ -128,12 +149,14 @@ pub(super) enum Name {
     Invalidate,
     Release,
     Sweep,
+    Swap,
+    Add,
 }
 
 /// Each script's text and its hash.
-static SCRIPTS: LazyLock<[(String, String); 9]> = LazyLock::new(|| {
+static SCRIPTS: LazyLock<[(String, String); 11]> = LazyLock::new(|| {
     let texts = [(HEAD, STORE), (HEAD, TAKE), (HEAD, LOOK), (HEAD, TOUCH), ("", BEGIN), ("", CLEAR)];
-    let texts = texts.into_iter().chain([("", INVALIDATE), ("", RELEASE), (HEAD, SWEEP)]);
+    let texts = texts.into_iter().chain([("", INVALIDATE), ("", RELEASE), (HEAD, SWEEP), ("", SWAP), ("", ADD)]);
     let mut scripts = texts.map(|(head, body)| {
         let text = [head, body].concat();
         let hash = Script::new(&text).get_hash().to_owned();
