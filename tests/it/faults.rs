@@ -558,7 +558,7 @@ fn every_operation_survives_every_fault() {
     }
     println!("{table}{runs} runs with {faults} failed calls over {} rows", rows.len());
     println!("left out: {alike} calls like others about other absent shards");
-    println!("{thirds} calls of long rows met three of nine errnos each, and all of them where LARDER_SOAK is set");
+    println!("{thirds} calls of long rows met three of nine errnos each, and all of them in a soak");
     reached("faults::every_operation_survives_every_fault", runs, if only.is_some() { 1 } else { 80_000 });
     let shown =
         wrong.iter().take(if only.is_none() { 60 } else { 5000 }).fold(String::new(), |all, line| all + line + "\n");

@@ -418,3 +418,26 @@ fn of_several_prunes_one_gets_the_maintenance_lock() {
     drop(held);
     assert!(other.maintenance().expect("maintenance").is_some());
 }
+
+/// With an index the order is that of what the index knows: insertions, uses, and the class.
+#[test]
+fn with_an_index_each_policy_has_its_order() {
+    for policy in [Policy::S3Fifo, Policy::Lfu, Policy::Lru, Policy::Fifo] {
+        let (_dir, clock, cache) =
+            crate::support::fresh_with(|options| options.policy(policy).touch_interval(Duration::ZERO));
+        for key in keys(200) {
+            cache.set(&key, "v", Ttl::Never).expect("set");
+            clock.step(1);
+        }
+        // The oldest fifty are the only ones that are used.
+        for i in (0..50).chain(0..50).chain(0..50) {
+            get(&cache, format!("k{i}"));
+            clock.step(1);
+        }
+        let report = cache.prune(&Prune::new().max_entries(50)).expect("prune");
+        assert_eq!(removed(&report), [(Reason::Entries, 150)]);
+        let expected: Vec<u64> = if policy == Policy::Fifo { (150..200).collect() } else { (0..50).collect() };
+        assert_eq!(present(&cache, 200), expected, "{policy}");
+        counts_match(&cache);
+    }
+}
