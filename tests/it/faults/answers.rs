@@ -73,6 +73,24 @@ fn a_touch_needs_no_right_to_set_times() {
     assert_eq!(kind(told), Some(ErrorKind::Io), "any other reason is told");
 }
 
+/// Fails the first open of an entry, and no other.
+struct AMoment(bool);
+
+impl Injector for AMoment {
+    fn before(&mut self, call: &Call) -> Verdict {
+        let first = call.name == "open" && call.path.contains("/shards/") && !std::mem::replace(&mut self.0, true);
+        if first { Verdict::Fail(libc::EIO) } else { Verdict::Pass }
+    }
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_for_a_moment_is_waited_for() {
+    let (_dir, _clock, cache) = fresh();
+    cache.set("n", "5", Ttl::Never).expect("set");
+    assert_eq!(inject(AMoment(false), || cache.incr("n", 1)).expect("incr"), 6);
+    assert_eq!(inject(AMoment(false), || cache.pop("n")).expect("pop").as_deref(), Some(b"6".as_slice()));
+}
+
 /// What a plain tree's clear can't carry off stays counted, and is known to be there for a prune.
 #[test]
 fn a_clear_that_cannot_set_shards_aside_leaves_them_to_a_prune() {
