@@ -27,6 +27,7 @@ lint:  ## formatting, clippy, docs, and licences where cargo-deny is installed
 
 bench:  ## the benchmarks; ARGS="get" runs those whose name contains it
 	$(CARGO) bench --bench tree -- $(ARGS)
+	$(CARGO) bench --bench memory --features memory
 
 bench-traces:  ## miss ratios on access traces, from the folder TRACES=; ARGS="lfu" adds a policy
 	$(CARGO) bench --bench traces -- $(ARGS)

@@ -11,3 +11,5 @@ pub(crate) mod fork;
 pub(crate) mod fs;
 pub(crate) mod lock;
 pub(crate) mod mmap;
+
+pub(crate) use call::point;

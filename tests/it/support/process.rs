@@ -208,6 +208,16 @@ impl Child {
         }
     }
 
+    /// Waits for a child that kills itself.
+    #[cfg(feature = "fault")]
+    pub(crate) fn die(mut self) {
+        let status = self.wait();
+        if std::os::unix::process::ExitStatusExt::signal(&status) != Some(libc::SIGKILL) {
+            let end = self.end();
+            panic!("{end}");
+        }
+    }
+
     /// Kills the child, and returns what it had said.
     pub(crate) fn kill(mut self) -> Vec<String> {
         self.process.kill().expect("to kill a child");
