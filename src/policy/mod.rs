@@ -120,4 +120,75 @@ mod tests {
         assert_eq!(queue(Policy::Fifo), [2, 1, 3, 0, 4]);
         assert_eq!(queue(Policy::Random), [2, 0, 3, 1, 4]);
     }
+
+    const ALL: [Policy; 5] = [Policy::S3Fifo, Policy::Lfu, Policy::Lru, Policy::Fifo, Policy::Random];
+
+    #[test]
+    fn the_small_class_is_due_from_a_tenth_on() {
+        assert_eq!(small_is_due(Policy::S3Fifo, 100, 10), Some(true));
+        assert_eq!(small_is_due(Policy::S3Fifo, 100, 9), Some(false));
+        for policy in &ALL[1..] {
+            assert_eq!(small_is_due(*policy, 100, 10), None, "{policy} has no classes");
+        }
+    }
+
+    #[test]
+    fn of_a_sample_the_highest_rank_is_next() {
+        let seen = |age, heat, size| Seen { age, heat, small: false, size, chance: 7 };
+        for policy in [Policy::S3Fifo, Policy::Lru, Policy::Fifo] {
+            let rank = |age, size, by_bytes| rank(policy, &seen(age, 1, size), by_bytes);
+            assert!(rank(9, 10, false) > rank(8, 99, false), "{policy}: the older, whatever its size");
+            assert_eq!(rank(9, 2, true), rank(4, 4, true), "{policy}: half as many insertions ago, twice as large");
+            assert!(rank(0, 4, true) > rank(0, 3, true), "{policy}: of the newest the larger");
+            assert_eq!(rank(7, 0, true), rank(7, 1, true), "{policy}: nothing is as small as a byte");
+        }
+        let lfu = |age, heat| rank(Policy::Lfu, &seen(age, heat, 1), false);
+        assert!(lfu(0, 0) > lfu(u64::MAX, 1) && lfu(0, 1) > lfu(u64::MAX, 2), "fewer uses first, whatever the age");
+        assert!(lfu(9, 2) > lfu(8, 2), "of as many uses the older");
+        assert_eq!(lfu(9, 3), lfu(9, 4), "three uses are the most that is known");
+        for chance in [0, 5, u64::MAX] {
+            assert_eq!(rank(Policy::Random, &Seen { chance, ..seen(9, 1, 10) }, true), chance);
+        }
+    }
+
+    #[test]
+    fn a_cull_that_sees_all_takes_the_least_standing_first() {
+        // Small class or not, uses, age; in the order in which each goes, with S3-FIFO.
+        let queue = [
+            (true, 0, 9),
+            (true, 1, 8),
+            (true, 1, 1),
+            (false, 0, 9),
+            (false, 0, 1),
+            (false, 1, 9),
+            (false, 1, 1),
+            (true, 2, 9),
+            (false, 3, 1),
+        ];
+        let order = |policy| {
+            let mut sorted: Vec<usize> = (0..queue.len()).collect();
+            sorted.sort_by_key(|&i| standing(policy, queue[i].0, queue[i].1, queue[i].2));
+            sorted
+        };
+        assert_eq!(order(Policy::S3Fifo), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(order(Policy::Lru), [0, 3, 5, 7, 1, 2, 4, 6, 8]);
+        assert_eq!(order(Policy::Fifo), order(Policy::Lru));
+        assert_eq!(order(Policy::Lfu), [0, 3, 4, 5, 1, 2, 6, 7, 8]);
+        let alike = queue.map(|(small, heat, age)| standing(Policy::Random, small, heat, age));
+        assert!(alike.iter().all(|standing| *standing == alike[0]), "chance alone");
+    }
+
+    #[test]
+    fn whose_turn_comes_goes_moves_or_is_spared() {
+        use Verdict::{Evict, Promote, Spare};
+        let verdicts = |policy, small| [0, 1, 2, 3].map(|heat| verdict(policy, small, heat));
+        assert_eq!(verdicts(Policy::S3Fifo, true), [Evict, Evict, Promote, Promote]);
+        assert_eq!(verdicts(Policy::S3Fifo, false), [Evict, Spare, Spare, Spare]);
+        for small in [true, false] {
+            assert_eq!(verdicts(Policy::Lfu, small), [Evict, Spare, Spare, Spare]);
+            for policy in [Policy::Lru, Policy::Fifo, Policy::Random] {
+                assert_eq!(verdicts(policy, small), [Evict; 4], "{policy}");
+            }
+        }
+    }
 }

@@ -131,3 +131,20 @@ fn a_damaged_number_is_none() {
     }
     counts_match(&cache);
 }
+
+/// What `incr` writes is an integer that was set just now, whatever the value was before.
+#[test]
+fn an_incr_makes_an_integer_of_its_own_time() {
+    for (dir, clock, cache) in [crate::support::fresh(), plain::fresh()] {
+        let typed = cache.typed::<u8>(7);
+        typed.set("n", &b'5', Ttl::secs(60)).expect("a byte that is a digit");
+        clock.step(4000);
+        assert_eq!(cache.incr("n", 1).expect("incr"), 6);
+        let meta = cache.get("n").expect("get").expect("a number").meta();
+        assert_eq!((meta.codec, meta.schema), (larder::Codec::Int, 0));
+        let since = meta.created.duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        assert_eq!(since.as_millis(), u128::from(clock.now()));
+        assert_eq!(typed.get("n").expect("get"), None, "it is of no schema any more");
+        drop(dir);
+    }
+}

@@ -17,7 +17,7 @@ use std::time::Duration;
 use larder::fault::inject;
 use larder::{Accelerate, Cache, Change, Durability, Options, Prune, Ttl, Verify};
 
-use crate::support::campaign::{campaign, soak};
+use crate::support::campaign::{at_length, campaign};
 use crate::support::crash::{Disk, Recorder, states};
 use crate::support::image::{Image, Node, empty};
 use crate::support::{Dice, HandClock, START, temp_dir};
@@ -367,7 +367,7 @@ fn what_a_power_cut_leaves_opens_and_tells_no_lies() {
 }
 
 fn cut_the_power(seed: u64) -> u64 {
-    let random = if soak().is_some() { 1000 } else { 120 };
+    let random = if at_length() { 1000 } else { 120 };
     let only = std::env::var("LARDER_ONLY").unwrap_or_default();
     let mut jobs = Vec::new();
     for (name, steps) in WORKLOADS.iter().filter(|(name, _)| name.contains(&only)) {

@@ -7,10 +7,12 @@
 //! nothing. The table of what was failed is printed, and held to the list of calls in src/sys/fault.rs.
 //!
 //! Each call meets each errno with each way to open the cache, but for the operations that visit all 256 shards: of
-//! their calls that differ in nothing but which absent shard they meet, the first three are failed; and outside a soak
-//! each with three of the nine errnos with each way to open the cache, in rotation, so that it meets all nine between
-//! them. What was left out is printed. `LARDER_ONLY` names an operation. `recovery` goes on to faults in pairs.
+//! their calls that differ in nothing but which absent shard they meet, the first three are failed; and outside a long
+//! soak each with three of the nine errnos with each way to open the cache, in rotation, so that it meets all nine
+//! between them. What was left out is printed. `LARDER_ONLY` names an operation. `recovery` goes on to faults in pairs,
+//! and `answers` says what single ones must come to.
 
+mod answers;
 mod operations;
 mod recovery;
 
@@ -28,7 +30,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use larder::fault::{Call, Injector, Verdict, inject};
 use larder::{Accelerate, Cache, Durability, ErrorKind, Ttl, Verify};
 
-use crate::support::campaign::{reached, soak};
+use crate::support::campaign::{at_length, reached};
 use crate::support::image::{Image, empty, time};
 use crate::support::{HandClock, temp_dir};
 use operations::{NOW, OPERATIONS, Operation, Scene, Stock, large};
@@ -392,7 +394,7 @@ impl Bench<'_> {
     }
 
     /// All faults of this row.
-    fn sweep(&self, soak: bool, turn: usize) -> Row {
+    fn sweep(&self, at_length: bool, turn: usize) -> Row {
         let mut row = Row::default();
         let clean = match self.run(None, true) {
             Ok(log) => log,
@@ -409,7 +411,7 @@ impl Bench<'_> {
         let named = |name: &str, sites: &[usize]| sites.iter().filter(|at| clean.calls[**at].0 == name).count();
         for (nth, at) in sites.iter().copied().enumerate() {
             let (name, _) = &clean.calls[at];
-            let whole = soak || row.alike == 0 || named(name, &sites) < 3;
+            let whole = at_length || row.alike == 0 || named(name, &sites) < 3;
             let rotation = turn + named(name, &sites[..nth]);
             row.thirds += usize::from(!whole);
             let mut harms: Vec<_> = if whole {
@@ -429,7 +431,7 @@ impl Bench<'_> {
                     row.met.insert((name, errno, forever));
                 }
                 row.runs += 1;
-                let thorough = row.runs.is_multiple_of(if soak { 4 } else { 16 });
+                let thorough = row.runs.is_multiple_of(if at_length { 4 } else { 16 });
                 match self.run(Some(fault), thorough) {
                     Ok(log) => row.faults += log.failed,
                     Err(what) => row.wrong.push(format!("call {at} ({name}), {harm:?}, forever {forever}: {what}")),
@@ -501,7 +503,7 @@ fn all_calls() -> BTreeSet<&'static str> {
 
 #[test]
 fn every_operation_survives_every_fault() {
-    let soak = soak().is_some();
+    let at_length = at_length();
     let only = std::env::var("LARDER_ONLY").ok();
     let jobs: Vec<_> = CONFIGS.iter().flat_map(|config| OPERATIONS.iter().map(move |o| (*config, o))).collect();
     let jobs: Vec<_> =
@@ -520,7 +522,7 @@ fn every_operation_survives_every_fault() {
                         .entry(key)
                         .or_insert_with(|| prepare(operation.stock, *config, &room.path().join("stock")));
                     let bench = Bench { operation, config: *config, image, dir: &room.path().join("run") };
-                    let row = bench.sweep(soak, at / OPERATIONS.len());
+                    let row = bench.sweep(at_length, at / OPERATIONS.len());
                     rows.lock().expect("rows").insert(at, row);
                 }
             });
@@ -558,7 +560,7 @@ fn every_operation_survives_every_fault() {
     }
     println!("{table}{runs} runs with {faults} failed calls over {} rows", rows.len());
     println!("left out: {alike} calls like others about other absent shards");
-    println!("{thirds} calls of long rows met three of nine errnos each, and all of them where LARDER_SOAK is set");
+    println!("{thirds} calls of long rows met three of nine errnos each, and all of them in a long soak");
     reached("faults::every_operation_survives_every_fault", runs, if only.is_some() { 1 } else { 80_000 });
     let shown =
         wrong.iter().take(if only.is_none() { 60 } else { 5000 }).fold(String::new(), |all, line| all + line + "\n");

@@ -15,7 +15,7 @@ use larder::fault::{Call, Injector, Verdict, fork, inject, wait_for};
 use larder::{Accelerate, Cache, Change, ErrorKind, Fetch, Options, Problem, Prune, Ttl, Verify};
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
-use crate::support::campaign::{reached, rounds, soak};
+use crate::support::campaign::{at_length, reached, rounds};
 use crate::support::process::{self, Role};
 use crate::support::{Dice, HandClock, START, counts_match, get, temp_dir};
 
@@ -125,11 +125,7 @@ pub(crate) fn die() -> ! {
 
 /// The steps at which an operation is interrupted: the many shards of a clear are all alike.
 fn next(at: usize) -> usize {
-    at + if at < 40 || soaks() { 1 } else { 97 }
-}
-
-fn soaks() -> bool {
-    soak().is_some()
+    at + if at < 40 || at_length() { 1 } else { 97 }
 }
 
 fn set_out(cache: &Cache) {

@@ -12,7 +12,7 @@ use std::process::Command;
 use larder::fault::{Call, Injector, Verdict, inject};
 use larder::{Accelerate, Cache, Prune, Ttl, Verify};
 
-use crate::support::campaign::{reached, soak};
+use crate::support::campaign::{at_length, reached};
 use crate::support::image::{Image, empty};
 use crate::support::{HandClock, START, temp_dir};
 
@@ -186,7 +186,6 @@ fn a_kill_at_any_call_leaves_old_or_new() {
     let room = temp_dir();
     let dir = room.path().join("cache");
     let image = prepare(&dir);
-    let soak = soak().is_some();
     let (mut kills, mut wrong) = (0, Vec::new());
     for operation in OPERATIONS {
         for mapped in [true, false] {
@@ -201,7 +200,7 @@ fn a_kill_at_any_call_leaves_old_or_new() {
                     wrong.push(format!("{}, mapped {mapped}, killed at call {at}: {what}", operation.name));
                 }
                 // The many shards that aren't there are all alike.
-                at += if soak || at < 60 { 1 } else { 29 };
+                at += if at_length() || at < 60 { 1 } else { 29 };
             }
             println!("{}, mapped {mapped}: some {at} calls", operation.name);
         }

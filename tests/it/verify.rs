@@ -178,6 +178,12 @@ fn leftovers_are_found_and_removed() {
         write(cache, &temp);
         temp.clone()
     });
+    for name in ["index", "live", "arena"] {
+        finds("of a time with an index", Problem::Leftover, true, |cache, _| {
+            write(cache, name);
+            name.to_owned()
+        });
+    }
 }
 
 /// A file as Larder would make it, but for its name.
@@ -205,6 +211,15 @@ fn strangers_are_found_and_left_alone() {
         fs::create_dir(cache.dir().join(&place)).expect("a directory");
         place
     });
+}
+
+#[test]
+fn what_a_file_system_makes_and_what_is_not_made_yet_are_no_findings() {
+    let (_dir, _clock, cache) = fresh();
+    fs::create_dir(cache.dir().join("lost+found")).expect("a directory");
+    fs::remove_dir(cache.dir().join("shards")).expect("no shards yet");
+    let (found, report) = verify(&cache, Verify::new());
+    assert_eq!((found, report.entries, report.finished), (vec![], 0, true));
 }
 
 #[test]

@@ -139,7 +139,7 @@ impl FileBackend {
     /// Empties the slots of what was stored before a clear. `false`: somebody held a bucket for long.
     fn sweep(&self, accel: &Accel, floor: u64, aside: &[bool; 256]) -> Result<bool> {
         let ground = self.ground(accel)?;
-        let (mut bucket, mut all) = (0, true);
+        let (mut bucket, mut all, mut uncounted) = (0, true, [false; 256]);
         while bucket < accel.index.buckets() {
             match accel.index.lock_bucket(bucket, &ground, self.lock_wait) {
                 Err(_) => all = false,
@@ -156,9 +156,10 @@ impl FileBackend {
                         accel.index.slots(bucket).map(|(at, _)| (at, accel.index.slot(at))).collect();
                     for (at, slot) in slots.into_iter().filter(|(at, slot)| old(*at, slot)) {
                         let name = accel.index.hash_at(at).name();
+                        let shard = usize::from(name.shard());
                         locked.remove(at, &slot, || {
-                            if slot.place.is_file() && !aside[usize::from(name.shard())] {
-                                let _ = fs::unlink(self.root(), &name.path());
+                            if slot.place.is_file() && !aside[shard] {
+                                uncounted[shard] |= fs::unlink(self.root(), &name.path()).unwrap_or(false);
                             }
                         });
                     }
@@ -168,6 +169,12 @@ impl FileBackend {
                 }
             }
             bucket += 1;
+        }
+        // Counts change under a shard's lock, which comes before a bucket's. Who has it now leaves them to a prune.
+        for shard in walk::shards().filter(|shard| uncounted[usize::from(*shard)]) {
+            if let Some(_lock) = self.own()?.process.try_lock(shard)? {
+                self.recount(shard)?;
+            }
         }
         Ok(all)
     }

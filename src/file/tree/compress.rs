@@ -106,6 +106,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_short_or_saves_less_than_an_eighth_is_kept_as_it_is() {
+        let mut state = 7u32;
+        let mut noise = |len| {
+            let next = |_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                state.to_be_bytes()[0]
+            };
+            (0..len).map(next).collect::<Vec<u8>>()
+        };
+        for method in [Compression::Lz4, Compression::Zstd(3)] {
+            assert!(compress(method, &[7; THRESHOLD]).is_some(), "{method:?}");
+            assert!(compress(method, &[7; THRESHOLD - 1]).is_none(), "{method:?}");
+            let little = [noise(3800), vec![0; 300]].concat();
+            assert!(compress(method, &little).is_none(), "{method:?} saves 300 of 4,100 bytes");
+            let more = [noise(3000), vec![0; 1100]].concat();
+            assert!(compress(method, &more).is_some(), "{method:?} saves 1,100 of 4,100 bytes");
+        }
+    }
+
+    #[test]
     fn what_is_kept_comes_back_and_never_beyond_its_length() {
         let value = b"many words, many words, ".repeat(1000);
         for method in [Compression::Lz4, Compression::Zstd(3)] {

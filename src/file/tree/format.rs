@@ -399,7 +399,7 @@ mod tests {
         let extra = Extra { tags: vec!["t".into()], user: [("k".into(), "v".into())].into() };
         let meta = postcard::to_stdvec(&extra).unwrap();
         let id = Id::new("ns", 3, b"key").unwrap();
-        let facts = Facts { created: 5, expires: 1_000, nonce: 77 << 70, ..Facts::default() };
+        let facts = Facts { created: 5, expires: 1_000, nonce: 77 << 70 | 5, ..Facts::default() };
         let header = Header {
             facts,
             generation: 9,
@@ -418,6 +418,17 @@ mod tests {
         let head = open_head(seal, header, head)?;
         check_value(seal, &head.value_sum, value)?;
         Ok(head.header.facts.expires)
+    }
+
+    #[test]
+    fn a_head_says_what_it_was_made_of() {
+        let seal = Seal::new(&[7; 32], None);
+        let (head, value) = sample(&seal);
+        let file = [head, value].concat();
+        let header = parse_lengths(&file, file.len() as u64).expect("a header");
+        assert_eq!((header.facts.created, header.facts.nonce, header.generation), (5, 77 << 70 | 5, 9));
+        let head = open_head(&seal, header, &file[..file.len() - 7]).expect("a head");
+        assert_eq!(head.header.facts.expires, 1_000);
     }
 
     #[test]

@@ -361,6 +361,14 @@ fn what_changes_after_it_was_agreed_on_stays() {
         assert_eq!((report.kept.entries, counts_match(&cache).entries), (29, 29), "{rules:?}");
         assert_eq!(get(&cache, "k0").as_deref(), Some(b"new".as_slice()), "{rules:?}");
     }
+    // The same file, but used in between.
+    let (dir, clock, cache) = thirty();
+    clock.step(55_000);
+    let other = options(&dir, &clock).touch_interval(Duration::ZERO).open().expect("another handle");
+    let used = |removal: &larder::Removal<'_>| removal.key != Some(b"k10") || get(&other, "k10").is_some();
+    let report = cache.prune(&Prune::new().idle(Duration::from_secs(70)).on_remove(used)).expect("prune");
+    assert_eq!(removed(&report), [(Reason::Idle, 14)], "k0 to k14, but for k10");
+    assert_eq!(get(&cache, "k10").as_deref(), Some(b"v".as_slice()));
 }
 
 #[test]
@@ -417,4 +425,64 @@ fn of_several_prunes_one_gets_the_maintenance_lock() {
     assert!(other.prune(&Prune::new()).expect("prune").finished);
     drop(held);
     assert!(other.maintenance().expect("maintenance").is_some());
+}
+
+/// With an index the limits are the same: each by itself, to the last entry and byte, and none where there is nothing over.
+#[test]
+fn with_an_index_each_limit_is_held_by_itself() {
+    let inodes = |cache: &Cache| rustix::fs::statvfs(cache.dir()).expect("a file system").f_files > 0;
+    for large in [false, true] {
+        let value = vec![7; if large { 9000 } else { 10 }];
+        let (_dir, _clock, cache) = crate::support::fresh();
+        keys(20).for_each(|key| cache.set(&key, &value, Ttl::Never).expect("set"));
+        let one = cache.stats().expect("stats").bytes / 20;
+        let mut left = 20;
+        for (rules, reason, then) in [
+            (Prune::new().max_entries(20), None, 20),
+            (Prune::new().max_bytes(20 * one), None, 20),
+            (Prune::new().min_free_bytes(1), None, 20),
+            (Prune::new().max_entries(17), Some(Reason::Entries), 17),
+            (Prune::new().max_bytes(14 * one), Some(Reason::Bytes), 14),
+            (Prune::new().max_bytes(14 * one - 1), Some(Reason::Bytes), 13),
+        ] {
+            let report = cache.prune(&rules).expect("prune");
+            assert_eq!(report.removed.keys().next().copied(), reason, "large {large}, to {then}");
+            assert_eq!(removed(&report).iter().map(|(_, n)| n).sum::<u64>(), left - then, "large {large}, to {then}");
+            assert_eq!(counts_match(&cache).entries, then);
+            left = then;
+        }
+        let mut wants = vec![Prune::new().min_free_bytes(u64::MAX)];
+        if inodes(&cache) {
+            wants.push(Prune::new().min_free_inodes(u64::MAX));
+        }
+        for rules in wants {
+            let more = counts_match(&cache).entries;
+            let report = cache.prune(&rules).expect("prune");
+            assert_eq!(removed(&report), [(Reason::FreeSpace, more)], "large {large}");
+            keys(5).for_each(|key| cache.set(&key, &value, Ttl::Never).expect("set"));
+        }
+    }
+}
+
+/// With an index the order is that of what the index knows: insertions, uses, and the class.
+#[test]
+fn with_an_index_each_policy_has_its_order() {
+    for policy in [Policy::S3Fifo, Policy::Lfu, Policy::Lru, Policy::Fifo] {
+        let (_dir, clock, cache) =
+            crate::support::fresh_with(|options| options.policy(policy).touch_interval(Duration::ZERO));
+        for key in keys(200) {
+            cache.set(&key, "v", Ttl::Never).expect("set");
+            clock.step(1);
+        }
+        // The oldest fifty are the only ones that are used.
+        for i in (0..50).chain(0..50).chain(0..50) {
+            get(&cache, format!("k{i}"));
+            clock.step(1);
+        }
+        let report = cache.prune(&Prune::new().max_entries(50)).expect("prune");
+        assert_eq!(removed(&report), [(Reason::Entries, 150)]);
+        let expected: Vec<u64> = if policy == Policy::Fifo { (150..200).collect() } else { (0..50).collect() };
+        assert_eq!(present(&cache, 200), expected, "{policy}");
+        counts_match(&cache);
+    }
 }

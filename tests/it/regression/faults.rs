@@ -294,3 +294,22 @@ fn disk_syncs_the_names_of_a_new_cache_and_of_the_directories_above_it() {
     let (failed, _) = with_faults(no_sync, || Cache::file(&by_hand).durability(Durability::Disk).open());
     assert_eq!(failed.expect_err("a name that may not last").kind(), ErrorKind::Io);
 }
+
+/// Where a clear couldn't carry a shard into the trash, as on a full disk, its sweep unlinked the files there, and the
+/// tree's counts kept them until the next prune.
+#[test]
+fn a_clear_that_cannot_set_shards_aside_counts_out_what_it_unlinks() {
+    let (_dir, _clock, cache) = crate::support::fresh();
+    for n in 0..40 {
+        cache.set(format!("large {n}"), vec![7; 9000], Ttl::Never).expect("set");
+        cache.set(format!("small {n}"), "v", Ttl::Never).expect("set");
+    }
+    assert_eq!(files_below(&cache, "shards").len(), 40);
+    let no_room = |call: &Call| (call.name == "rename" && call.path.contains("/shards/")).then_some(libc::ENOSPC);
+    let (cleared, calls) = with_faults(no_room, || cache.clear());
+    cleared.expect("clear");
+    assert!(place(&calls, |call| no_room(call).is_some()).is_some(), "a shard was to be set aside");
+    assert_eq!(files_below(&cache, "shards").len(), 0);
+    assert_eq!(cache.stats().expect("stats").entries, 0);
+    cache.verify(Verify::new(), |finding| panic!("{finding:?}")).expect("verify");
+}

@@ -13,6 +13,11 @@ pub(crate) fn soak() -> Option<Duration> {
     Some(Duration::from_secs(seconds.parse().expect("LARDER_SOAK is a number of seconds")))
 }
 
+/// Whether there is time for what goes on for minutes, and can't be cut.
+pub(crate) fn at_length() -> bool {
+    soak().is_some_and(|time| time >= Duration::from_secs(60))
+}
+
 /// What chance is drawn from: the same in each run, unless another is asked for.
 pub(crate) fn seed() -> u64 {
     std::env::var("LARDER_SEED").map_or(1, |seed| seed.parse().expect("LARDER_SEED is a number"))

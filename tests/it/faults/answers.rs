@@ -1,0 +1,136 @@
+//! Single calls that fail, and the one answer that is right then: which errors mean something, and which don't.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use larder::fault::{Call, Injector, Verdict, inject};
+use larder::{Cache, ErrorKind, Prune, Reason, Ttl};
+
+use crate::support::plain::fresh;
+use crate::support::{counts_match, entry_file, files_below, get};
+
+/// Fails the calls that a test names.
+struct Failing<F>(F);
+
+impl<F: Fn(&Call) -> Option<i32>> Injector for Failing<F> {
+    fn before(&mut self, call: &Call) -> Verdict {
+        (self.0)(call).map_or(Verdict::Pass, Verdict::Fail)
+    }
+}
+
+/// Renames a directory once, when a lock on a shard is asked for: as a clear does that was faster.
+struct CarriedOff {
+    from: PathBuf,
+    to: PathBuf,
+    done: bool,
+}
+
+impl Injector for CarriedOff {
+    fn before(&mut self, call: &Call) -> Verdict {
+        if call.name == "lock" && call.path.ends_with("/locks") && !self.done {
+            fs::rename(&self.from, &self.to).expect("a shard to carry off");
+            self.done = true;
+        }
+        Verdict::Pass
+    }
+}
+
+fn kind<T>(outcome: larder::Result<T>) -> Option<ErrorKind> {
+    outcome.err().map(|e| e.kind())
+}
+
+#[test]
+fn a_set_whose_shard_was_carried_off_starts_again() {
+    let (dir, _clock, cache) = fresh();
+    cache.set("k", "old", Ttl::Never).expect("set");
+    let shard = entry_file(&cache, "k").parent().expect("a shard").to_owned();
+    let carried = CarriedOff { from: shard, to: dir.path().join("elsewhere"), done: false };
+    inject(carried, || cache.set("k", "new", Ttl::Never)).expect("a set that starts again");
+    assert_eq!(get(&cache, "k"), Some(b"new".to_vec()));
+    assert!(dir.path().join("elsewhere").exists(), "it was carried off");
+}
+
+#[test]
+fn an_error_of_the_rename_is_told_as_it_is() {
+    let (_dir, _clock, cache) = fresh();
+    cache.set("k", "old", Ttl::Never).expect("set");
+    for name in ["new", "k"] {
+        let broken = |call: &Call| matches!(call.name, "rename" | "exchange").then_some(libc::EIO);
+        let told = inject(Failing(broken), || cache.set(name, "new", Ttl::Never));
+        assert_eq!(kind(told), Some(ErrorKind::Io), "{name}");
+    }
+    assert_eq!((get(&cache, "k"), get(&cache, "new")), (Some(b"old".to_vec()), None));
+}
+
+#[test]
+fn a_touch_needs_no_right_to_set_times() {
+    let (_dir, _clock, cache) = fresh();
+    cache.set("k", "v", Ttl::Never).expect("set");
+    let failing = |errno| move |call: &Call| (call.name == "set_times").then_some(errno);
+    assert!(inject(Failing(failing(libc::EPERM)), || cache.touch("k", Ttl::secs(60))).expect("touch"));
+    assert_eq!(cache.ttl("k").expect("ttl"), Some(Ttl::secs(60)));
+    let told = inject(Failing(failing(libc::EIO)), || cache.touch("k", Ttl::secs(60)));
+    assert_eq!(kind(told), Some(ErrorKind::Io), "any other reason is told");
+}
+
+/// Fails the first open of an entry, and no other.
+struct AMoment(bool);
+
+impl Injector for AMoment {
+    fn before(&mut self, call: &Call) -> Verdict {
+        let first = call.name == "open" && call.path.contains("/shards/") && !std::mem::replace(&mut self.0, true);
+        if first { Verdict::Fail(libc::EIO) } else { Verdict::Pass }
+    }
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_for_a_moment_is_waited_for() {
+    let (_dir, _clock, cache) = fresh();
+    cache.set("n", "5", Ttl::Never).expect("set");
+    assert_eq!(inject(AMoment(false), || cache.incr("n", 1)).expect("incr"), 6);
+    assert_eq!(inject(AMoment(false), || cache.pop("n")).expect("pop").as_deref(), Some(b"6".as_slice()));
+}
+
+/// What a plain tree's clear can't carry off stays counted, and is known to be there for a prune.
+#[test]
+fn a_clear_that_cannot_set_shards_aside_leaves_them_to_a_prune() {
+    let (_dir, _clock, cache) = fresh();
+    (0..40).for_each(|n| cache.set(format!("{n}"), "v", Ttl::Never).expect("set"));
+    let forbidden = |call: &Call| (call.name == "rename" && call.path.contains("/shards/")).then_some(libc::EACCES);
+    inject(Failing(forbidden), || cache.clear()).expect("clear");
+    assert!((0..40).all(|n| get(&cache, format!("{n}")).is_none()), "everything is cleared all the same");
+    assert_eq!(files_below(&cache, "shards").len(), 40);
+    assert_eq!(counts_match(&cache).entries, 40);
+    assert!(cache.stats().expect("stats").reclaimable, "something is left to sweep");
+    let report = cache.prune(&Prune::new()).expect("prune");
+    assert_eq!(report.removed.get(&Reason::Cleared).map(|tally| tally.entries), Some(40));
+    assert!(!cache.stats().expect("stats").reclaimable);
+    assert_eq!(counts_match(&cache).entries, 0);
+}
+
+#[test]
+fn a_trash_that_is_missing_is_made_and_one_that_cannot_be_read_is_told() {
+    let (_dir, _clock, cache) = fresh();
+    let trash = cache.dir().join("trash");
+    let remove = |trash: &Path| fs::remove_dir(trash).is_ok() || !trash.exists();
+    cache.set("k", "v", Ttl::Never).expect("set");
+    assert!(remove(&trash));
+    cache.clear().expect("clear");
+    assert_eq!((files_below(&cache, "shards").len(), files_below(&cache, "trash").len()), (0, 1));
+    let broken = |call: &Call| (call.name == "open_dir" && call.path.ends_with("/trash")).then_some(libc::EIO);
+    assert_eq!(kind(inject(Failing(broken), || cache.prune(&Prune::new()))), Some(ErrorKind::Io));
+    cache.prune(&Prune::new()).expect("prune");
+    assert!(remove(&trash));
+    assert!(cache.prune(&Prune::new()).expect("a prune without a trash").finished);
+}
+
+#[test]
+fn shards_that_cannot_be_opened_are_not_taken_for_absent() {
+    let (_dir, _clock, cache): (_, _, Cache) = fresh();
+    cache.set("k", "v", Ttl::Never).expect("set");
+    let broken = |call: &Call| (call.name == "open_dir" && call.path.contains("/shards")).then_some(libc::EIO);
+    assert_eq!(kind(inject(Failing(broken), || cache.delete("k"))), Some(ErrorKind::Io));
+    assert_eq!(kind(inject(Failing(broken), || cache.prune(&Prune::new()))), Some(ErrorKind::Io));
+    assert_eq!(kind(inject(Failing(broken), || cache.verify(larder::Verify::new(), |_| {}))), Some(ErrorKind::Io));
+    assert_eq!(get(&cache, "k"), Some(b"v".to_vec()));
+}
