@@ -11,14 +11,16 @@ use std::fs::{self, File};
 use std::io::{Seek, Write};
 use std::path::Path;
 
-use larder::{Cache, Ttl, Verify};
+use larder::{Accelerate, Cache, Ttl, Verify};
 
 use super::start_all;
 use crate::support::process::Role;
 use crate::support::{Dice, counts_match, temp_dir};
 
 const PROCESSES: usize = 8;
+/// Through an index, and with files alone.
 const STEPS: u64 = 1_000_000;
+const PLAIN_STEPS: u64 = 200_000;
 const KEYS: u64 = 512;
 
 /// A clock for several processes: a file that grows by a byte with each look, so that no two looks see the same time.
@@ -82,15 +84,16 @@ fn number(bytes: &[u8]) -> u64 {
     number
 }
 
-/// Takes its share of steps, then writes them down. Told its number, 1 and up.
+/// Takes its share of steps, then writes them down. Told its number, 1 and up, and how many steps it takes.
 pub(super) fn historian(role: &Role) {
-    let me: u64 = role.hear().expect("a number").parse().expect("a number");
+    let number_of = || role.hear().expect("a number").parse::<u64>().expect("a number");
+    let (me, share) = (number_of(), number_of());
     let cache = Cache::file(role.dir().join("cache")).open().expect("the cache");
     let mut ticks = Ticks::open(&role.dir().join("clock"));
     let (mut dice, mut log) = (Dice::new(me), Vec::new());
     role.tell("ready");
     role.hear().expect("a sign to begin");
-    for step in 0..STEPS / PROCESSES as u64 {
+    for step in 0..share {
         let (key, new) = (dice.below(KEYS), me << 32 | step);
         let name = format!("key {key}");
         let what = dice.below(20_000);
@@ -225,11 +228,20 @@ fn absence_explained(step: &Step, steps: &[Step]) -> bool {
 
 #[test]
 fn every_read_of_eight_processes_is_explained() {
+    history(Accelerate::Auto, STEPS);
+}
+
+#[test]
+fn every_read_of_eight_processes_without_an_index_is_explained() {
+    history(Accelerate::Off, PLAIN_STEPS);
+}
+
+fn history(accelerate: Accelerate, all_steps: u64) {
     let dir = temp_dir();
-    let cache = Cache::file(dir.path().join("cache")).open().expect("a cache");
+    let cache = Cache::file(dir.path().join("cache")).accelerate(accelerate).open().expect("a cache");
     let mut historians = start_all(PROCESSES, "historian", dir.path());
     for (i, historian) in historians.iter_mut().enumerate() {
-        historian.tell(&format!("{}", i + 1));
+        historian.tell(&format!("{}\n{}", i + 1, all_steps / PROCESSES as u64));
     }
     for historian in &mut historians {
         assert_eq!(historian.hear(), "ready");
@@ -246,7 +258,7 @@ fn every_read_of_eight_processes_is_explained() {
         steps += log.lines().count();
         log.lines().for_each(|line| read_line(line, &mut keys));
     }
-    assert_eq!((steps as u64, keys.len() as u64), (STEPS, KEYS));
+    assert_eq!((steps as u64, keys.len() as u64), (all_steps, KEYS));
     for (key, steps) in &keys {
         let found = unexplained(steps);
         assert!(found.is_empty(), "key {key}, {} steps:\n{}", steps.len(), found.join("\n"));
