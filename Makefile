@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := list
-.PHONY: list demo test lint bench bench-traces bench-peers fuzz mutants audit clean bench-gates
+.PHONY: list demo test lint bench bench-traces bench-peers fuzz soak mutants audit clean bench-gates
 
 list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -27,6 +27,7 @@ lint:  ## formatting, clippy, docs, and licences where cargo-deny is installed
 
 bench:  ## the benchmarks; ARGS="get" runs those whose name contains it
 	$(CARGO) bench --bench tree -- $(ARGS)
+	$(CARGO) bench --bench memory --features memory
 
 bench-traces:  ## miss ratios on access traces, from the folder TRACES=; ARGS="lfu" adds a policy
 	$(CARGO) bench --bench traces -- $(ARGS)
@@ -46,6 +47,9 @@ fuzz:  ## the fuzzers for MINUTES=5 each, or one of them: TARGET=entry
 		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target target/fuzz-corpus/$$target fuzz/corpus/$$target -- \
 			-max_total_time=$$(($(MINUTES) * 60)) -max_len=16384 -timeout=10 -print_final_stats=1; \
 	done
+
+soak:  ## all campaigns at length, with random seeds and a table of counts: MINUTES=60
+	@.ci/soak $(MINUTES)
 
 mutants:  ## mutation testing of tree and cull code; ARGS="--shard 0/8", ARGS="--iterate" (see .cargo/mutants.toml)
 	@$(CARGO) mutants --version >/dev/null 2>&1 || \

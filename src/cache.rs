@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{Backend, Condition, Listing};
+use crate::capabilities::Capabilities;
 use crate::entry::{Entry, NEVER, SetOptions, State, Token, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::check::{Finding, Verify, VerifyReport};
@@ -31,8 +32,8 @@ use crate::stats::Stats;
 #[derive(Clone)]
 pub struct Cache {
     store: Arc<dyn Backend>,
-    /// The same store, for what only a directory has: pruning, verifying, settings.
-    file: Arc<FileBackend>,
+    /// The same store where it is a directory, for what only that has: pruning, verifying, settings.
+    file: Option<Arc<FileBackend>>,
     namespace: Arc<str>,
     version: u64,
 }
@@ -43,10 +44,58 @@ impl Cache {
         Options::file(dir.into())
     }
 
+    /// Options for a cache in this process's memory, for its own threads alone, to be [opened](Options::open). It takes
+    /// [`max_bytes`](Options::max_bytes) at the most, 256 MiB unless told otherwise. Feature `memory`.
+    pub fn memory() -> Options {
+        Options::memory()
+    }
+
+    /// Options for a cache that keeps nothing, and refuses what the others refuse: to switch a cache off.
+    pub fn null() -> Options {
+        Options::null()
+    }
+
+    /// Options for a cache whose entries rest in a far store and are read from copies in a near one: memory before a
+    /// directory, say, or a directory before a server, so that all processes of a machine share one copy.
+    ///
+    /// Changes are made far, and drop this near store's copy. What others change far is seen within
+    /// [`near_ttl`](Options::near_ttl). The near store must be for this cache alone, and for all who share it the same.
+    pub fn tiered(near: Options, far: Options) -> Options {
+        Options::tiered(near, far)
+    }
+
+    /// Opens a cache by its URL; see [`Options::from_url`].
+    ///
+    /// ```
+    /// # fn main() -> larder::Result<()> {
+    /// let cache = larder::Cache::from_url("null://")?;
+    /// cache.set("k", "v", larder::Ttl::Never)?;
+    /// assert_eq!(cache.get("k")?, None);
+    /// # Ok(()) }
+    /// ```
+    pub fn from_url(url: &str) -> Result<Cache> {
+        Options::from_url(url)?.open()
+    }
+
     pub(crate) fn over_file(store: Arc<FileBackend>) -> Cache {
-        // What can't begin now begins with the next opening; until it's done, misses are counted as such.
-        store.start_rebuild();
-        Cache { store: store.clone(), file: store, namespace: Arc::from(""), version: 1 }
+        Cache { file: Some(store.clone()), ..Cache::over(store) }
+    }
+
+    pub(crate) fn over(store: Arc<dyn Backend>) -> Cache {
+        Cache { store, file: None, namespace: Arc::from(""), version: 1 }
+    }
+
+    /// What this cache can do: it depends on where its entries rest.
+    pub fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+
+    /// The directory, or the error of a call that needs one.
+    fn directory(&self, call: &str) -> Result<&FileBackend> {
+        self.file.as_deref().ok_or_else(|| {
+            let text = format!("{} can't {call}: that needs a cache in a directory", self.capabilities().store);
+            Error::new(ErrorKind::Unsupported, text)
+        })
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Backend> {
@@ -74,7 +123,8 @@ impl Cache {
     /// The value of a key: `Ok(None)` where there's none, it has expired, was cleared, or can't be read just now
     /// ([`stats`](Cache::stats) counts the reasons). A stored empty value is a hit.
     ///
-    /// One file is opened, read and closed; no lock is taken. Damaged entries are misses, and are removed.
+    /// In a directory, a small value is copied out of mapped memory, a larger one read from its file; no lock is taken.
+    /// Damaged entries are misses, and are removed.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.store.get(self.id(key.as_ref())?, None)
     }
@@ -87,13 +137,11 @@ impl Cache {
 
     /// The values of several keys: those that were found, in the order asked for.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<(K, Value)>> {
-        let mut found = Vec::new();
-        for key in keys {
-            if let Some(value) = self.get(&key)? {
-                found.push((key, value));
-            }
-        }
-        Ok(found)
+        let keys: Vec<K> = keys.into_iter().collect();
+        let ids = keys.iter().map(|key| self.id(key.as_ref())).collect::<Result<Vec<_>>>()?;
+        let values = self.store.get_many(&ids)?;
+        drop(ids);
+        Ok(keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect())
     }
 
     /// Stores a value, replacing value, ttl and metadata. Other processes see the old value or the new one, never a
@@ -117,14 +165,15 @@ impl Cache {
         items: impl IntoIterator<Item = (K, V)>,
         options: impl Into<SetOptions>,
     ) -> Result<Vec<(K, Error)>> {
-        let options = options.into();
-        let mut failed = Vec::new();
-        for (key, value) in items {
-            if let Err(error) = self.set(&key, value, options.clone()) {
-                failed.push((key, error));
-            }
+        let items: Vec<(K, V)> = items.into_iter().collect();
+        let mut outcomes: Vec<Result<()>> = items.iter().map(|(key, _)| self.id(key.as_ref()).map(drop)).collect();
+        let valid = items.iter().filter_map(|(key, value)| Some((self.id(key.as_ref()).ok()?, value.as_ref())));
+        let stored = self.store.set_many(&valid.collect::<Vec<_>>(), &options.into());
+        for (outcome, stored) in outcomes.iter_mut().filter(|outcome| outcome.is_ok()).zip(stored) {
+            *outcome = stored;
         }
-        Ok(failed)
+        let failed = items.into_iter().zip(outcomes).filter_map(|((key, _), outcome)| Some((key, outcome.err()?)));
+        Ok(failed.collect())
     }
 
     /// Stores a value if there is none. `Ok(true)`: it was stored. `Ok(false)`: there is one already, which stays. Of
@@ -154,11 +203,9 @@ impl Cache {
 
     /// Removes several keys and returns how many had a live value.
     pub fn delete_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<u64> {
-        let mut deleted = 0;
-        for key in keys {
-            deleted += u64::from(self.delete(key)?);
-        }
-        Ok(deleted)
+        let keys: Vec<K> = keys.into_iter().collect();
+        let ids = keys.iter().map(|key| self.id(key.as_ref())).collect::<Result<Vec<_>>>()?;
+        self.store.delete_many(&ids)
     }
 
     /// Removes a key and returns its value. Of many racing callers exactly one gets it.
@@ -280,8 +327,8 @@ impl Cache {
         self.store.clear(None)
     }
 
-    /// All live entries of this handle's namespace in all versions, or of the whole cache where it has none, one at a time, in no particular order. Holds no lock and disturbs nobody; entries that change
-    /// meanwhile may be missing.
+    /// All live entries of this handle's namespace in all versions, or of the whole cache where it has none, one at a
+    /// time, in no particular order. Holds no lock and disturbs nobody; entries that change meanwhile may be missing.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -303,6 +350,12 @@ impl Cache {
         self.store.stats()
     }
 
+    /// The stores that this cache is made of, the nearest first, each with its own counters. A plain store is its only
+    /// tier.
+    pub fn tiers(&self) -> Result<Vec<(Capabilities, Stats)>> {
+        self.store.tiers()
+    }
+
     /// Returns once everything set so far is on the device.
     pub fn flush(&self) -> Result<()> {
         self.store.flush()
@@ -310,40 +363,45 @@ impl Cache {
 
     /// Removes what is due over the whole directory; see [`Prune`]. O(entries); others go on working meanwhile.
     pub fn prune(&self, rules: &Prune<'_>) -> Result<PruneReport> {
-        self.file.prune(rules)
+        self.directory("prune")?.prune(rules)
     }
 
     /// Checks everything in the directory, and mends it where [asked to](Verify::repair). Each finding is handed to
     /// `tell` as it's made.
     pub fn verify(&self, how: Verify<'_>, mut tell: impl FnMut(&Finding)) -> Result<VerifyReport> {
-        self.file.verify(how, &mut tell)
+        self.directory("verify")?.verify(how, &mut tell)
     }
 
     /// The settings in force.
     pub fn settings(&self) -> Result<Settings> {
-        self.file.settings()
+        self.directory("tell its settings")?.settings()
     }
 
     /// Changes settings, for all processes from their next change on, and returns them all.
     pub fn configure(&self, change: &Change) -> Result<Settings> {
-        self.file.configure(change)
+        self.directory("configure")?.configure(change)
     }
 
-    /// The directory.
+    /// The directory; an empty path where the store has none, as [`capabilities`](Cache::capabilities) says.
     pub fn dir(&self) -> &Path {
-        self.file.dir()
+        self.file.as_deref().map_or(Path::new(""), FileBackend::dir)
     }
 
     /// Takes the directory's maintenance lock, so that of many scheduled prunes one runs. `Ok(None)`: another process
     /// holds it. Given up when the guard is dropped, or by the kernel when its process dies. It excludes nothing else.
     pub fn maintenance(&self) -> Result<Option<Maintenance>> {
-        Ok(self.file.maintenance()?.map(|hold| Maintenance { _hold: hold }))
+        Ok(self.directory("lock for maintenance")?.maintenance()?.map(|hold| Maintenance { _hold: hold }))
     }
 }
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("dir", &self.dir()).finish_non_exhaustive()
+        let mut shown = f.debug_struct("Cache");
+        match &self.file {
+            Some(file) => shown.field("dir", &file.dir()),
+            None => shown.field("store", &self.capabilities().store),
+        };
+        shown.finish_non_exhaustive()
     }
 }
 

@@ -308,7 +308,7 @@ enum Bytes {
     Mapped(Arc<dyn Mapped>),
 }
 
-/// A value's bytes that lie in its file.
+/// A value's bytes where they rest: in its file, or in a store's memory.
 pub(crate) trait Mapped: AsRef<[u8]> + Send + Sync {
     /// False once a part of the file was found missing.
     fn is_intact(&self) -> bool;
@@ -359,6 +359,12 @@ impl Value {
         Value::tail_of(bytes, len, facts, Some(options.extra.clone()))
     }
 
+    /// Bytes that others hold as well.
+    #[cfg(feature = "memory")]
+    pub(crate) fn shared(bytes: Arc<dyn Mapped>, len: usize, facts: Facts, extra: Option<Arc<Extra>>) -> Value {
+        Value { bytes: Bytes::Mapped(bytes), start: 0, len, facts, extra }
+    }
+
     /// All bytes of a mapped file.
     pub(crate) fn mapped(bytes: impl Mapped + 'static, facts: Facts, extra: Option<Extra>) -> Value {
         let len = bytes.as_ref().len();
@@ -397,7 +403,7 @@ impl Value {
         SetOptions {
             ttl: if facts.expires == NEVER { Ttl::Never } else { Ttl::At(from_ms(facts.expires)) },
             stale_for: Duration::from_millis(facts.stale_for),
-            extra: self.extra.as_deref().cloned().unwrap_or_default(),
+            extra: self.extra().cloned().unwrap_or_default(),
             codec: facts.codec,
             schema: facts.schema,
             cost_us: facts.cost_us,
@@ -411,6 +417,15 @@ impl Value {
 
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    pub(crate) fn extra(&self) -> Option<&Extra> {
+        self.extra.as_deref()
+    }
+
+    /// What follows the first `at` bytes, as a value of its own that shares them.
+    pub(crate) fn behind(self, at: usize, facts: Facts, extra: Option<Extra>) -> Value {
+        Value { start: self.start + at, len: self.len - at, facts, extra: extra.map(Arc::new), ..self }
     }
 }
 

@@ -36,8 +36,9 @@
 //! | event | `the directory vanished` | |
 //!
 //! Start with [`Cache`]; [`Options`] has the defaults. Modules, in suggested reading order: `error`, `key`, `entry`,
-//! `settings`, `clock`, `stats` (words); `policy`; `backend` (what a store must do); `file` (the store);
-//! `options`, `cache` (the face); `sys` (all calls to the operating system).
+//! `settings`, `clock`, `stats` (words); `policy`; `backend` (what a store must do, and the small stores: memory, null,
+//! tiered); `file` (the store on disk); `options`, `cache`, `async_cache` (the face); `sys` (all calls to the operating
+//! system).
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("Larder runs on Linux (x86-64 and aarch64): it builds on openat2, OFD locks and renameat2.");
@@ -45,9 +46,13 @@ compile_error!("Larder runs on Linux (x86-64 and aarch64): it builds on openat2,
 #[macro_use]
 mod trace;
 
+#[cfg(feature = "tokio")]
+mod async_cache;
 mod backend;
 mod cache;
+mod capabilities;
 mod clock;
+mod copy;
 mod entry;
 mod error;
 mod file;
@@ -60,8 +65,14 @@ mod stats;
 mod stream;
 mod sys;
 mod typed;
+pub mod units;
 
+#[cfg(feature = "tokio")]
+pub use async_cache::AsyncCache;
+pub use backend::remote::OnError;
 pub use cache::{Cache, Entries, Maintenance};
+pub use capabilities::{Capabilities, Reach};
+pub use copy::{Copied, copy};
 pub use entry::{Codec, Entry, Meta, SetOptions, State, Token, Ttl, Value};
 pub use error::{Error, ErrorKind, Result};
 pub use file::check::{Finding, Problem, Verify, VerifyReport};
@@ -72,6 +83,7 @@ pub use file::prune::{Prune, PruneReport, Reason, Removal, Tally};
 pub use flight::Fetch;
 pub use key::{MAX_KEY_LEN, MAX_NAMESPACE_LEN};
 pub use options::Options;
+pub use options::named::Caches;
 pub use settings::{Accelerate, Access, Change, Compression, Durability, Policy, Settings};
 pub use stats::{Compressed, Event, Evictions, Limits, Mapped, Misses, Places, Stats};
 pub use stream::{Reader, Writer};

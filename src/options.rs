@@ -1,112 +1,267 @@
 //! Opening a cache: options, their defaults and what each can break.
+//!
+//! Each store has its own list of options. One that it doesn't have is an error when it's opened, never ignored.
+
+/// Named caches, as a configuration file has them.
+pub(crate) mod named;
+/// Options as text: by name, in URLs and in configuration files.
+mod parameters;
+/// The grammar of URLs.
+mod url;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backend::Backend;
+#[cfg(feature = "memory")]
+use crate::backend::memory::{Config as MemoryConfig, MemoryBackend};
+use crate::backend::null::NullBackend;
+use crate::backend::remote::{OnError, Remote};
+use crate::backend::tiered::TieredBackend;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::entry::Ttl;
-use crate::error::Result;
-use crate::file::{self, Config};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::{self, Config, FileBackend};
 use crate::settings::{Accelerate, Access, Change, Compression, Durability, Policy};
-use crate::stats::Event;
+use crate::stats::{Counts, Event};
 
-/// How to open a cache. Made by [`Cache::file`].
-///
-/// Limits, policy, durability, default ttl and name live in the directory, so that every process (and `cachectl prune`
-/// from a crontab) goes by the same ones: an option that is set here is written there, one that isn't stays as it was.
-/// The other options concern this handle alone.
-#[must_use]
-pub struct Options {
-    config: Config,
+/// Where the entries of a cache rest.
+#[derive(Clone)]
+enum Place {
+    File,
+    Memory,
+    Null,
+    Redis(Remote),
+    Memcached(Remote),
+    Tiered { near: Box<Options>, far: Box<Options>, near_ttl: Option<Duration>, negative_ttl: Duration },
 }
 
-impl Options {
-    pub(crate) fn file(dir: PathBuf) -> Options {
-        Options {
-            config: Config {
-                dir,
-                change: Change::new(),
-                access: None,
-                accelerate: None,
-                read_only: false,
-                create: true,
-                shared_memory: true,
-                lock_wait: Duration::from_secs(1),
-                mac_key: None,
-                compression: Compression::None,
-                on_event: None,
-                clock: Clock::default(),
-            },
+impl Place {
+    /// As messages name it.
+    fn name(&self) -> &'static str {
+        match self {
+            Place::File => "file",
+            Place::Memory => "memory",
+            Place::Null => "null",
+            Place::Redis(remote) | Place::Memcached(remote) => remote.scheme,
+            Place::Tiered { .. } => "tiered",
         }
     }
 
-    fn change(mut self, change: impl FnOnce(Change) -> Change) -> Options {
-        self.config.change = change(self.config.change);
+    /// The options that this store has.
+    fn takes(&self) -> &'static [&'static str] {
+        match self {
+            Place::File => &[
+                "name",
+                "max_entries",
+                "max_bytes",
+                "min_free_bytes",
+                "min_free_inodes",
+                "default_ttl",
+                "policy",
+                "durability",
+                "touch_interval",
+                "access",
+                "accelerate",
+                "read_only",
+                "create",
+                "shared_memory",
+                "lock_wait",
+                "compression",
+                "mac_key",
+                "clock",
+                "on_event",
+            ],
+            Place::Memory => &["max_entries", "max_bytes", "default_ttl", "clock", "on_event"],
+            Place::Null => &["default_ttl", "clock", "on_event"],
+            Place::Tiered { .. } => &["near_ttl", "negative_ttl", "clock"],
+            Place::Redis(_) => &[
+                "prefix",
+                "db",
+                "default_ttl",
+                "connect_timeout",
+                "read_timeout",
+                "write_timeout",
+                "attempts",
+                "on_error",
+                "raw",
+                "mac_key",
+                "clock",
+                "on_event",
+            ],
+            Place::Memcached(_) => &[
+                "prefix",
+                "default_ttl",
+                "connect_timeout",
+                "read_timeout",
+                "write_timeout",
+                "attempts",
+                "on_error",
+                "raw",
+                "mac_key",
+                "clock",
+                "on_event",
+            ],
+        }
+    }
+}
+
+/// How to open a cache. Made by [`Cache::file`], [`Cache::memory`], [`Cache::null`] and [`Options::from_url`].
+///
+/// An option that the store doesn't have makes [`open`](Options::open) fail with `InvalidOption`, and the message names
+/// those that it has.
+///
+/// Of a cache in a directory, limits, policy, durability, default ttl and name live in the directory, so that every
+/// process (and `cachectl prune` from a crontab) goes by the same ones: an option that is set here is written there, one
+/// that isn't stays as it was. The other options concern this handle alone.
+#[derive(Clone)]
+#[must_use]
+pub struct Options {
+    place: Place,
+    /// What a directory takes, and others in part.
+    config: Config,
+    /// The names of the options that were set.
+    given: Vec<&'static str>,
+}
+
+impl Options {
+    fn at(place: Place, dir: PathBuf) -> Options {
+        let config = Config {
+            dir,
+            change: Change::new(),
+            access: None,
+            accelerate: None,
+            read_only: false,
+            create: true,
+            shared_memory: true,
+            lock_wait: Duration::from_secs(1),
+            mac_key: None,
+            compression: Compression::None,
+            on_event: None,
+            clock: Clock::default(),
+        };
+        Options { place, config, given: Vec::new() }
+    }
+
+    pub(crate) fn file(dir: PathBuf) -> Options {
+        Options::at(Place::File, dir)
+    }
+
+    pub(crate) fn memory() -> Options {
+        Options::at(Place::Memory, PathBuf::new())
+    }
+
+    pub(crate) fn null() -> Options {
+        Options::at(Place::Null, PathBuf::new())
+    }
+
+    pub(crate) fn tiered(near: Options, far: Options) -> Options {
+        let (near, far) = (Box::new(near), Box::new(far));
+        Options::at(Place::Tiered { near, far, near_ttl: None, negative_ttl: Duration::ZERO }, PathBuf::new())
+    }
+
+    /// Options by a URL, to be changed further or [opened](Options::open) as they are. [`Cache::from_url`] opens them
+    /// at once.
+    ///
+    /// ```
+    /// # use larder::Options;
+    /// # fn main() -> larder::Result<()> {
+    /// let options = Options::from_url("file:///var/cache/app?max_entries=1M&max_bytes=4GiB&default_ttl=5m")?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Parameters are the methods of this type, by their names. docs/STORES.md has the grammar and each store's
+    /// parameters.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidOption`: no such scheme, no such parameter, a value that can't be; the message names what is allowed, and
+    /// never shows who logs in, or how.
+    pub fn from_url(url: &str) -> Result<Options> {
+        url::parse(url)
+    }
+
+    fn given(mut self, name: &'static str) -> Options {
+        self.given.push(name);
         self
+    }
+
+    fn change(mut self, name: &'static str, change: impl FnOnce(Change) -> Change) -> Options {
+        self.config.change = change(self.config.change);
+        self.given(name)
+    }
+
+    /// Changes what a store behind a network has; nothing where there's none, which `open` then says.
+    fn remote(mut self, name: &'static str, change: impl FnOnce(&mut Remote)) -> Options {
+        if let Place::Redis(remote) | Place::Memcached(remote) = &mut self.place {
+            change(remote);
+        }
+        self.given(name)
     }
 
     /// The cache's name, which `cachectl clear` asks for. Default: the directory's name. 1 to 64 characters, no control
     /// characters, no slash.
     pub fn name(self, name: impl Into<String>) -> Options {
-        self.change(|c| c.name(name))
+        self.change("name", |c| c.name(name))
     }
 
     /// Most entries held. Default: 1,000,000; 0: no limit, and the disk's inodes may run out. Exact, but for one entry
     /// per set that is under way at the same moment.
     pub fn max_entries(self, n: u64) -> Options {
-        self.change(|c| c.max_entries(n))
+        self.change("max_entries", |c| c.max_entries(n))
     }
 
     /// Most bytes held, counting each file in whole blocks of 4 KiB and 256 more for its inode, records as they are with
-    /// the room that segments need beside them, and the index. Default: 1 GiB; 0: no
-    /// limit, and the disk may run full. A value larger than this can't be stored.
+    /// the room that segments need beside them, and the index. Default: 1 GiB; 0: no limit, and the disk may run full.
+    /// A value larger than this can't be stored. A cache in memory counts key, value, metadata and 320 bytes an entry, and
+    /// has 256 MiB by default; 0: no limit but the machine's.
     pub fn max_bytes(self, n: u64) -> Options {
-        self.change(|c| c.max_bytes(n))
+        self.change("max_bytes", |c| c.max_bytes(n))
     }
 
     /// Bytes to leave free on the file system; below this, sets evict. Default: 0 (none). Asked every 64th set, since
     /// other programs take space too. Set too high, it empties the cache.
     pub fn min_free_bytes(self, n: u64) -> Options {
-        self.change(|c| c.min_free_bytes(n))
+        self.change("min_free_bytes", |c| c.min_free_bytes(n))
     }
 
     /// Inodes to leave free on the file system. Default: 0 (none). Without effect where a file system makes inodes as
     /// it needs them (btrfs).
     pub fn min_free_inodes(self, n: u64) -> Options {
-        self.change(|c| c.min_free_inodes(n))
+        self.change("min_free_inodes", |c| c.min_free_inodes(n))
     }
 
     /// What [`Ttl::Default`] stands for: [`Ttl::Never`] (the default) or [`Ttl::After`]. Entries that are stored
     /// already keep their expiry.
     pub fn default_ttl(self, ttl: Ttl) -> Options {
-        self.change(|c| c.default_ttl(ttl))
+        self.change("default_ttl", |c| c.default_ttl(ttl))
     }
 
     /// Who goes first at a limit. Default: [`Policy::S3Fifo`], or [`Policy::Lru`] where there is no index.
     pub fn policy(self, policy: Policy) -> Options {
-        self.change(|c| c.policy(policy))
+        self.change("policy", |c| c.policy(policy))
     }
 
     /// What an acknowledged change survives. Default: [`Durability::Process`]. [`Durability::Disk`] costs milliseconds
     /// a change.
     pub fn durability(self, durability: Durability) -> Options {
-        self.change(|c| c.durability(durability))
+        self.change("durability", |c| c.durability(durability))
     }
 
     /// How old the recorded use of an entry must be before a read records a new one, for [`Policy::Lru`]. Default: one
     /// hour. Shorter makes eviction more exact and reads slower: recording a use costs about as much as the read.
     pub fn touch_interval(self, interval: Duration) -> Options {
-        self.change(|c| c.touch_interval(interval))
+        self.change("touch_interval", |c| c.touch_interval(interval))
     }
 
     /// Who may use the directory. Default: [`Access::Private`]. Fixed when the cache is made; opening it with another
     /// is an error. [`Access::Group`] also accepts a directory that belongs to another user.
     pub fn access(mut self, access: Access) -> Options {
         self.config.access = Some(access);
-        self
+        self.given("access")
     }
 
     /// Whether values up to 4 KiB rest in memory that all processes share, in mapped segments, and an index knows of
@@ -120,21 +275,21 @@ impl Options {
     /// becomes [`Policy::Lru`], and of uses only the order by creation stays.
     pub fn accelerate(mut self, how: Accelerate) -> Options {
         self.config.accelerate = Some(how);
-        self
+        self.given("accelerate")
     }
 
     /// Opens for reading alone: no file is written, no use is recorded or counted, and changes fail with
     /// [`ReadOnly`](crate::ErrorKind::ReadOnly). Default: false. Works on a read-only mount.
     pub fn read_only(mut self, yes: bool) -> Options {
         self.config.read_only = yes;
-        self
+        self.given("read_only")
     }
 
     /// Makes the cache where there's none. Default: true; with false, `open` fails with
     /// [`NotFound`](crate::ErrorKind::NotFound) and creates nothing.
     pub fn create(mut self, yes: bool) -> Options {
         self.config.create = yes;
-        self
+        self.given("create")
     }
 
     /// Shares counters through mapped memory. Default: true. With false, and on network file systems always, nothing
@@ -142,14 +297,14 @@ impl Options {
     /// on a local file system, with counts that may drift.
     pub fn shared_memory(mut self, yes: bool) -> Options {
         self.config.shared_memory = yes;
-        self
+        self.given("shared_memory")
     }
 
     /// How long a change waits for a lock that another holds before it fails with [`Busy`](crate::ErrorKind::Busy).
     /// Default: 1 second. Disk I/O itself may take longer.
     pub fn lock_wait(mut self, bound: Duration) -> Options {
         self.config.lock_wait = bound;
-        self
+        self.given("lock_wait")
     }
 
     /// Seals every entry with a keyed hash (BLAKE3) over header, expiry, key and value, so that nobody who can write the
@@ -160,7 +315,7 @@ impl Options {
     /// delete entries, and put an old entry of the same key back until it expires. The key itself is stored nowhere.
     pub fn mac_key(mut self, key: [u8; 32]) -> Options {
         self.config.mac_key = Some(key);
-        self
+        self.given("mac_key")
     }
 
     /// Compresses values of 1 KiB and more that this handle sets, where that saves an eighth or more. Default:
@@ -168,21 +323,92 @@ impl Options {
     /// `version`. Values from a [`Writer`](crate::Writer) are not compressed.
     pub fn compression(mut self, method: Compression) -> Options {
         self.config.compression = method;
-        self
+        self.given("compression")
     }
 
     /// Called on the calling thread for each hit, miss, store, deletion and eviction by this handle and its clones.
     /// Default: none, which costs nothing. It must be quick, and must not call the cache.
     pub fn on_event(mut self, call: impl Fn(Event) + Send + Sync + 'static) -> Options {
-        self.config.on_event = Some(Box::new(call));
-        self
+        self.config.on_event = Some(Arc::new(call));
+        self.given("on_event")
     }
 
     /// Where the time comes from: wall-clock milliseconds since 1970. Default: the system. For tests; it's called at
     /// least once per operation.
     pub fn clock(mut self, now: impl Fn() -> u64 + Send + Sync + 'static) -> Options {
-        self.config.clock = Clock::new(now);
-        self
+        self.put_clock(&Clock::new(now));
+        self.given("clock")
+    }
+
+    /// Both tiers go by one clock.
+    fn put_clock(&mut self, clock: &Clock) {
+        self.config.clock = clock.clone();
+        if let Place::Tiered { near, far, .. } = &mut self.place {
+            near.put_clock(clock);
+            far.put_clock(clock);
+        }
+    }
+
+    /// What all keys of this cache begin with on the server. Caches with different prefixes share nothing. Default:
+    /// `larder`. Up to 64 letters, digits and `-_.:`.
+    pub fn prefix(self, prefix: impl Into<String>) -> Options {
+        let prefix = prefix.into();
+        self.remote("prefix", |remote| remote.prefix = prefix)
+    }
+
+    /// The number of a Redis database. Default: 0.
+    pub fn db(self, n: u32) -> Options {
+        self.remote("db", |remote| remote.db = n)
+    }
+
+    /// How long a connection may take to come about. Default: 1 second.
+    pub fn connect_timeout(self, bound: Duration) -> Options {
+        self.remote("connect_timeout", |remote| remote.connect_timeout = bound)
+    }
+
+    /// How long a server may take to answer. Default: 1 second.
+    pub fn read_timeout(self, bound: Duration) -> Options {
+        self.remote("read_timeout", |remote| remote.read_timeout = bound)
+    }
+
+    /// How long a server may take to accept what it's sent. Default: 1 second.
+    pub fn write_timeout(self, bound: Duration) -> Options {
+        self.remote("write_timeout", |remote| remote.write_timeout = bound)
+    }
+
+    /// How often a call is tried before it fails, where trying again can't do it twice. Default: 2; at least 1.
+    pub fn attempts(self, n: u32) -> Options {
+        self.remote("attempts", |remote| remote.attempts = n.max(1))
+    }
+
+    /// What a call does whose server can't be reached or doesn't answer in time. Default: [`OnError::Fail`]. With
+    /// [`OnError::Miss`] a cache that is down costs misses alone.
+    pub fn on_error(self, what: OnError) -> Options {
+        self.remote("on_error", |remote| remote.on_error = what)
+    }
+
+    /// Stores values as bare bytes, as other clients of the server see and write them. Default: false. Without Larder's
+    /// header there are no checksums, no metadata, tags or schemas, and no stale values.
+    pub fn raw(self, yes: bool) -> Options {
+        self.remote("raw", |remote| remote.raw = yes)
+    }
+
+    /// How long a near copy is served before the far store is asked again: what others change there may go unseen for
+    /// so long. Default: 1 second, or 1 minute where the far store tells of changes.
+    pub fn near_ttl(mut self, bound: Duration) -> Options {
+        if let Place::Tiered { near_ttl, .. } = &mut self.place {
+            *near_ttl = Some(bound);
+        }
+        self.given("near_ttl")
+    }
+
+    /// How long the near store remembers that the far one has no such entry. Default: not at all. What others set there
+    /// may go unseen for so long.
+    pub fn negative_ttl(mut self, bound: Duration) -> Options {
+        if let Place::Tiered { negative_ttl, .. } = &mut self.place {
+            *negative_ttl = bound;
+        }
+        self.given("negative_ttl")
     }
 
     /// Opens the cache, making directory and marker where they're missing.
@@ -190,17 +416,109 @@ impl Options {
     /// # Errors
     ///
     /// `Refused`: the directory isn't ours, isn't safe, or is neither empty nor a cache. `NewerFormat`, `InvalidOption`,
-    /// `Busy` (another process is making it), `NotFound` (with `create(false)`), and errors of the file system.
+    /// `Busy` (another process is making it), `NotFound` (with `create(false)`), `Unsupported` (this build doesn't have
+    /// the store), and errors of the file system or the network.
     pub fn open(self) -> Result<Cache> {
-        Ok(Cache::over_file(Arc::new(file::open(self.config)?)))
+        Ok(match self.open_store()? {
+            Opened::File(file) => Cache::over_file(file),
+            Opened::Other(store) => Cache::over(store),
+        })
     }
+
+    fn open_store(self) -> Result<Opened> {
+        self.check()?;
+        let Options { place, config, .. } = self;
+        let default_ttl = match config.change.default_ttl {
+            None => Ttl::Never,
+            Some(ttl @ (Ttl::Never | Ttl::After(_))) => ttl,
+            Some(_) => return Err(invalid("default_ttl can be Ttl::Never or Ttl::After")),
+        };
+        let reach = |remote: Remote| Remote {
+            default_ttl,
+            mac_key: config.mac_key,
+            clock: config.clock.clone(),
+            on_event: config.on_event.clone(),
+            ..remote
+        };
+        let store: Arc<dyn Backend> = match place {
+            Place::File => {
+                let file = Arc::new(file::open(config)?);
+                // What can't begin now begins with the next opening; until it's done, misses are counted as such.
+                file.start_rebuild();
+                return Ok(Opened::File(file));
+            }
+            Place::Null => {
+                Arc::new(NullBackend::new(config.clock.clone(), default_ttl, Counts::new(config.on_event.clone())))
+            }
+            #[cfg(feature = "memory")]
+            Place::Memory => Arc::new(MemoryBackend::new(MemoryConfig {
+                max_entries: config.change.max_entries.unwrap_or(1_000_000),
+                max_bytes: config.change.max_bytes.unwrap_or(256 << 20),
+                default_ttl,
+                clock: config.clock.clone(),
+                counts: Counts::new(config.on_event.clone()),
+            })?),
+            #[cfg(not(feature = "memory"))]
+            Place::Memory => return Err(not_built("memory", "memory")),
+            Place::Tiered { near, far, near_ttl, negative_ttl } => {
+                TieredBackend::open(near.open_store()?.store(), far.open_store()?.store(), near_ttl, negative_ttl)?
+            }
+            Place::Redis(remote) => return Err(not_built(reach(remote).scheme, "redis")),
+            Place::Memcached(remote) => return Err(not_built(reach(remote).scheme, "memcached")),
+        };
+        Ok(Opened::Other(store))
+    }
+
+    /// Refuses options that the store doesn't have.
+    fn check(&self) -> Result<()> {
+        match self.given.iter().find(|name| !self.place.takes().contains(name)) {
+            Some(name) => Err(self.unknown(name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Says that an option isn't this store's, and which are.
+    fn unknown(&self, name: &str) -> Error {
+        let all = self.place.takes().join(", ");
+        invalid(format!("{} has no option {:?}; it has {all}", self.place.name(), name))
+    }
+}
+
+/// A store that was opened.
+enum Opened {
+    File(Arc<FileBackend>),
+    Other(Arc<dyn Backend>),
+}
+
+impl Opened {
+    fn store(self) -> Arc<dyn Backend> {
+        match self {
+            Opened::File(file) => file,
+            Opened::Other(store) => store,
+        }
+    }
+}
+
+fn invalid(text: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidOption, text)
+}
+
+fn not_built(scheme: &str, feature: &str) -> Error {
+    let text = format!("{scheme}:// needs a build of Larder with the feature {feature}");
+    Error::new(ErrorKind::Unsupported, text)
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("dir", &self.config.dir)
-            .field("change", &self.config.change)
-            .finish_non_exhaustive()
+        let mut shown = f.debug_struct("Options");
+        match &self.place {
+            Place::File => shown.field("dir", &self.config.dir).field("change", &self.config.change),
+            Place::Memory | Place::Null => {
+                shown.field("store", &self.place.name()).field("change", &self.config.change)
+            }
+            Place::Redis(remote) | Place::Memcached(remote) => shown.field("store", remote),
+            Place::Tiered { near, far, .. } => shown.field("near", near).field("far", far),
+        };
+        shown.finish_non_exhaustive()
     }
 }

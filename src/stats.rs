@@ -1,5 +1,8 @@
 //! What is counted, and how a user sees it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 /// The shared counters of use, by their place in the control file. New ones go to the end: the numbers are part of
 /// the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +58,35 @@ impl Count {
             Count::StaleServed => Event::Stale,
             Count::CorruptRemoved | Count::CompressedFrom | Count::CompressedTo => return None,
         })
+    }
+}
+
+/// The caller's hook.
+pub(crate) type OnEvent = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// The counters of a store that keeps them in this process's memory.
+pub(crate) struct Counts {
+    words: [AtomicU64; Count::ALL],
+    on_event: Option<OnEvent>,
+}
+
+impl Counts {
+    pub(crate) fn new(on_event: Option<OnEvent>) -> Counts {
+        Counts { words: std::array::from_fn(|_| AtomicU64::new(0)), on_event }
+    }
+
+    pub(crate) fn add(&self, count: Count, n: u64) {
+        if n == 0 {
+            return;
+        }
+        self.words[count as usize].fetch_add(n, Ordering::Relaxed);
+        if let (Some(call), Some(event)) = (&self.on_event, count.event()) {
+            (0..n).for_each(|_| call(event));
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats::from_counts(|count| self.words[count as usize].load(Ordering::Relaxed))
     }
 }
 

@@ -9,7 +9,8 @@ use clap::{ArgAction, Args, ColorChoice, CommandFactory, Parser, Subcommand};
 use larder::MAX_NAMESPACE_LEN;
 
 use crate::cmd::{
-    clear, completion, config, exec, get, has, incr, init, ls, man, prune, rm, set, show, stats, touch, ttl, verify,
+    clear, completion, config, copy, exec, get, has, incr, init, ls, man, prune, rm, set, show, stats, touch, ttl,
+    verify,
 };
 use crate::output::Color;
 
@@ -24,7 +25,8 @@ Examples:
 
 Which directory: -C, else CACHECTL_DIR, else dir = \"…\" in cachectl.toml (here or in a folder above),
   in ~/.config/cachectl/config.toml or in /etc/cachectl/config.toml. -C @app stands for the
-  table [caches.app] with dir = \"…\" in one of those files.
+  table [caches.app] with dir = \"…\" in one of those files. A URL, as redis://host/0?prefix=app, reaches
+  other stores (url = \"…\" in those files); commands about directories alone refuse it.
 
 Sizes are 512B, 10kB, 10KiB, 1GB, 1GiB (or 10% of the file system where it says P%), durations
   250ms, 90s, 15m, 12h, 7d, 4w, 1h30m, counts 1000, 10k, 1M. Anything else is an error.
@@ -47,10 +49,10 @@ pub struct Cli {
 #[derive(Args)]
 #[command(next_help_heading = "For all commands")]
 pub struct Global {
-    /// The cache's directory, or @NAME for one that a settings file names
+    /// The cache's directory, @NAME for one that a settings file names, or a URL
     ///
     /// Default: CACHECTL_DIR, then the settings files (see the end of `cachectl --help`).
-    #[arg(short = 'C', long = "dir", value_name = "DIR|@NAME", global = true)]
+    #[arg(short = 'C', long = "dir", value_name = "DIR|@NAME|URL", global = true)]
     pub directory: Option<OsString>,
     /// The namespace, a part of the cache with keys of its own, for those commands that deal with keys
     #[arg(long = "ns", value_name = "NAME", value_parser = namespace, global = true)]
@@ -88,6 +90,7 @@ pub enum Command {
     Prune(prune::Prune),
     Clear(clear::Clear),
     Verify(verify::Verify),
+    Copy(copy::Copy),
     /// Show or change the settings that rest in the cache, and where its directory was found
     #[command(subcommand)]
     Config(config::Config),
@@ -111,6 +114,7 @@ impl Command {
             | Command::Incr(_)
             | Command::Decr(_)
             | Command::Exec(_)
+            | Command::Copy(_)
             | Command::Clear(_) => true,
             Command::Init(_)
             | Command::Stats(_)

@@ -1,4 +1,4 @@
-//! Which directory a run is about, and who said so.
+//! Which cache a run is about, and who said so.
 //!
 //! The first of these that names one wins: `-C`, `CACHECTL_DIR`, a `cachectl.toml` here or in a folder above, the
 //! user's settings file, the system's. A name like `@app` is looked up as `[caches.app]` in the same files.
@@ -26,11 +26,60 @@ const WAYS: &str = "no directory given. Name the cache's directory by one of
   dir = \"DIR\"                    in cachectl.toml, here or in a folder above
   dir = \"DIR\"                    in ~/.config/cachectl/config.toml or /etc/cachectl/config.toml";
 
-/// A cache's directory, and where its name came from.
+/// A cache, and where its name came from.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Directory {
-    pub path: PathBuf,
+pub struct Place {
+    pub store: Store,
     pub origin: Origin,
+}
+
+/// How a cache was named.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Store {
+    Directory(PathBuf),
+    /// May hold a password: never shown.
+    Url(String),
+}
+
+impl Store {
+    /// A path, or a URL where it looks like one.
+    pub fn named(given: &OsStr) -> Result<Store, Failure> {
+        let scheme = given.to_str().and_then(|text| text.split_once(':'));
+        let is_scheme = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b"+-".contains(&b));
+        match scheme {
+            Some((scheme, rest)) if is_scheme(scheme) && (rest.starts_with("//") || scheme == "tiered") => {
+                if scheme == "memory" {
+                    return Err(Failure::usage(
+                        "memory:// is within the process that opened it, out of cachectl's reach",
+                    ));
+                }
+                Ok(Store::Url(given.to_string_lossy().into_owned()))
+            }
+            _ => Ok(Store::Directory(PathBuf::from(given))),
+        }
+    }
+
+    /// The directory, for a command that can do with nothing else.
+    pub fn directory(self) -> Result<PathBuf, Failure> {
+        match self {
+            Store::Directory(path) => Ok(path),
+            Store::Url(url) => {
+                let scheme = url.split(':').next().unwrap_or_default();
+                Err(Failure::usage(format!(
+                    "{scheme}: this command needs a cache in a directory, named by its path, not by a URL"
+                )))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Store::Directory(path) => f.debug_tuple("Directory").field(path).finish(),
+            Store::Url(_) => f.write_str("Url"),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +127,8 @@ impl Surroundings {
         }
     }
 
-    /// Finds the directory; `option` is the value of `-C`.
-    pub fn find(&self, option: Option<&OsStr>) -> Result<Directory, Failure> {
+    /// Finds the cache; `option` is the value of `-C`.
+    pub fn find(&self, option: Option<&OsStr>) -> Result<Place, Failure> {
         if let Some(given) = option {
             return self.named_or_path(given, Origin::Option);
         }
@@ -87,15 +136,15 @@ impl Surroundings {
             return self.named_or_path(given, Origin::Environment);
         }
         for file in self.settings_files() {
-            if let Some(dir) = self.read(&file)?.and_then(|settings| settings.dir) {
-                let path = self.resolve(&dir, &file);
-                return Ok(Directory { path, origin: Origin::File(file) });
+            let Some(Settings { dir, url, .. }) = self.read(&file)? else { continue };
+            if let Some(store) = self.store(&Named { dir, url }, &file)? {
+                return Ok(Place { store, origin: Origin::File(file) });
             }
         }
         Err(Failure::usage(WAYS))
     }
 
-    fn named_or_path(&self, given: &OsStr, origin: Origin) -> Result<Directory, Failure> {
+    pub fn named_or_path(&self, given: &OsStr, origin: Origin) -> Result<Place, Failure> {
         let bytes = given.as_bytes();
         if bytes.is_empty() {
             return Err(Failure::usage("-C takes a directory, or @NAME for one that a settings file names"));
@@ -103,20 +152,19 @@ impl Surroundings {
         if let Some(name) = bytes.strip_prefix(b"@") {
             return self.named(&String::from_utf8_lossy(name));
         }
-        if bytes.windows(3).any(|part| part == b"://") {
-            let url = given.to_string_lossy();
-            return Err(Failure::usage(format!("{url}: this release reaches caches in directories, not by URL")));
-        }
-        Ok(Directory { path: PathBuf::from(given), origin })
+        Ok(Place { store: Store::named(given)?, origin })
     }
 
-    fn named(&self, name: &str) -> Result<Directory, Failure> {
+    fn named(&self, name: &str) -> Result<Place, Failure> {
         let mut known = Vec::new();
         for file in self.settings_files() {
             let Some(mut settings) = self.read(&file)? else { continue };
             if let Some(cache) = settings.caches.remove(name) {
-                let path = self.resolve(&cache.dir, &file);
-                return Ok(Directory { path, origin: Origin::Named(name.to_owned(), file) });
+                let Some(store) = self.store(&cache, &file)? else {
+                    let file = file.display();
+                    return Err(Failure::usage(format!("{file}: [caches.{name}] has neither dir nor url")));
+                };
+                return Ok(Place { store, origin: Origin::Named(name.to_owned(), file) });
             }
             known.extend(settings.caches.into_keys().map(|name| format!("@{name}")));
         }
@@ -153,9 +201,24 @@ impl Surroundings {
             return Ok(None);
         }
         let text = fs::read_to_string(file).map_err(unreadable)?;
-        toml::from_str(&text)
-            .map(Some)
-            .map_err(|error| Failure::usage(format!("{}: {}", file.display(), error.to_string().trim_end())))
+        let settings: Settings = toml::from_str(&text).map_err(|error| {
+            // Without the line that is wrong: there may be a password in it.
+            let lines = error.span().map_or(0, |span| text[..span.start].matches('\n').count());
+            Failure::usage(format!("{}: line {}: {}", file.display(), lines + 1, error.message()))
+        })?;
+        Ok(Some(settings))
+    }
+
+    fn store(&self, named: &Named, file: &Path) -> Result<Option<Store>, Failure> {
+        match (&named.dir, &named.url) {
+            (None, None) => Ok(None),
+            (Some(dir), None) => Ok(Some(Store::Directory(self.resolve(dir, file)))),
+            (None, Some(url)) => match Store::named(OsStr::new(url))? {
+                Store::Directory(_) => Err(Failure::usage(format!("{}: url is no URL", file.display()))),
+                store => Ok(Some(store)),
+            },
+            (Some(_), Some(_)) => Err(Failure::usage(format!("{}: a cache has dir or url, not both", file.display()))),
+        }
     }
 
     /// A relative path starts at the file that has it; `~/` at the home directory.
@@ -173,6 +236,7 @@ impl Surroundings {
 #[serde(deny_unknown_fields)]
 struct Settings {
     dir: Option<String>,
+    url: Option<String>,
     #[serde(default)]
     caches: BTreeMap<String, Named>,
 }
@@ -180,7 +244,8 @@ struct Settings {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Named {
-    dir: String,
+    dir: Option<String>,
+    url: Option<String>,
 }
 
 #[cfg(test)]

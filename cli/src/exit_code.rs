@@ -59,7 +59,7 @@ impl Exit {
     /// The code for an error of the library.
     fn of(kind: ErrorKind) -> Exit {
         match kind {
-            ErrorKind::InvalidKey | ErrorKind::InvalidOption => Exit::Usage,
+            ErrorKind::InvalidKey | ErrorKind::InvalidOption | ErrorKind::Unsupported => Exit::Usage,
             ErrorKind::Refused | ErrorKind::NewerFormat | ErrorKind::WrongKey => Exit::Refused,
             ErrorKind::Busy => Exit::Busy,
             _ => Exit::Failed,

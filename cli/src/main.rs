@@ -1,7 +1,7 @@
 //! `cachectl` looks into, fills, trims and checks a Larder cache directory.
 //!
 //! Reading order: [`args`] (what can be asked for), [`directory`] (which cache), [`cmd`] (one file per command),
-//! [`output`] (how it is said), [`units`] and [`exit_code`] (the words and numbers of both).
+//! [`output`] (how it is said), `larder::units` and [`exit_code`] (the words and numbers of both).
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -17,12 +17,12 @@ mod maintenance;
 mod output;
 mod safety;
 mod signal;
-mod units;
 
 use std::env;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
+use larder::units;
 
 use crate::args::Cli;
 use crate::cmd::Context;

@@ -40,7 +40,9 @@ impl FromStr for WhenLocked {
         match (text, text.strip_prefix("wait:")) {
             ("skip", _) => Ok(WhenLocked::Skip),
             ("fail", _) => Ok(WhenLocked::Fail),
-            (_, Some(span)) => span.parse().map(|Span(span)| WhenLocked::Wait(span)),
+            (_, Some(span)) => {
+                span.parse().map(|Span(span)| WhenLocked::Wait(span)).map_err(|error: larder::Error| error.to_string())
+            }
             _ => Err("write skip, fail, or wait: and a duration, like wait:30s".to_owned()),
         }
     }

@@ -1,9 +1,9 @@
 #![no_main]
 #![allow(dead_code, reason = "cachectl uses the rest")]
 
-#[path = "../../cli/src/units/tests/law.rs"]
+#[path = "../../src/units/tests/law.rs"]
 mod law;
-#[path = "../../cli/src/units.rs"]
+#[path = "../../src/units.rs"]
 #[rustfmt::skip]
 mod units;
 

@@ -2,9 +2,20 @@
 //!
 //! Every store means the same by the same words; tests/it/conformance.rs runs one suite over all of them.
 
-use std::io;
-use std::sync::Arc;
+#[allow(dead_code, reason = "for the stores behind a network")]
+pub(crate) mod envelope;
+#[cfg(feature = "memory")]
+pub(crate) mod memory;
+pub(crate) mod null;
+#[allow(dead_code, reason = "for the stores behind a network")]
+pub(crate) mod remote;
+pub(crate) mod rules;
+pub(crate) mod tiered;
 
+use std::io;
+use std::sync::{Arc, Weak};
+
+use crate::capabilities::Capabilities;
 use crate::entry::{Codec, Entry, Meta, SetOptions, Token, Ttl, Value};
 use crate::error::Result;
 use crate::key::Id;
@@ -84,6 +95,28 @@ pub(crate) struct Expect {
     pub schema: u32,
 }
 
+/// A call, as far as it matters for how long it may take.
+#[cfg(feature = "tokio")]
+#[derive(Clone, Copy)]
+pub(crate) enum Call<'a> {
+    /// Reads a value.
+    Get(Id<'a>),
+    /// Asks for what is known of an entry, and not for its value.
+    Look(Id<'a>),
+    /// Anything else.
+    Other,
+}
+
+/// Who must hear of changes in a store: the near tier of a tiered one.
+#[allow(dead_code, reason = "for the stores behind a network")]
+pub(crate) trait Listener: Send + Sync {
+    /// This key was changed, or may have been. MUST have been told before a value that came later can be read.
+    fn changed(&self, id: Id<'_>);
+
+    /// Anything may have changed: the connection that told of changes was lost, or everything was cleared.
+    fn all_changed(&self);
+}
+
 /// Entries as a store lists them.
 pub(crate) type Listing = Box<dyn Iterator<Item = Result<Entry>> + Send>;
 
@@ -94,6 +127,9 @@ pub(crate) type Listing = Box<dyn Iterator<Item = Result<Entry>> + Send>;
 /// expired, or that was cleared or invalidated before the call began. It MUST NOT panic or wait without bound, whatever
 /// it finds on the disk or on the wire.
 pub(crate) trait Backend: Send + Sync {
+    /// What this store can do. What it can't, MUST fail with `Unsupported`.
+    fn capabilities(&self) -> Capabilities;
+
     /// The time that this store goes by, in milliseconds since 1970.
     fn now(&self) -> Result<u64>;
 
@@ -106,6 +142,21 @@ pub(crate) trait Backend: Send + Sync {
 
     /// The same into a buffer, which then holds the value alone; `false`: there's none, and the buffer is empty.
     fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool>;
+
+    /// The values of several keys, in their order. In one round trip where there's a wire; by itself key by key.
+    fn get_many(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Value>>> {
+        ids.iter().map(|id| self.get(*id, None)).collect()
+    }
+
+    /// Stores several values with the same options; one outcome for each.
+    fn set_many(&self, items: &[(Id<'_>, &[u8])], options: &SetOptions) -> Vec<Result<()>> {
+        items.iter().map(|(id, value)| self.set(*id, value, options, Condition::Always).map(drop)).collect()
+    }
+
+    /// Removes several entries, and says how many were live.
+    fn delete_many(&self, ids: &[Id<'_>]) -> Result<u64> {
+        ids.iter().try_fold(0, |sum, id| Ok(sum + u64::from(self.delete(*id)?)))
+    }
 
     /// The value that a `get` would return, or one that has expired but may still be served as stale. MUST count nothing.
     fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>>;
@@ -159,6 +210,23 @@ pub(crate) trait Backend: Send + Sync {
 
     /// The counters, in O(1).
     fn stats(&self) -> Result<Stats>;
+
+    /// The stores that this one is made of, the nearest first.
+    fn tiers(&self) -> Result<Vec<(Capabilities, Stats)>> {
+        Ok(vec![(self.capabilities(), self.stats()?)])
+    }
+
+    /// Tells a listener of changes that others make from now on, for as long as it lives. `false`: this store can't.
+    fn listen(&self, _listener: Weak<dyn Listener>) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Whether a call would be answered from this process's memory, or from a mapped file: without a system call that may
+    /// take its time, and without a wait for anybody. A forecast: what changes meanwhile may make it wrong.
+    #[cfg(feature = "tokio")]
+    fn is_quick(&self, _call: Call<'_>) -> bool {
+        false
+    }
 
     /// Returns once everything acknowledged so far is as durable as the store can make it.
     fn flush(&self) -> Result<()>;

@@ -7,13 +7,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::PoisonError;
 
-use crate::backend::Condition;
-use crate::clock::duration_ms;
-use crate::entry::{Codec, Extra, Facts, SetOptions, Token, Value};
+pub(super) use crate::backend::rules::{facts, no_number, sum};
+use crate::backend::{Condition, rules};
+use crate::entry::{Codec, Extra, Facts, Token, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::session::ShardLock;
 use crate::file::tree::compress;
-use crate::file::tree::format::{self, HEADER_LEN, Header, MAX_META_LEN, MAX_TAG_LEN, MAX_TAGS, MAX_VALUE_LEN};
+use crate::file::tree::format::{self, HEADER_LEN, Header};
 use crate::file::tree::layout::{self, Name};
 use crate::file::tree::read::{self, Found, Miss};
 use crate::file::tree::write::{self, Draft};
@@ -437,17 +437,7 @@ impl<'a> NewEntry<'a> {
 
     /// Refuses what is over the limits of the format.
     pub(super) fn new(id: Id<'a>, facts: Facts, extra: &'a Extra, value: &'a [u8]) -> Result<NewEntry<'a>> {
-        let too_large = |text: String| Err(Error::new(ErrorKind::TooLarge, text));
-        if value.len() as u64 > MAX_VALUE_LEN {
-            return too_large(format!("the value has {} bytes; {MAX_VALUE_LEN} is the most", value.len()));
-        }
-        if extra.tags.len() > MAX_TAGS || extra.tags.iter().any(|tag| tag.len() > MAX_TAG_LEN) {
-            return too_large(format!("an entry may have {MAX_TAGS} tags of {MAX_TAG_LEN} bytes each"));
-        }
-        let meta = encode_extra(extra)?;
-        if meta.len() > MAX_META_LEN {
-            return too_large(format!("metadata and tags take {} bytes; {MAX_META_LEN} is the most", meta.len()));
-        }
+        let meta = rules::check(extra, value.len())?;
         let raw_len = value.len() as u64;
         Ok(NewEntry { id, facts, extra, meta, value: Cow::Borrowed(value), raw_len, compression: 0 })
     }
@@ -483,19 +473,6 @@ impl<'a> NewEntry<'a> {
     }
 }
 
-/// The facts of a set with these options.
-pub(super) fn facts(options: &SetOptions, now: u64, expires: u64) -> Facts {
-    Facts {
-        created: now,
-        expires,
-        stale_for: duration_ms(options.stale_for),
-        codec: options.codec,
-        schema: options.schema,
-        cost_us: options.cost_us,
-        nonce: 0,
-    }
-}
-
 /// A value for a caller that must not take *unreadable* for *absent*; `None`: it is damaged.
 fn readable(name: Name, value: Result<Value, Miss>) -> Result<Option<Value>> {
     match value {
@@ -504,28 +481,8 @@ fn readable(name: Name, value: Result<Value, Miss>) -> Result<Option<Value>> {
     }
 }
 
-pub(super) fn no_number() -> Error {
-    Error::new(ErrorKind::NotFound, "there is no number to add to")
-}
-
-/// A stored decimal integer plus another.
-pub(super) fn sum(value: &[u8], by: i64) -> Result<i64> {
-    // What `i64` parses and other stores write: an optional sign and digits, 20 bytes at the most.
-    let number = std::str::from_utf8(value).ok().filter(|text| text.len() <= 20).and_then(|text| text.parse().ok());
-    let number: i64 = number.ok_or_else(|| Error::new(ErrorKind::NotANumber, "the value is no decimal integer"))?;
-    number.checked_add(by).ok_or_else(|| Error::new(ErrorKind::Overflow, format!("{number} + {by} is out of range")))
-}
-
 /// Two independent halves of 32 random bytes.
 pub(super) fn halves(random: &[u8; 32]) -> ([u8; 16], [u8; 16]) {
     let half = |bytes: &[u8]| bytes.first_chunk().copied().unwrap_or_default();
     (half(random), half(&random[16..]))
-}
-
-/// Metadata as it lies in an entry: nothing at all for none.
-pub(super) fn encode_extra(extra: &Extra) -> Result<Vec<u8>> {
-    if extra.is_empty() {
-        return Ok(Vec::new());
-    }
-    postcard::to_stdvec(extra).map_err(|e| Error::new(ErrorKind::Codec, "can't encode the metadata").because(e))
 }

@@ -35,13 +35,15 @@ use crate::file::tree::format::Seal;
 use crate::file::tree::layout;
 use crate::file::tree::walk;
 use crate::file::tree::write::Owner;
-use crate::file::{FileBackend, OnEvent, Own};
+use crate::file::{FileBackend, Own};
 use crate::settings::{Accelerate, Access, Change, Compression, Durability, Policy, Settings};
+use crate::stats::OnEvent;
 use crate::sys::fork::{PerProcess, Private};
 use crate::sys::fs::{self, Open, Stat};
 use crate::sys::mmap;
 
 /// What to open, and how.
+#[derive(Clone)]
 pub(crate) struct Config {
     pub dir: PathBuf,
     /// Settings the caller named; they're written to the marker where they differ.

@@ -4,6 +4,7 @@
 //! that a failure names both. A new store is one more line there.
 
 use std::path::Path;
+use std::time::Duration;
 
 #[cfg(any(feature = "lz4", feature = "zstd"))]
 use larder::Compression;
@@ -166,6 +167,38 @@ const ACCELERATED_BY_ZSTD: Store = Store {
     ..ACCELERATED
 };
 
+#[cfg(feature = "memory")]
+const MEMORY: Store = Store {
+    name: "memory",
+    open: |_, clock| Cache::memory().clock(clock.source()).open().expect("a cache"),
+    shared: false,
+    histories: 1000,
+    ..FILE_IN_MEMORY
+};
+
+/// A directory before a directory, as every process that opens both sees it.
+const FILE_BEFORE_FILE: Store = Store {
+    name: "a directory before a directory",
+    open: |dir, clock| {
+        let (near, far) = (Cache::file(dir.join("near")), Cache::file(dir.join("far")));
+        let options = Cache::tiered(near, far).near_ttl(Duration::from_secs(3600)).clock(clock.source());
+        options.open().expect("a cache")
+    },
+    histories: 100,
+    ..FILE_IN_MEMORY
+};
+
+#[cfg(feature = "memory")]
+const MEMORY_BEFORE_FILE: Store = Store {
+    name: "memory before a directory",
+    open: |dir, clock| {
+        let options = Cache::tiered(Cache::memory(), Cache::file(dir.join("far"))).clock(clock.source());
+        options.near_ttl(Duration::from_secs(3600)).open().expect("a cache")
+    },
+    shared: false,
+    ..FILE_IN_MEMORY
+};
+
 /// The kind of an error that must be one.
 fn kind<T: std::fmt::Debug>(outcome: Result<T>) -> ErrorKind {
     outcome.expect_err("an error").kind()
@@ -244,6 +277,11 @@ suite! {
     #[cfg(feature = "zstd")]
     accelerated_by_zstd: super::ACCELERATED_BY_ZSTD;
     file_on_disk: super::FILE_ON_DISK;
+    #[cfg(feature = "memory")]
+    memory: super::MEMORY;
+    file_before_file: super::FILE_BEFORE_FILE;
+    #[cfg(feature = "memory")]
+    memory_before_file: super::MEMORY_BEFORE_FILE;
     file_unmapped: super::FILE_UNMAPPED;
     file_durable: super::FILE_DURABLE;
     file_for_a_group: super::FILE_FOR_A_GROUP;

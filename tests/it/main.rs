@@ -7,6 +7,9 @@
     reason = "tests may take the direct way, and fail by panic"
 )]
 
+/// `AsyncCache`: the same calls, and where they run.
+#[cfg(feature = "tokio")]
+mod async_cache;
 /// Compressed values, false lengths, bombs.
 mod compression;
 /// One suite for every store.
@@ -62,11 +65,17 @@ mod power;
 mod regression;
 /// Caches sealed by a key.
 mod sealed;
+/// What is special to a store.
+mod stores;
 /// Values larger than memory.
 mod streaming;
+/// A near store before a far one.
+mod tiered;
 /// Spans and events of the feature `tracing`.
 #[cfg(feature = "tracing")]
 mod traces;
+/// Caches by URL and by configuration file.
+mod urls;
 /// Verify and its repairs.
 mod verify;
 

@@ -6,6 +6,7 @@ use larder::{Cache, ErrorKind, Problem, Prune, Reason, Verify};
 use serde::Serialize;
 
 use super::{Context, Ended};
+use crate::directory::Store;
 use crate::exit_code::{Exit, Failure};
 use crate::maintenance::{IfLocked, prune};
 use crate::output::removals::{Each, Printer, Sum};
@@ -56,7 +57,10 @@ struct Answer<'a> {
 
 impl Clear {
     pub fn run(self, context: &Context) -> Ended {
-        let path = context.directory()?.path;
+        let path = match context.place()?.store {
+            Store::Directory(path) => path,
+            store @ Store::Url(_) => return self.by_url(context, &context.look_at(&store)?),
+        };
         refuse_to_clear(&path)?;
         // Until the name is confirmed, this only looks: a refusal leaves no trace.
         let looking = Cache::file(&path).create(false).read_only(true).open();
@@ -88,6 +92,32 @@ impl Clear {
         };
         self.print(context, &name, removed, report.finished, &foreign(context, &cache)?)?;
         Ok(interrupt.exit().unwrap_or(if report.finished { Exit::Done } else { Exit::Partly }))
+    }
+
+    /// A cache that is no directory has no name: that of its store stands for it. Its bytes are the store's to reclaim.
+    fn by_url(&self, context: &Context, looking: &Cache) -> Ended {
+        if looking.capabilities().directory {
+            return Err(Failure::usage(
+                "clear a cache in a directory by its path, so that it's sure to be the right one",
+            ));
+        }
+        let name = looking.capabilities().store;
+        if self.dry_run {
+            return self.dry_run(context, looking, name);
+        }
+        self.confirm(context, looking, name)?;
+        // Where a store can't tell how much it has, it's no reason not to clear it.
+        let before = looking.stats().unwrap_or_default();
+        context.change()?.clear()?;
+        if context.output.json {
+            let whole = context.namespace.is_none();
+            let count = |n| if whole { n } else { 0 };
+            let removed = Sum { entries: count(before.entries), bytes: count(before.bytes) };
+            self.print(context, name, removed, true, &[])?;
+        } else if !context.output.quiet {
+            context.output.line(format_args!("cleared {}", context.namespace.as_deref().unwrap_or(name)))?;
+        }
+        Ok(Exit::Done)
     }
 
     fn dry_run(&self, context: &Context, cache: &Cache, name: &str) -> Ended {
@@ -187,7 +217,7 @@ fn ask(context: &Context, cache: &Cache, name: &str) -> Result<String, Failure> 
 /// What lies in the directory that Larder did not make, when all of it was to be emptied.
 fn foreign(context: &Context, cache: &Cache) -> Result<Vec<String>, Failure> {
     let mut places = Vec::new();
-    if context.namespace.is_some() {
+    if context.namespace.is_some() || !cache.capabilities().directory {
         return Ok(places);
     }
     cache.verify(Verify::new().quick(true), |finding| {

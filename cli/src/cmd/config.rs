@@ -7,6 +7,7 @@ use super::settings::Wanted;
 use super::{Context, Ended};
 use crate::exit_code::{Exit, Failure};
 use crate::output::settings::print;
+use crate::safety::not_opened;
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
@@ -56,26 +57,26 @@ impl Config {
 }
 
 fn show(context: &Context) -> Ended {
-    let directory = context.directory()?;
+    let (directory, origin) = (context.directory()?, context.place()?.origin);
     // Which directory is meant is worth knowing most when nothing is there.
     let settings = context.look().and_then(|cache| Ok(cache.settings()?));
-    print(&context.output, &directory, settings.as_ref().ok())?;
+    print(&context.output, &directory, &origin, settings.as_ref().ok())?;
     settings.map(|_| Exit::Done)
 }
 
 impl Set {
     fn run(self, context: &Context) -> Ended {
         let wanted = parse(&self.settings)?;
-        let directory = context.directory()?;
+        let (directory, origin) = (context.directory()?, context.place()?.origin);
         let cache = if wanted.converts() {
-            let path = &directory.path;
-            context.opened(wanted.options(Cache::file(path).create(false), None, path)?, path)?
+            let options = wanted.options(Cache::file(&directory).create(false), None, &directory)?;
+            context.scoped(options.open().map_err(|error| not_opened(error, &directory))?)
         } else {
             context.change()?
         };
         let settings = cache.configure(&wanted.change(cache.dir())?)?;
         if !context.output.quiet && (context.output.terminal || context.output.json) {
-            print(&context.output, &directory, Some(&settings))?;
+            print(&context.output, &directory, &origin, Some(&settings))?;
         }
         Ok(Exit::Done)
     }

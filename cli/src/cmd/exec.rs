@@ -208,7 +208,7 @@ impl Exec {
 
 /// The cache, or why there is none to be had. An error: it's not even clear which it would be.
 fn open(context: &Context) -> Result<Result<Cache, Failure>, Failure> {
-    let path = context.directory()?.path;
+    let path = context.directory()?;
     let opened = match Cache::file(&path).open() {
         // What is remembered can still be repeated.
         Err(error) if error.kind() == ErrorKind::ReadOnly => Cache::file(&path).read_only(true).create(false).open(),

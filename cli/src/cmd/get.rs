@@ -10,6 +10,7 @@ use larder::{Cache, ErrorKind, Reader, Value};
 use serde::Serialize;
 
 use super::{Context, Ended, absent};
+use crate::directory::Store;
 use crate::exit_code::{Exit, Failure};
 use crate::output::{escaped, escaped_value, json};
 use crate::safety::not_opened;
@@ -135,7 +136,10 @@ impl Get {
 
 /// Opened for use, so that the use counts; where the file system is mounted read-only, for looking.
 fn open(context: &Context) -> Result<Cache, Failure> {
-    let path = context.directory()?.path;
+    let path = match context.place()?.store {
+        Store::Directory(path) => path,
+        Store::Url(_) => return context.change(),
+    };
     match Cache::file(&path).create(false).open() {
         Err(error) if error.kind() == ErrorKind::ReadOnly => context.look(),
         opened => Ok(context.scoped(opened.map_err(|error| not_opened(error, &path))?)),

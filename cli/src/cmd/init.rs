@@ -47,7 +47,7 @@ struct Answer {
 
 impl Init {
     pub fn run(self, context: &Context) -> Ended {
-        let path = context.directory()?.path;
+        let path = context.directory()?;
         // Closed again at once: who turns acceleration on or off must have the cache to himself.
         let before = Cache::file(&path).read_only(true).create(false).open().map(drop);
         let created = before.is_err_and(|error| error.kind() == ErrorKind::NotFound);

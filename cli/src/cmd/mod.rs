@@ -3,6 +3,7 @@
 pub mod clear;
 pub mod completion;
 pub mod config;
+pub mod copy;
 pub mod exec;
 pub mod get;
 pub mod has;
@@ -28,7 +29,7 @@ use std::time::SystemTime;
 use larder::{Cache, Options};
 
 use crate::args::Command;
-use crate::directory::{Directory, Surroundings};
+use crate::directory::{Origin, Place, Store, Surroundings};
 use crate::exit_code::{Exit, Failure};
 use crate::output::{Output, escaped};
 use crate::safety::not_opened;
@@ -58,6 +59,7 @@ pub fn run(context: &Context, command: Option<Command>) -> Ended {
         Command::Prune(args) => args.run(context),
         Command::Clear(args) => args.run(context),
         Command::Verify(args) => args.run(context),
+        Command::Copy(args) => args.run(context),
         Command::Config(args) => args.run(context),
         Command::Completion(args) => args.run(context),
         Command::Man(args) => args.run(context),
@@ -74,30 +76,51 @@ pub struct Context {
 }
 
 impl Context {
-    pub fn directory(&self) -> Result<Directory, Failure> {
+    pub fn place(&self) -> Result<Place, Failure> {
         Surroundings::of_this_process().find(self.directory.as_deref())
+    }
+
+    /// A cache that another option than `-C` names.
+    pub fn place_of(&self, given: &OsStr) -> Result<Store, Failure> {
+        Ok(Surroundings::of_this_process().named_or_path(given, Origin::Option)?.store)
+    }
+
+    /// For commands that can do with a directory alone.
+    pub fn directory(&self) -> Result<PathBuf, Failure> {
+        self.place()?.store.directory()
     }
 
     /// For looking: nothing is written, nothing is counted, nothing is created.
     pub fn look(&self) -> Result<Cache, Failure> {
-        let path = self.directory()?.path;
-        self.opened(Cache::file(&path).read_only(true).create(false), &path)
+        self.look_at(&self.place()?.store)
+    }
+
+    pub fn look_at(&self, store: &Store) -> Result<Cache, Failure> {
+        self.opened(store, |directory| directory.read_only(true).create(false))
     }
 
     /// For changes to a cache that must be there.
     pub fn change(&self) -> Result<Cache, Failure> {
-        let path = self.directory()?.path;
-        self.opened(Cache::file(&path).create(false), &path)
+        self.opened(&self.place()?.store, |directory| directory.create(false))
     }
 
     /// For storing: makes the cache if there is none.
     pub fn make(&self) -> Result<Cache, Failure> {
-        let path = self.directory()?.path;
-        self.opened(Cache::file(&path), &path)
+        self.make_at(&self.place()?.store)
     }
 
-    pub fn opened(&self, options: Options, path: &Path) -> Result<Cache, Failure> {
-        Ok(self.scoped(options.open().map_err(|error| not_opened(error, path))?))
+    pub fn make_at(&self, store: &Store) -> Result<Cache, Failure> {
+        self.opened(store, |directory| directory)
+    }
+
+    /// `how` is for directories: other stores are there or not, and looking leaves no trace in them.
+    fn opened(&self, store: &Store, how: impl FnOnce(Options) -> Options) -> Result<Cache, Failure> {
+        let cache = match store {
+            Store::Directory(path) => how(Cache::file(path)).open().map_err(|error| not_opened(error, path))?,
+            Store::Url(url) if url.starts_with("file:") => how(Options::from_url(url)?).open()?,
+            Store::Url(url) => Cache::from_url(url)?,
+        };
+        Ok(self.scoped(cache))
     }
 
     /// The part of the cache that this run is about.

@@ -82,7 +82,7 @@ impl Prune {
     pub fn run(mut self, context: &Context) -> Ended {
         self.dry_run |= self.check;
         let started = Instant::now();
-        let path = context.directory()?.path;
+        let path = context.directory()?;
         let options = Cache::file(&path).create(false).read_only(self.dry_run);
         let cache = match options.open() {
             Ok(cache) => cache,

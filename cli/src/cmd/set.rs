@@ -66,7 +66,7 @@ impl FromStr for TtlArg {
             _ => text
                 .parse()
                 .map(|Span(span)| TtlArg(Ttl::After(span)))
-                .map_err(|error: String| format!("{error}, or never")),
+                .map_err(|error: larder::Error| format!("{error}, or never")),
         }
     }
 }

@@ -56,7 +56,7 @@ pub enum Limit<T> {
     At(T),
 }
 
-impl<T: FromStr<Err = String> + Copy + Bytes> FromStr for Limit<T> {
+impl<T: FromStr<Err: Display> + Copy + Bytes> FromStr for Limit<T> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

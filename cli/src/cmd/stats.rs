@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use larder::{Cache, Limits, State, Stats as Figures};
+use larder::{Cache, ErrorKind, Limits, State, Stats as Figures};
 use serde::Serialize;
 
 use super::{Context, Ended, absolute};
@@ -97,7 +97,10 @@ impl Stats {
         let figures = cache.stats()?;
         let expired_now = if self.scan { Some(expired_now(&cache)?) } else { None };
         let over = over_limits(&cache, &figures)?;
-        let name = cache.settings()?.name;
+        let name = match cache.settings() {
+            Err(error) if error.kind() == ErrorKind::Unsupported => cache.capabilities().store.to_owned(),
+            settings => settings?.name,
+        };
         if context.output.json {
             context.output.record(&answer(&cache, &name, &figures, &over, expired_now))?;
         } else if !context.output.quiet {
@@ -125,16 +128,15 @@ fn expired_now(cache: &Cache) -> Result<u64, Failure> {
 /// The limits that are broken at this moment, by their names in `config show`.
 fn over_limits(cache: &Cache, figures: &Figures) -> Result<Vec<&'static str>, Failure> {
     let Limits { max_entries, max_bytes, min_free_bytes, min_free_inodes, .. } = figures.limits;
-    let disk = rustix::fs::statvfs(cache.dir()).map_err(|error| Failure::failed(cache.dir().display(), error))?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let over = |limit, value| limit != 0 && value > limit;
-    let all = [
-        ("max-entries", over(max_entries, figures.entries)),
-        ("max-size", over(max_bytes, figures.bytes)),
-        ("min-free", free < min_free_bytes),
+    let mut all =
+        vec![("max-entries", over(max_entries, figures.entries)), ("max-size", over(max_bytes, figures.bytes))];
+    if cache.capabilities().directory {
+        let disk = rustix::fs::statvfs(cache.dir()).map_err(|error| Failure::failed(cache.dir().display(), error))?;
+        all.push(("min-free", disk.f_bavail.saturating_mul(disk.f_frsize) < min_free_bytes));
         // File systems without a fixed number of inodes report none at all.
-        ("min-free-inodes", disk.f_files != 0 && disk.f_favail < min_free_inodes),
-    ];
+        all.push(("min-free-inodes", disk.f_files != 0 && disk.f_favail < min_free_inodes));
+    }
     Ok(all.into_iter().filter(|(_, broken)| *broken).map(|(name, _)| name).collect())
 }
 
@@ -148,7 +150,7 @@ fn answer<'a>(
     Answer {
         schema: "larder.stats/1",
         name,
-        dir: absolute(cache.dir()),
+        dir: if cache.capabilities().directory { absolute(cache.dir()) } else { String::new() },
         entries: figures.entries,
         entries_by: places(figures).into(),
         bytes: figures.bytes,

@@ -38,12 +38,12 @@ impl World {
         }
     }
 
-    fn find(&self, option: Option<&str>) -> Result<Directory, Failure> {
+    fn find(&self, option: Option<&str>) -> Result<Place, Failure> {
         self.surroundings().find(option.map(OsStr::new))
     }
 }
 
-fn usage(result: Result<Directory, Failure>) -> String {
+fn usage<T: fmt::Debug>(result: Result<T, Failure>) -> String {
     let failure = result.unwrap_err();
     assert_eq!(failure.exit, Exit::Usage);
     failure.message.unwrap()
@@ -58,23 +58,26 @@ fn each_source_gives_way_to_the_one_before() {
     let world = world.with("system.toml", "dir = '/s'");
     assert_eq!(
         world.find(None).unwrap(),
-        Directory { path: "/s".into(), origin: Origin::File(world.path("system.toml")) }
+        Place { store: Store::Directory("/s".into()), origin: Origin::File(world.path("system.toml")) }
     );
 
     let world = world.with("home/.config/cachectl/config.toml", "dir = '~/u'");
-    assert_eq!(world.find(None).unwrap().path, world.path("home/u"));
+    assert_eq!(world.find(None).unwrap().store.directory().unwrap(), world.path("home/u"));
 
     let world = world.with("home/cachectl.toml", "dir = 'above'");
-    assert_eq!(world.find(None).unwrap().path, world.path("home/above"));
+    assert_eq!(world.find(None).unwrap().store.directory().unwrap(), world.path("home/above"));
 
     let world = world.with("home/project/cachectl.toml", "dir = 'near'");
-    assert_eq!(world.find(None).unwrap().path, world.path("home/project/near"));
+    assert_eq!(world.find(None).unwrap().store.directory().unwrap(), world.path("home/project/near"));
 
     let mut surroundings = world.surroundings();
     surroundings.variable = Some("/v".into());
-    assert_eq!(surroundings.find(None).unwrap(), Directory { path: "/v".into(), origin: Origin::Environment });
+    assert_eq!(
+        surroundings.find(None).unwrap(),
+        Place { store: Store::Directory("/v".into()), origin: Origin::Environment }
+    );
     let option = surroundings.find(Some(OsStr::new("o"))).unwrap();
-    assert_eq!(option, Directory { path: "o".into(), origin: Origin::Option });
+    assert_eq!(option, Place { store: Store::Directory("o".into()), origin: Origin::Option });
 }
 
 #[test]
@@ -84,7 +87,7 @@ fn xdg_config_home_replaces_dot_config() {
     let world = world.with("xdg/cachectl/config.toml", "dir = '/xdg'");
     let mut surroundings = world.surroundings();
     surroundings.config_home = Some(world.path("xdg"));
-    assert_eq!(surroundings.find(None).unwrap().path, Path::new("/xdg"));
+    assert_eq!(surroundings.find(None).unwrap().store.directory().unwrap(), Path::new("/xdg"));
 }
 
 #[test]
@@ -93,13 +96,13 @@ fn named_caches() {
         .with("home/cachectl.toml", "[caches.app]\ndir = 'app-cache'\n")
         .with("system.toml", "[caches.app]\ndir = '/hidden'\n[caches.web]\ndir = '/web'\n");
     let app = world.find(Some("@app")).unwrap();
-    assert_eq!(app.path, world.path("home/app-cache"));
+    assert_eq!(app.store.directory().unwrap(), world.path("home/app-cache"));
     assert_eq!(app.origin.to_string(), format!("[caches.app] in {}", world.path("home/cachectl.toml").display()));
-    assert_eq!(world.find(Some("@web")).unwrap().path, Path::new("/web"));
+    assert_eq!(world.find(Some("@web")).unwrap().store.directory().unwrap(), Path::new("/web"));
 
     let message = usage(world.find(Some("@nope")));
     assert!(message.contains("@app") && message.contains("@web") && message.contains("./@nope"), "{message}");
-    assert_eq!(world.find(Some("./@nope")).unwrap().path, Path::new("./@nope"));
+    assert_eq!(world.find(Some("./@nope")).unwrap().store.directory().unwrap(), Path::new("./@nope"));
 }
 
 #[test]
@@ -107,7 +110,7 @@ fn what_is_no_directory() {
     let world = World::new();
     usage(world.find(Some("")));
     usage(world.find(Some("@")));
-    assert!(usage(world.find(Some("redis://localhost"))).contains("URL"));
+    assert!(usage(world.find(Some("memory://"))).contains("reach"));
 }
 
 #[test]
@@ -126,8 +129,27 @@ fn a_settings_file_of_another_user_is_passed_over() {
     let found = surroundings.find(None);
     // Run as root, the files belong to root, whom everybody obeys.
     if rustix::process::geteuid().is_root() {
-        assert_eq!(found.unwrap().path, Path::new("/evil"));
+        assert_eq!(found.unwrap().store.directory().unwrap(), Path::new("/evil"));
     } else {
         usage(found);
     }
+}
+
+#[test]
+fn urls() {
+    let world = World::new().with("system.toml", "url = 'null://'\n[caches.far]\nurl = 'redis://u:hunter2@h/1'\n");
+    for url in ["redis://u:hunter2@localhost", "file:///var/cache/app?name=x", "tiered:?near=null://&far=null://"] {
+        let place = world.find(Some(url)).unwrap();
+        assert_eq!(place.store, Store::Url(url.to_owned()));
+        let shown = format!("{place:?} {}", usage(place.store.clone().directory()));
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    assert_eq!(world.find(None).unwrap().store, Store::Url("null://".to_owned()));
+    assert_eq!(world.find(Some("@far")).unwrap().store, Store::Url("redis://u:hunter2@h/1".to_owned()));
+    for path in ["a:b", "C:/x", "./redis://x", "x"] {
+        assert_eq!(world.find(Some(path)).unwrap().store, Store::Directory(path.into()), "{path}");
+    }
+    let both = World::new().with("system.toml", "[caches.a]\nurl = 'null://'\ndir = '/x'\n[caches.b]\n");
+    assert!(usage(both.find(Some("@a"))).contains("not both"));
+    assert!(usage(both.find(Some("@b"))).contains("neither"));
 }

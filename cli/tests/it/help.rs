@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::sandbox::{Run, Sandbox};
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "init",
     "stats",
     "ls",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 19] = [
     "clear",
     "verify",
     "config",
+    "copy",
     "completion",
     "man",
 ];

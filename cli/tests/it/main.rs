@@ -16,6 +16,7 @@
 //! | `accelerated` | turned on and off, and what is shown of it                                   |
 //! | `verify`      | findings and repairs                                                         |
 //! | `harmless`    | looking writes nothing; a dry run deletes nothing                            |
+//! | `urls`        | caches by URL, and copy                                                      |
 //! | `terminal`    | what differs when a person looks on                                          |
 
 #![allow(
@@ -37,5 +38,6 @@ mod namespaces;
 mod prune;
 mod sandbox;
 mod terminal;
+mod urls;
 mod values;
 mod verify;

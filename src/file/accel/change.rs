@@ -7,7 +7,6 @@ use super::append::Unpublished;
 use super::lookup::Rest;
 use super::{Accel, Ground, Held, SMALL, SMALL_RECORD};
 use crate::backend::Condition;
-use crate::clock::Wait;
 use crate::entry::{Codec, Extra, Facts, Token, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::change::{self, NewEntry};
@@ -15,7 +14,7 @@ use crate::file::index::bucket::{At, Fill, Slot, Target};
 use crate::file::index::table::{self, Hash, Place};
 use crate::file::segments::record::{EXPIRY_WORD, NewRecord, SEQUENCE_WORD};
 use crate::file::session::ShardLock;
-use crate::file::tree::format::{Damage, expiry_word};
+use crate::file::tree::format::expiry_word;
 use crate::file::tree::layout::Name;
 use crate::file::tree::read::{self, Miss};
 use crate::file::tree::write::{Draft, Temp};
@@ -60,53 +59,6 @@ impl FileBackend {
         }
         let shard = Some(self.lock(hash.name().shard())?);
         Ok(Keys { bucket: self.lock_name(ground, hash)?, shard })
-    }
-
-    /// The live entry in a slot, for a caller that holds the locks and must not take *unreadable* for *absent*; or why
-    /// there is none.
-    fn standing(
-        &self,
-        accel: &Accel,
-        found: Option<(At, Slot)>,
-        hash: Hash,
-        id: Id<'_>,
-        now: u64,
-        whole: usize,
-    ) -> Result<Result<Rest, Count>> {
-        let Some((_, slot)) = found else {
-            self.check_unread(accel, hash)?;
-            return Ok(Err(Count::MissAbsent));
-        };
-        let rest = if slot.place.is_record() {
-            match accel.read_record(slot.place, hash) {
-                Ok(record) if record.opened.is(&record.bytes, id) => Rest::Record(record),
-                Ok(_) => return Ok(Err(Count::MissForeign)),
-                Err(_) => return Ok(Err(Count::MissCorrupt)),
-            }
-        } else {
-            let mut wait = Wait::new(std::time::Duration::from_millis(50));
-            loop {
-                match read::load(self.root(), &hash.name().path(), &self.seal, whole) {
-                    Ok(found) if slot.place.is_file_of(found.header.facts.nonce) && found.id() == Some(id) => {
-                        break Rest::File(Box::new(found));
-                    }
-                    Err(Miss::Damaged(Damage::Version, _)) => {
-                        let text = "a newer Larder wrote this entry";
-                        return Err(Error::new(ErrorKind::NewerFormat, text).at(hash.name().path()));
-                    }
-                    Ok(_) | Err(Miss::Absent | Miss::Foreign) => return Ok(Err(Count::MissForeign)),
-                    Err(Miss::Damaged(..)) => return Ok(Err(Count::MissCorrupt)),
-                    Err(Miss::Io(e)) if !wait.again() => {
-                        let error = Error::new(ErrorKind::Busy, "the entry can't be read now");
-                        return Err(error.at(hash.name().path()).because(e));
-                    }
-                    Err(Miss::Io(_)) => {}
-                }
-            }
-        };
-        let reason = self.falls(rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
-        let reason = reason.doing("can't read the control file")?;
-        Ok(reason.map_or(Ok(rest), Err))
     }
 
     /// Whether a value may be stored now. Final under the locks.
@@ -260,7 +212,10 @@ impl FileBackend {
         for _ in 0..GROWTHS {
             let keys = self.lock_keys(ground, hash, file)?;
             let target = match keys.bucket.find(hash) {
-                Some((at, slot)) => Some(Target::Over(at, slot)),
+                Some((at, slot)) => {
+                    accel.segments.prefetch_bit(slot.place);
+                    Some(Target::Over(at, slot))
+                }
                 None => keys.bucket.free().map(Target::Free),
             };
             if let Some(target) = target {
@@ -382,18 +337,25 @@ impl FileBackend {
         now: u64,
         holds: impl FnOnce(Option<(At, Slot)>) -> Result<bool>,
     ) -> Result<Option<bool>> {
+        accel.index.prefetch(hash, table::NODE / 8);
         let ground = self.ground(accel)?;
-        let names = self.names_to_sync(hash.name().shard())?;
+        let names = if self.rules(accel)?.durable { self.shard_dir(hash.name().shard())? } else { None };
         let keys = self.lock_keys(&ground, hash, false)?;
         let found = keys.bucket.find(hash);
+        if let Some((_, slot)) = found {
+            accel.segments.prefetch_head(slot.place);
+        }
         if !holds(found)? {
             return Ok(None);
         }
         self.void_lease(hash.name())?;
-        let live = match self.standing(accel, found, hash, id, now, read::READ_HEAD) {
-            // It can't be read, but it can be removed, and that is what the caller wants.
-            Err(e) => e.kind() == ErrorKind::Busy,
-            Ok(standing) => standing.is_ok(),
+        let live = match self.standing_by_head(accel, found, now) {
+            Some(live) => live,
+            None => match self.standing(accel, found, hash, id, now, read::READ_HEAD) {
+                // It can't be read, but it can be removed, and that is what the caller wants.
+                Err(e) => e.kind() == ErrorKind::Busy,
+                Ok(standing) => standing.is_ok(),
+            },
         };
         if let Some((at, slot)) = found {
             self.drop_slot(&keys.bucket, at, &slot, hash);

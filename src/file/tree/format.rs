@@ -318,8 +318,16 @@ pub(crate) struct Head {
     pub value_sum: Sum,
 }
 
-/// Checks and takes apart the first [`Header::head_len`] bytes of a file.
-pub(crate) fn open_head(seal: &Seal, mut header: Header, head: &[u8]) -> Result<Head, Damage> {
+/// What lies behind the header of a head whose sum is right.
+pub(crate) struct Parts<'h> {
+    pub header: Header,
+    pub meta: &'h [u8],
+    pub id: Id<'h>,
+    pub value_sum: Sum,
+}
+
+/// Checks the first [`Header::head_len`] bytes of an entry and takes them apart, but for the metadata.
+pub(crate) fn open_parts<'h>(seal: &Seal, mut header: Header, head: &'h [u8]) -> Result<Parts<'h>, Damage> {
     let flags = u16_at(head, AT_FLAGS);
     if (flags & FLAG_MAC != 0) != seal.is_mac() {
         return Err(Damage::Seal);
@@ -333,6 +341,13 @@ pub(crate) fn open_head(seal: &Seal, mut header: Header, head: &[u8]) -> Result<
     }
     header.facts.expires = parse_expiry(u64_at(head, AT_EXPIRES)).ok_or(Damage::Expiry)?;
     let (meta, id) = head[HEADER_LEN..].split_at(header.meta_len);
+    let id = Id::parse(id).ok_or(Damage::Content)?;
+    Ok(Parts { header, meta, id, value_sum: sum_at(head, AT_VALUE_SUM) })
+}
+
+/// Checks and takes apart the first [`Header::head_len`] bytes of a file.
+pub(crate) fn open_head(seal: &Seal, header: Header, head: &[u8]) -> Result<Head, Damage> {
+    let Parts { header, meta, value_sum, .. } = open_parts(seal, header, head)?;
     let extra = match meta {
         [] => None,
         bytes => match postcard::take_from_bytes::<Extra>(bytes) {
@@ -340,8 +355,7 @@ pub(crate) fn open_head(seal: &Seal, mut header: Header, head: &[u8]) -> Result<
             _ => return Err(Damage::Content),
         },
     };
-    Id::parse(id).ok_or(Damage::Content)?;
-    Ok(Head { header, extra, value_sum: sum_at(head, AT_VALUE_SUM) })
+    Ok(Head { header, extra, value_sum })
 }
 
 /// Checks a sum that was made piece by piece.

@@ -238,13 +238,22 @@ impl<'a> History<'a> {
                 let model = &self.model;
                 let revived = |k: &u8| *ms < 0 && model.live(*k, now).is_none() && model.live(*k, self.now()).is_some();
                 for k in (0..KEYS).filter(revived).collect::<Vec<_>>() {
-                    if self.cache.get(key(k)).map_err(|e| e.to_string())?.is_none() {
+                    if self.cache.get(key(k)).map_err(failed)?.is_none() || self.is_near_alone(k).map_err(failed)? {
                         self.model.held.remove(&k);
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether an expired entry was reclaimed far and revived near; then it goes near as well.
+    fn is_near_alone(&self, k: u8) -> larder::Result<bool> {
+        let alone = self.cache.tiers()?.len() > 1 && !self.cache.contains(key(k))?;
+        if alone {
+            self.cache.delete(key(k))?;
+        }
+        Ok(alone)
     }
 
     fn swap(&mut self, k: u8, value: &[u8], life: Life, between: &Op) -> Result<(), String> {

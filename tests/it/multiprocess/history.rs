@@ -14,6 +14,7 @@ use std::path::Path;
 use larder::{Accelerate, Cache, Ttl, Verify};
 
 use super::start_all;
+use crate::support::campaign::campaign;
 use crate::support::process::Role;
 use crate::support::{Dice, counts_match, temp_dir};
 
@@ -84,13 +85,14 @@ fn number(bytes: &[u8]) -> u64 {
     number
 }
 
-/// Takes its share of steps, then writes them down. Told its number, 1 and up, and how many steps it takes.
+/// Takes its share of steps, then writes them down. Told its number, 1 and up, a seed, and how many steps it takes.
 pub(super) fn historian(role: &Role) {
-    let number_of = || role.hear().expect("a number").parse::<u64>().expect("a number");
-    let (me, share) = (number_of(), number_of());
+    let line = role.hear().expect("three numbers");
+    let numbers: Vec<u64> = line.split(' ').map(|n| n.parse().expect("a number")).collect();
+    let [me, seed, share] = numbers[..] else { panic!("three numbers: {line}") };
     let cache = Cache::file(role.dir().join("cache")).open().expect("the cache");
     let mut ticks = Ticks::open(&role.dir().join("clock"));
-    let (mut dice, mut log) = (Dice::new(me), Vec::new());
+    let (mut dice, mut log) = (Dice::new(seed << 8 | me), Vec::new());
     role.tell("ready");
     role.hear().expect("a sign to begin");
     for step in 0..share {
@@ -228,20 +230,22 @@ fn absence_explained(step: &Step, steps: &[Step]) -> bool {
 
 #[test]
 fn every_read_of_eight_processes_is_explained() {
-    history(Accelerate::Auto, STEPS);
+    campaign("multiprocess::history::every_read_of_eight_processes_is_explained", STEPS, |seed| {
+        explain(Accelerate::Auto, seed, STEPS)
+    });
 }
 
 #[test]
 fn every_read_of_eight_processes_without_an_index_is_explained() {
-    history(Accelerate::Off, PLAIN_STEPS);
+    explain(Accelerate::Off, 1, PLAIN_STEPS);
 }
 
-fn history(accelerate: Accelerate, all_steps: u64) {
+fn explain(accelerate: Accelerate, seed: u64, all_steps: u64) -> u64 {
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).accelerate(accelerate).open().expect("a cache");
     let mut historians = start_all(PROCESSES, "historian", dir.path());
     for (i, historian) in historians.iter_mut().enumerate() {
-        historian.tell(&format!("{}\n{}", i + 1, all_steps / PROCESSES as u64));
+        historian.tell(&format!("{} {seed} {}", i + 1, all_steps / PROCESSES as u64));
     }
     for historian in &mut historians {
         assert_eq!(historian.hear(), "ready");
@@ -265,6 +269,7 @@ fn history(accelerate: Accelerate, all_steps: u64) {
     }
     counts_match(&cache);
     cache.verify(Verify::new(), |finding| panic!("{finding:?}")).expect("verify");
+    all_steps
 }
 
 /// The rules find what they should: a history that is all right, and others with one fault each.

@@ -1,4 +1,15 @@
-//! Sizes, durations, counts and shares, as people write them.
+//! Sizes, durations, counts and shares, as people write them: in URLs, configuration files and on `cachectl`'s command
+//! line.
+//!
+//! ```
+//! use larder::units::{Count, Size, Span};
+//! # fn main() -> larder::Result<()> {
+//! assert_eq!("4GiB".parse::<Size>()?.0, 4 << 30);
+//! assert_eq!("1h30m".parse::<Span>()?.0.as_secs(), 5400);
+//! assert_eq!("10k".parse::<Count>()?.0, 10_000);
+//! assert!("1G".parse::<Size>().is_err());
+//! # Ok(()) }
+//! ```
 //!
 //! One strict parser, because a guess is expensive here: `--max-size 500` could mean bytes or
 //! megabytes, `1G` could be 10⁹ or 2³⁰, `1M` a month or a minute. Whatever is not spelled out is
@@ -10,6 +21,8 @@
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
 
 /// Units of size, largest first within each family; the number is the factor to bytes.
 const SIZE_UNITS: [(&str, u64); 11] = [
@@ -43,6 +56,7 @@ pub struct Size(pub u64);
 /// A number of bytes, or a share of the file system that holds the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
+    /// So many.
     Bytes(u64),
     /// Percent, 0 to 100.
     Share(u8),
@@ -57,24 +71,24 @@ pub struct Span(pub Duration);
 pub struct Count(pub u64);
 
 impl FromStr for Size {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        parse_size(text).map(Size).map_err(|why| format!("{why}; {SIZE_HELP}"))
+    fn from_str(text: &str) -> Result<Self, Error> {
+        parse_size(text).map(Size).map_err(|why| invalid(format!("{why}; {SIZE_HELP}")))
     }
 }
 
 impl FromStr for Amount {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Error> {
         if let Some(number) = text.strip_suffix('%') {
             return match whole_number(number) {
-                Ok(percent @ 0..=100) => Ok(Amount::Share(percent as u8)),
-                _ => Err(format!("\"{text}\" is not a whole percentage from 0% to 100%")),
+                Ok(percent @ 0..=100) => Ok(Amount::Share(percent.to_le_bytes()[0])),
+                _ => Err(invalid(format!("\"{text}\" is not a whole percentage from 0% to 100%"))),
             };
         }
-        parse_size(text).map(Amount::Bytes).map_err(|why| format!("{why}; {SIZE_HELP}, {SHARE_HELP}"))
+        parse_size(text).map(Amount::Bytes).map_err(|why| invalid(format!("{why}; {SIZE_HELP}, {SHARE_HELP}")))
     }
 }
 
@@ -83,23 +97,23 @@ impl Amount {
     pub fn of(self, total: u64) -> u64 {
         match self {
             Amount::Bytes(bytes) => bytes,
-            Amount::Share(percent) => (u128::from(total) * u128::from(percent) / 100) as u64,
+            Amount::Share(percent) => u64::try_from(u128::from(total) * u128::from(percent) / 100).unwrap_or(u64::MAX),
         }
     }
 }
 
 impl FromStr for Span {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        parse_span(text).map(|ms| Span(Duration::from_millis(ms))).map_err(|why| format!("{why}; {SPAN_HELP}"))
+    fn from_str(text: &str) -> Result<Self, Error> {
+        parse_span(text).map(|ms| Span(Duration::from_millis(ms))).map_err(|why| invalid(format!("{why}; {SPAN_HELP}")))
     }
 }
 
 impl FromStr for Count {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Error> {
         let (number, factor) = match text.as_bytes().last() {
             Some(b'k') => (&text[..text.len() - 1], 1_000),
             Some(b'M') => (&text[..text.len() - 1], 1_000_000),
@@ -108,8 +122,12 @@ impl FromStr for Count {
         whole_number(number)
             .and_then(|n| n.checked_mul(factor).ok_or(BadNumber::TooLarge))
             .map(Count)
-            .map_err(|bad| format!("\"{text}\" is {}; {COUNT_HELP}", bad.what("a count")))
+            .map_err(|bad| invalid(format!("\"{text}\" is {}; {COUNT_HELP}", bad.what("a count"))))
     }
+}
+
+fn invalid(text: String) -> Error {
+    Error::new(ErrorKind::InvalidOption, text)
 }
 
 fn parse_size(text: &str) -> Result<u64, String> {
@@ -232,6 +250,7 @@ impl fmt::Display for Count {
 }
 
 /// A size for the eye: `4.7 MiB`, three digits at most before the point. Always 1,024s.
+#[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
 pub fn approx_size(bytes: u64) -> String {
     // 1023.95 MiB would round to "1024.0 MiB": step to the next unit a little early instead.
     let binary = &SIZE_UNITS[..5];
@@ -243,7 +262,7 @@ pub fn approx_size(bytes: u64) -> String {
 
 /// A length of time for the eye: its two largest units, cut off, not rounded up.
 pub fn approx_span(span: Duration) -> String {
-    let ms = span.as_millis().min(u128::from(u64::MAX)) as u64;
+    let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let unit = SPAN_UNITS[1..].iter().find(|(_, factor)| ms >= *factor).map_or(1, |(_, factor)| *factor);
     let coarsest_kept = match unit {
         86_400_000 => 3_600_000,

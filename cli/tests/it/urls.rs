@@ -1,0 +1,142 @@
+//! Caches by URL: what works the same, what is for directories alone, and `copy`.
+
+use crate::sandbox::{Run, Sandbox};
+
+impl Sandbox {
+    /// Runs it on a cache by URL.
+    fn at(&self, url: &str, args: &[&str]) -> Run {
+        Run::of(self.cachectl().args(["-C", url]).args(args))
+    }
+
+    fn url(&self, name: &str) -> String {
+        format!("file://{}", self.path(name).display())
+    }
+}
+
+/// What a store that keeps things must do.
+fn keeps(sandbox: &Sandbox, url: &str) {
+    let run = |args: &[&str]| sandbox.at(url, args);
+    run(&["set", "greeting", "hello", "--ttl", "1h", "--tag", "t"]).succeeds();
+    assert_eq!(run(&["get", "greeting"]).succeeds().text(), "hello");
+    run(&["has", "greeting"]).succeeds();
+    assert!(run(&["ttl", "greeting"]).succeeds().text().starts_with("59m"), "{url}");
+    run(&["touch", "greeting", "--ttl", "never"]).succeeds();
+    assert_eq!(run(&["ttl", "greeting"]).succeeds().text(), "never\n");
+    assert_eq!(run(&["incr", "visits", "3"]).succeeds().text(), "3\n");
+    assert_eq!(run(&["ls", "--names", "--sort", "key"]).succeeds().text(), "greeting\nvisits\n");
+    assert_eq!(run(&["stats", "--json"]).succeeds().json("larder.stats/1")["entries"], 2);
+    run(&["rm", "visits"]).succeeds();
+    run(&["rm", "visits"]).ends_with(5);
+    run(&["rm", "--tag", "t"]).succeeds();
+    run(&["get", "greeting"]).ends_with(5);
+}
+
+#[test]
+fn a_directory_by_its_url() {
+    let sandbox = Sandbox::empty();
+    sandbox.at(&sandbox.url("app"), &["get", "k"]).ends_with(1);
+    assert!(!sandbox.app().exists(), "looking makes nothing");
+    keeps(&sandbox, &sandbox.url("app"));
+    sandbox.at(&sandbox.url("app"), &["clear", "--confirm", "app"]).ends_with(2);
+}
+
+#[test]
+fn tiers() {
+    let sandbox = Sandbox::empty();
+    let url = format!("tiered:?near={}&far={}", sandbox.url("near"), sandbox.url("app"));
+    keeps(&sandbox, &url);
+    sandbox.at(&url, &["set", "k", "v"]).succeeds();
+    sandbox.at(&url, &["clear", "-n"]).succeeds();
+    sandbox.at(&url, &["clear"]).ends_with(6);
+    sandbox.at(&url, &["clear", "--confirm", "app"]).ends_with(6);
+    assert_eq!(sandbox.at(&url, &["get", "k"]).succeeds().text(), "v");
+    assert_eq!(sandbox.at(&url, &["clear", "--confirm", "tiered"]).succeeds().text(), "cleared tiered\n");
+    sandbox.at(&url, &["get", "k"]).ends_with(5);
+    assert!(sandbox.at(&url, &[]).succeeds().text().starts_with("tiered"), "stats name the store");
+}
+
+#[test]
+fn null_takes_everything_and_keeps_nothing() {
+    let sandbox = Sandbox::empty();
+    sandbox.at("null://", &["set", "k", "v"]).succeeds();
+    sandbox.at("null://", &["get", "k"]).ends_with(5);
+    assert_eq!(sandbox.at("null://", &["ls"]).succeeds().text(), "");
+    assert_eq!(sandbox.at("null://", &["incr", "n"]).succeeds().text(), "1\n");
+}
+
+#[test]
+fn some_commands_are_for_directories() {
+    let sandbox = Sandbox::new();
+    for args in
+        [&["prune"][..], &["init"], &["config", "show"], &["config", "set", "name", "x"], &["exec", "--", "true"]]
+    {
+        let run = sandbox.at("null://", args);
+        assert!(run.code == 2 || (args[0] == "exec" && run.code == 125), "{args:?}: {run:?}");
+        assert!(run.stderr.contains("null: this command needs a cache in a directory"), "{run:?}");
+    }
+    let run = sandbox.at("null://", &["verify"]).ends_with(2);
+    assert!(run.stderr.contains("null can't verify: that needs a cache in a directory"), "{run:?}");
+    let run = sandbox.at("memory://", &["get", "k"]).ends_with(2);
+    assert!(run.stderr.contains("out of cachectl's reach"), "{run:?}");
+}
+
+#[test]
+fn mistakes_in_urls() {
+    let sandbox = Sandbox::new();
+    for (url, named) in [
+        ("http://example.com", "file:///path"),
+        ("file:///x?max_entires=1", "max_entries, max_bytes"),
+        ("redis://joe:hunter2@localhost:x", "a host is"),
+        ("redis://joe:hunter2@localhost?nonsense=1", "no parameter \"nonsense\""),
+    ] {
+        let run = sandbox.at(url, &["get", "k"]).ends_with(2);
+        assert!(run.stderr.contains(named) && !run.stderr.contains("hunter2"), "{url}: {run:?}");
+        let run = Run::of(sandbox.cachectl().env("CACHECTL_DIR", url).arg("stats")).ends_with(2);
+        assert!(run.stderr.contains(named) && !run.stderr.contains("hunter2"), "{url}: {run:?}");
+    }
+}
+
+#[test]
+fn copy_keeps_all_that_belongs_to_an_entry() {
+    let sandbox = Sandbox::new();
+    sandbox.run(["set", "user:1", "ann", "--ttl", "1h", "--tag", "people"]).succeeds();
+    sandbox.run(["set", "user:2", "bob", "--ns", "pages"]).succeeds();
+    sandbox.run(["set", "page", "x"]).succeeds();
+    sandbox.set_expired("old");
+    let before = sandbox.state();
+    let copy = |args: &[&str]| Run::of(sandbox.cachectl().arg("copy").args(args));
+    let run = copy(&["--from", "app", "--to", &sandbox.url("new")]).succeeds();
+    assert_eq!(run.text(), "copied 3 entries (7 B)\n");
+    assert_eq!(sandbox.state(), before, "the old cache is only looked at");
+    let new = |args: &[&str]| Run::of(sandbox.cachectl().args(["-C", "new"]).args(args));
+    assert_eq!(new(&["get", "user:1"]).succeeds().text(), "ann");
+    assert!(new(&["ttl", "user:1"]).succeeds().text().starts_with("59m"));
+    assert_eq!(new(&["ttl", "page"]).succeeds().text(), "never\n");
+    assert_eq!(new(&["get", "user:2", "--ns", "pages"]).succeeds().text(), "bob");
+    new(&["rm", "--tag", "people"]).succeeds();
+    new(&["get", "user:1"]).ends_with(5);
+
+    let answer = copy(&["--from", "app", "--to", "new", "--prefix", "user:", "--json"]).succeeds();
+    let answer = answer.json("larder.copy/1");
+    assert_eq!((&answer["entries"], &answer["left_out"], &answer["failed"]), (&2.into(), &1.into(), &0.into()));
+    assert_eq!(copy(&["--from", "app", "--to", "new", "--tag", "people", "-q"]).succeeds().text(), "");
+    assert_eq!(new(&["get", "user:1"]).succeeds().text(), "ann", "doing it again is harmless");
+    let run = copy(&["--from", "app", "--to", "third", "--ns", "pages"]).succeeds();
+    assert_eq!(run.text(), "copied 1 entry (3 B)\n");
+
+    copy(&["--from", "app", "--to", "./app/../app"]).ends_with(2);
+    copy(&["--from", "none", "--to", "new"]).ends_with(1);
+    copy(&["--from", "app"]).ends_with(2);
+    sandbox.run(["copy", "--from", "app", "--to", "new"]).ends_with(2);
+}
+
+#[test]
+fn copy_says_what_does_not_fit() {
+    let sandbox = Sandbox::new();
+    sandbox.run(["set", "small", "x"]).succeeds();
+    sandbox.run_with_input(vec![b'x'; 200_000], &["set", "large", "-"]).succeeds();
+    let to = format!("{}?max_bytes=100KiB", sandbox.url("new"));
+    let run = Run::of(sandbox.cachectl().args(["copy", "--from", "app", "--to", &to])).ends_with(3);
+    assert!(run.stderr.contains("large: the entry takes"), "{run:?}");
+    assert_eq!(run.text(), "copied 1 entry (1 B)\n");
+}

@@ -1,0 +1,609 @@
+//! The store in this process's memory, on the crate `quick_cache`, which holds entries and chooses who goes.
+//!
+//! What the crate doesn't have is here: expiry by the cache's own clock, conditions, tags and namespaces, leases.
+//!
+//! 1. Every change of a key takes the mutex of the key's *stripe*; readers take none.
+//! 2. An entry carries the generation at which its set began. A clear or an invalidation takes the next one and raises a
+//!    floor; an entry below one of its floors is a miss, whenever it was put in place.
+//! 3. A record accounts for itself for as long as it lives, so that an eviction, which asks nobody, is counted right.
+
+mod record;
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+
+use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
+
+#[cfg(feature = "tokio")]
+use crate::backend::Call;
+use crate::backend::{Backend, Condition, Expect, Lead, Leadership, Lease, Listing, Reading, Writing, rules};
+use crate::capabilities::{self, Capabilities};
+use crate::clock::{Clock, from_ms};
+use crate::entry::{Codec, Entry, Extra, Facts, SetOptions, State, Ttl, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::tree::format::MAX_VALUE_LEN;
+use crate::key::Id;
+use crate::stats::{Count, Counts, Limits, Stats};
+use crate::sys::fs;
+
+use record::{Key, Name, Record, Tally};
+
+/// Mutexes among which keys are spread.
+const STRIPES: usize = 64;
+/// Floors among which namespaces are spread, and as many for tags.
+const FLOORS: usize = 4096;
+/// What an entry takes beside its bytes, by measurement of a million small ones.
+const OVERHEAD: u64 = 320;
+/// Weight of the whole cache, of which each entry has the share that it takes of the scarcer limit.
+const WHOLE: u64 = 1 << 56;
+/// Least bytes and entries of a shard: smaller ones would fill up unevenly.
+const SHARD_BYTES: u64 = 32 << 20;
+const SHARD_ENTRIES: u64 = 4096;
+/// How old the recorded use of an entry must be before a read records a new one, in milliseconds.
+const USE_STEP: u64 = 1000;
+
+/// An entry's share of the scarcer limit.
+#[derive(Clone)]
+struct Weigh {
+    max_entries: u64,
+    max_bytes: u64,
+}
+
+impl Weighter<Key, Arc<Record>> for Weigh {
+    fn weight(&self, _: &Key, record: &Arc<Record>) -> u64 {
+        let of_entries = WHOLE.checked_div(self.max_entries).unwrap_or(0);
+        let of_bytes = (u128::from(record.charged) * u128::from(WHOLE)).checked_div(u128::from(self.max_bytes));
+        of_entries.max(of_bytes.map_or(0, |weight| u64::try_from(weight).unwrap_or(u64::MAX))).max(1)
+    }
+}
+
+/// Counts who is evicted.
+#[derive(Clone)]
+struct Evicted {
+    counts: Arc<Counts>,
+    clock: Clock,
+    weigh: Weigh,
+}
+
+/// Whose insertion it is: what that key had before is handed over like what is evicted for it.
+#[derive(Default)]
+struct Inserting(Option<Key>);
+
+impl Lifecycle<Key, Arc<Record>> for Evicted {
+    type RequestState = Inserting;
+
+    fn on_evict(&self, inserting: &mut Inserting, key: Key, record: Arc<Record>) {
+        if inserting.0.as_ref() == Some(&key) {
+            return;
+        }
+        let of = |n: u64, most: u64| (u128::from(n) << 64).checked_div(u128::from(most)).unwrap_or(0);
+        let tally = &record.tally;
+        let (entries, bytes) = (tally.entries.load(SeqCst), tally.bytes.load(SeqCst));
+        self.counts.add(
+            if record.facts().expires <= self.clock.now() {
+                Count::Expired
+            } else if of(bytes, self.weigh.max_bytes) > of(entries, self.weigh.max_entries) {
+                Count::EvictedBytes
+            } else {
+                Count::EvictedEntries
+            },
+            1,
+        );
+    }
+}
+
+/// Keys that are being computed.
+#[derive(Default)]
+struct Stripe {
+    flying: Vec<Flying>,
+}
+
+struct Flying {
+    name: Name,
+    thread: ThreadId,
+    /// The lease; 0 once it was voided.
+    word: u64,
+}
+
+impl Stripe {
+    /// Whoever computes this key must not store any more.
+    fn void(&mut self, id: Id<'_>) {
+        self.flying.iter_mut().filter(|flying| flying.name.id() == id).for_each(|flying| flying.word = 0);
+    }
+}
+
+type Stripes = Arc<[Mutex<Stripe>]>;
+
+/// The guard of a stripe whose holder may have panicked: what it holds is whole at any time.
+fn enter(stripe: &Mutex<Stripe>) -> MutexGuard<'_, Stripe> {
+    stripe.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A leadership; dropped, it is given up.
+struct Holding {
+    stripes: Stripes,
+    stripe: usize,
+    name: Name,
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        enter(&self.stripes[self.stripe]).flying.retain(|flying| flying.name != self.name);
+    }
+}
+
+/// How a memory store is made.
+pub(crate) struct Config {
+    pub max_entries: u64,
+    pub max_bytes: u64,
+    pub default_ttl: Ttl,
+    pub clock: Clock,
+    pub counts: Counts,
+}
+
+/// The store.
+pub(crate) struct MemoryBackend {
+    // Fixed when it's opened.
+    weigh: Weigh,
+    max_record: u64,
+    default_ttl: Ttl,
+    clock: Clock,
+    hash: RandomState,
+
+    // What is held, and what is known of it.
+    map: Cache<Key, Arc<Record>, Weigh, DefaultHashBuilder, Evicted>,
+    tally: Arc<Tally>,
+    counts: Arc<Counts>,
+    nonces: AtomicU64,
+
+    // Who changes what, and what was cleared.
+    stripes: Stripes,
+    generation: AtomicU64,
+    floor: AtomicU64,
+    namespaces: Box<[AtomicU64]>,
+    tags: Box<[AtomicU64]>,
+}
+
+impl MemoryBackend {
+    pub(crate) fn new(config: Config) -> Result<MemoryBackend> {
+        let Config { max_entries, max_bytes, default_ttl, clock, counts } = config;
+        let clock = clock.or(fs::coarse_ms);
+        let weigh = Weigh { max_entries, max_bytes };
+        let counts = Arc::new(counts);
+        let most = |limit: u64, least: u64| if limit == 0 { u64::MAX } else { (limit / least).max(1) };
+        let wanted = thread::available_parallelism().map_or(4, |n| n.get() as u64 * 4).next_power_of_two();
+        let shards = wanted.min(most(max_bytes, SHARD_BYTES)).min(most(max_entries, SHARD_ENTRIES));
+        let shards = if shards.is_power_of_two() { shards } else { shards.next_power_of_two() / 2 };
+        // What it makes room for at once: too much of it costs a get half its speed.
+        let expected = [max_entries, max_bytes / (OVERHEAD + 200), 1_000_000].into_iter().filter(|n| *n > 0).min();
+        let expected = expected.unwrap_or(32);
+        let options = OptionsBuilder::new()
+            .shards(usize::try_from(shards).unwrap_or(1))
+            .estimated_items_capacity(usize::try_from(expected).unwrap_or(usize::MAX).max(32))
+            .weight_capacity(if max_entries == 0 && max_bytes == 0 { u64::MAX / 2 } else { WHOLE })
+            .build()
+            .map_err(|e| Error::new(ErrorKind::InvalidOption, "can't make a memory cache").because(e.to_string()))?;
+        let evicted = Evicted { counts: counts.clone(), clock: clock.clone(), weigh: weigh.clone() };
+        let floors = || (0..FLOORS).map(|_| AtomicU64::new(0)).collect();
+        let map = Cache::with_options(options, weigh.clone(), DefaultHashBuilder::default(), evicted);
+        Ok(MemoryBackend {
+            max_record: if max_bytes == 0 { u64::MAX } else { max_bytes / map.num_shards() as u64 },
+            weigh,
+            default_ttl,
+            clock,
+            hash: RandomState::new(),
+            map,
+            tally: Arc::default(),
+            counts,
+            nonces: AtomicU64::new(1),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            generation: AtomicU64::new(1),
+            floor: AtomicU64::new(0),
+            namespaces: floors(),
+            tags: floors(),
+        })
+    }
+
+    fn stripe_of(&self, id: Id<'_>) -> usize {
+        usize::try_from(self.hash.hash_one(id) % STRIPES as u64).unwrap_or(0)
+    }
+
+    fn enter(&self, id: Id<'_>) -> MutexGuard<'_, Stripe> {
+        enter(&self.stripes[self.stripe_of(id)])
+    }
+
+    fn floor_of<'a>(&self, floors: &'a [AtomicU64], name: &str) -> &'a AtomicU64 {
+        &floors[usize::try_from(self.hash.hash_one(name) % FLOORS as u64).unwrap_or(0)]
+    }
+
+    /// Whether what was set at this generation was cleared or invalidated since.
+    fn is_cleared(&self, generation: u64, namespace: &str, extra: Option<&Extra>) -> bool {
+        let below = |floor: &AtomicU64| generation < floor.load(SeqCst);
+        generation != self.generation.load(SeqCst)
+            && (below(&self.floor)
+                || (!namespace.is_empty() && below(self.floor_of(&self.namespaces, namespace)))
+                || extra.is_some_and(|extra| extra.tags.iter().any(|tag| below(self.floor_of(&self.tags, tag)))))
+    }
+
+    /// Why a record is no hit.
+    fn invalid(&self, record: &Record, namespace: &str, now: u64) -> Option<Count> {
+        if self.is_cleared(record.generation, namespace, record.extra.as_deref()) {
+            return Some(Count::MissCleared);
+        }
+        rules::untimely(&record.facts(), now)
+    }
+
+    /// The live record of a key, or why there's none.
+    fn live(&self, id: Id<'_>, now: u64) -> Result<Arc<Record>, Count> {
+        let record = self.map.peek(&id).ok_or(Count::MissAbsent)?;
+        self.invalid(&record, id.namespace, now).map_or(Ok(record), Err)
+    }
+
+    /// A hit, or the reason of the miss.
+    fn look(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Arc<Record>, Count> {
+        let record = self.map.get(&id).ok_or(Count::MissAbsent)?;
+        let now = self.clock.now();
+        if let Some(reason) = self.invalid(&record, id.namespace, now) {
+            return Err(reason);
+        }
+        let facts = record.facts();
+        if expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema }) {
+            return Err(Count::MissSchema);
+        }
+        if now.abs_diff(record.used.load(SeqCst)) >= USE_STEP {
+            record.used.store(now, SeqCst);
+        }
+        Ok(record)
+    }
+
+    fn read<V>(&self, id: Id<'_>, expect: Option<Expect>, take: impl FnOnce(Arc<Record>) -> V) -> Option<V> {
+        match self.look(id, expect) {
+            Ok(record) => {
+                self.counts.add(Count::Hits, 1);
+                Some(take(record))
+            }
+            Err(reason) => {
+                self.counts.add(reason, 1);
+                None
+            }
+        }
+    }
+
+    /// A record, which counts from now on; or `TooLarge`.
+    fn record(&self, id: Id<'_>, bytes: Vec<u8>, facts: Facts, extra: Extra, generation: u64) -> Result<Arc<Record>> {
+        let meta_len = rules::check(&extra, bytes.len())?.len();
+        let payload = (id.encoded_len() + meta_len + bytes.len()) as u64;
+        let charged = payload + OVERHEAD;
+        if charged > self.max_record {
+            let text = format!("the entry takes {charged} bytes; one may take {} of this cache", self.max_record);
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        self.tally.entries.fetch_add(1, SeqCst);
+        self.tally.bytes.fetch_add(charged, SeqCst);
+        self.tally.payload.fetch_add(payload, SeqCst);
+        Ok(Arc::new(Record {
+            name: id.into(),
+            facts,
+            expires: AtomicU64::new(facts.expires),
+            extra: (!extra.is_empty()).then(|| Arc::new(extra)),
+            bytes: bytes.into_boxed_slice(),
+            generation,
+            used: AtomicU64::new(facts.created),
+            charged,
+            payload,
+            tally: self.tally.clone(),
+        }))
+    }
+
+    /// Puts a record in place. The caller holds the stripe.
+    fn put(&self, id: Id<'_>, record: Arc<Record>) {
+        let generation = record.generation;
+        let key = Key(record.clone());
+        self.map.insert_with_lifecycle(key.clone(), record, &mut Inserting(Some(key)));
+        if generation < self.floor.load(SeqCst) {
+            // A clear of everything has passed by here already.
+            self.map.remove(&id);
+        }
+    }
+
+    /// Whether a condition holds. The caller holds the stripe.
+    fn holds(&self, condition: Condition, id: Id<'_>, extra: &Extra, now: u64, stripe: &Stripe) -> bool {
+        match condition {
+            Condition::Always => true,
+            Condition::IfAbsent => self.live(id, now).is_err(),
+            Condition::IfPresent => self.live(id, now).is_ok(),
+            Condition::IfToken(token) => self.live(id, now).is_ok_and(|record| record.facts().nonce == token.0),
+            Condition::Leased(lease) => {
+                let stands = |flying: &Flying| flying.word == lease.word && flying.name.id() == id;
+                stripe.flying.iter().any(stands) && !self.is_cleared(lease.generation, id.namespace, Some(extra))
+            }
+        }
+    }
+
+    fn store(
+        &self,
+        id: Id<'_>,
+        value: Vec<u8>,
+        options: &SetOptions,
+        condition: Condition,
+        since: Option<u64>,
+    ) -> Result<bool> {
+        let now = self.clock.now();
+        let expires = options.ttl.expiry(now, self.default_ttl);
+        let facts = Facts { nonce: self.nonce(), ..rules::facts(options, now, expires) };
+        let generation = match condition {
+            Condition::Leased(lease) => lease.generation,
+            _ => since.unwrap_or_else(|| self.generation.load(SeqCst)),
+        };
+        let record = self.record(id, value, facts, options.extra.clone(), generation)?;
+        let mut stripe = self.enter(id);
+        if since.is_some_and(|since| self.is_cleared(since, id.namespace, Some(&options.extra)))
+            || !self.holds(condition, id, &options.extra, now, &stripe)
+        {
+            return Ok(false);
+        }
+        self.counts.add(Count::Sets, 1);
+        if expires > now {
+            stripe.void(id);
+            self.put(id, record);
+        } else if condition != Condition::IfAbsent {
+            stripe.void(id);
+            self.remove(id, now);
+        }
+        Ok(true)
+    }
+
+    /// Removes what there is, and says whether it was live. The caller holds the stripe.
+    fn remove(&self, id: Id<'_>, now: u64) -> bool {
+        let live = self.live(id, now).is_ok();
+        self.map.remove(&id);
+        self.counts.add(Count::Deletes, u64::from(live));
+        live
+    }
+
+    fn nonce(&self) -> u128 {
+        u128::from(self.hash.hash_one("nonce")) << 64 | u128::from(self.nonces.fetch_add(1, SeqCst))
+    }
+
+    fn describe(&self, record: &Record) -> Entry {
+        let id = record.name.id();
+        let state = match self.invalid(record, id.namespace, self.clock.now()) {
+            None => State::Live,
+            Some(Count::MissCleared) => State::Cleared,
+            Some(Count::MissClock) => State::FromTheFuture,
+            Some(_) => State::Expired,
+        };
+        Entry {
+            key: id.key.to_vec(),
+            namespace: id.namespace.to_owned(),
+            version: id.version,
+            meta: record.facts().meta(record.bytes.len() as u64, record.extra.as_deref().unwrap_or(&Extra::default())),
+            charged: record.charged,
+            accessed: from_ms(record.used.load(SeqCst)),
+            state,
+            place: String::new(),
+        }
+    }
+}
+
+/// A value on its way into memory.
+struct MemoryWriter {
+    store: Arc<MemoryBackend>,
+    name: Name,
+    options: SetOptions,
+    /// A clear since then is a clear of this too.
+    generation: u64,
+    bytes: Vec<u8>,
+}
+
+impl io::Write for MemoryWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = (self.bytes.len() + bytes.len()) as u64;
+        if len > MAX_VALUE_LEN.min(self.store.max_record) {
+            return Err(Error::new(ErrorKind::TooLarge, "the value is larger than this cache may hold").into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Writing for MemoryWriter {
+    fn commit(self: Box<Self>, condition: Condition) -> Result<bool> {
+        let MemoryWriter { store, name, options, generation, bytes } = *self;
+        store.store(name.id(), bytes, &options, condition, Some(generation))
+    }
+}
+
+impl Backend for MemoryBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { max_value: MAX_VALUE_LEN.min(self.max_record), ..capabilities::MEMORY }
+    }
+
+    fn now(&self) -> Result<u64> {
+        Ok(self.clock.now())
+    }
+
+    fn default_ttl(&self) -> Ttl {
+        self.default_ttl
+    }
+
+    fn get(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
+        Ok(self.read(id, expect, Record::value))
+    }
+
+    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
+        out.clear();
+        Ok(self.read(id, None, |record| out.extend_from_slice(&record.bytes)).is_some())
+    }
+
+    fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
+        let now = self.clock.now();
+        let usable = |record: &Arc<Record>| {
+            let facts = record.facts();
+            let timely = match self.invalid(record, id.namespace, now) {
+                None => true,
+                Some(Count::MissExpired) => facts.gone_at() > now,
+                Some(_) => false,
+            };
+            timely && expect.is_none_or(|expect| expect == Expect { codec: facts.codec, schema: facts.schema })
+        };
+        Ok(self.map.peek(&id).filter(usable).map(Record::value))
+    }
+
+    fn lead(&self, id: Id<'_>) -> Result<Lead> {
+        let (mut stripe, me) = (self.enter(id), thread::current().id());
+        match stripe.flying.iter().find(|flying| flying.name.id() == id) {
+            Some(flying) if flying.thread == me => return Ok(Lead::Nested),
+            Some(_) => return Ok(Lead::Taken),
+            None => {}
+        }
+        let word = self.nonces.fetch_add(1, SeqCst);
+        stripe.flying.push(Flying { name: id.into(), thread: me, word });
+        let lease = Lease { generation: self.generation.load(SeqCst), word };
+        let hold = Holding { stripes: self.stripes.clone(), stripe: self.stripe_of(id), name: id.into() };
+        Ok(Lead::Mine(Leadership { lease, _hold: Box::new(hold) }))
+    }
+
+    fn served_stale(&self) {
+        self.counts.add(Count::StaleServed, 1);
+    }
+
+    fn expiry(&self, id: Id<'_>) -> Result<Option<u64>> {
+        Ok(self.live(id, self.clock.now()).ok().map(|record| record.facts().expires))
+    }
+
+    fn info(&self, id: Id<'_>) -> Result<Option<Entry>> {
+        Ok(self.map.peek(&id).map(|record| self.describe(&record)))
+    }
+
+    fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
+        // Before it is copied.
+        if value.len() as u64 > MAX_VALUE_LEN.min(self.max_record) {
+            let text = format!("the value has {} bytes, more than this cache may hold", value.len());
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        self.store(id, value.to_vec(), options, condition, None)
+    }
+
+    fn writer(self: Arc<Self>, id: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>> {
+        rules::check(&options.extra, 0)?;
+        let generation = self.generation.load(SeqCst);
+        Ok(Box::new(MemoryWriter { name: id.into(), options, generation, bytes: Vec::new(), store: self }))
+    }
+
+    fn reader(&self, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
+        Ok(self.get(id, None)?.map(|value| Box::new(value) as Box<dyn Reading>))
+    }
+
+    fn touch(&self, id: Id<'_>, ttl: Ttl) -> Result<bool> {
+        let (_stripe, now) = (self.enter(id), self.clock.now());
+        let expires = ttl.expiry(now, self.default_ttl);
+        if expires <= now {
+            return Ok(self.remove(id, now));
+        }
+        let Ok(record) = self.live(id, now) else { return Ok(false) };
+        record.expires.store(expires, SeqCst);
+        record.used.store(now, SeqCst);
+        Ok(true)
+    }
+
+    fn delete(&self, id: Id<'_>) -> Result<bool> {
+        let mut stripe = self.enter(id);
+        stripe.void(id);
+        Ok(self.remove(id, self.clock.now()))
+    }
+
+    fn pop(&self, id: Id<'_>) -> Result<Option<Value>> {
+        let (mut stripe, now) = (self.enter(id), self.clock.now());
+        stripe.void(id);
+        match self.live(id, now) {
+            Ok(record) => {
+                self.remove(id, now);
+                self.counts.add(Count::Hits, 1);
+                Ok(Some(record.value()))
+            }
+            Err(reason) => {
+                self.counts.add(reason, 1);
+                Ok(None)
+            }
+        }
+    }
+
+    fn incr(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
+        let (mut stripe, now) = (self.enter(id), self.clock.now());
+        let generation = self.generation.load(SeqCst);
+        let (sum, facts, extra) = if let Ok(old) = self.live(id, now) {
+            (rules::sum(&old.bytes, by)?, old.facts(), old.extra.as_deref().cloned().unwrap_or_default())
+        } else {
+            let (first, ttl) = initial.ok_or_else(rules::no_number)?;
+            let expires = ttl.expiry(now, self.default_ttl);
+            if expires <= now {
+                self.counts.add(Count::Sets, 1);
+                return Ok(first);
+            }
+            (first, Facts { expires, ..Facts::default() }, Extra::default())
+        };
+        let facts = Facts { created: now, codec: Codec::Int, schema: 0, nonce: self.nonce(), ..facts };
+        let record = self.record(id, sum.to_string().into_bytes(), facts, extra, generation)?;
+        stripe.void(id);
+        self.put(id, record);
+        self.counts.add(Count::Sets, 1);
+        Ok(sum)
+    }
+
+    fn invalidate_tag(&self, tag: &str) -> Result<()> {
+        let next = self.generation.fetch_add(1, SeqCst) + 1;
+        self.floor_of(&self.tags, tag).fetch_max(next, SeqCst);
+        Ok(())
+    }
+
+    fn clear(&self, namespace: Option<&str>) -> Result<()> {
+        let next = self.generation.fetch_add(1, SeqCst) + 1;
+        if let Some(name) = namespace {
+            self.floor_of(&self.namespaces, name).fetch_max(next, SeqCst);
+        } else {
+            self.floor.fetch_max(next, SeqCst);
+            self.map.retain(|_, record| record.generation >= next);
+        }
+        Ok(())
+    }
+
+    fn entries(self: Arc<Self>) -> Result<Listing> {
+        let all: Vec<Arc<Record>> = self.map.iter().map(|(_, record)| record).collect();
+        Ok(Box::new(all.into_iter().map(move |record| Ok(self.describe(&record)))))
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        let generation = self.generation.load(SeqCst);
+        Ok(Stats {
+            entries: self.map.len() as u64,
+            bytes: self.tally.bytes.load(SeqCst),
+            payload: self.tally.payload.load(SeqCst),
+            limits: Limits {
+                max_entries: self.weigh.max_entries,
+                max_bytes: self.weigh.max_bytes,
+                ..Limits::default()
+            },
+            generation,
+            reclaimable: generation > self.floor.load(SeqCst).max(1),
+            ..self.counts.stats()
+        })
+    }
+
+    #[cfg(feature = "tokio")]
+    fn is_quick(&self, _: Call<'_>) -> bool {
+        true
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}

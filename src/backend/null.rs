@@ -1,0 +1,170 @@
+//! The store that keeps nothing: for tests, and to switch a cache off by its URL. It refuses what the others refuse.
+
+use std::io;
+use std::sync::Arc;
+
+#[cfg(feature = "tokio")]
+use crate::backend::Call;
+use crate::backend::{Backend, Condition, Expect, Lead, Leadership, Lease, Listing, Reading, Writing, rules};
+use crate::capabilities::{self, Capabilities};
+use crate::clock::Clock;
+use crate::entry::{Entry, SetOptions, Ttl, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::tree::format::MAX_VALUE_LEN;
+use crate::key::Id;
+use crate::stats::{Count, Counts, Stats};
+
+/// The store.
+pub(crate) struct NullBackend {
+    clock: Clock,
+    default_ttl: Ttl,
+    counts: Counts,
+}
+
+impl NullBackend {
+    pub(crate) fn new(clock: Clock, default_ttl: Ttl, counts: Counts) -> NullBackend {
+        NullBackend { clock, default_ttl, counts }
+    }
+
+    fn miss(&self) {
+        self.counts.add(Count::MissAbsent, 1);
+    }
+}
+
+/// Counts a value's bytes, and lets go of them.
+struct NullWriter {
+    store: Arc<NullBackend>,
+    len: u64,
+}
+
+impl io::Write for NullWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.len += bytes.len() as u64;
+        if self.len > MAX_VALUE_LEN {
+            return Err(Error::new(ErrorKind::TooLarge, format!("the value has over {MAX_VALUE_LEN} bytes")).into());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Writing for NullWriter {
+    fn commit(self: Box<Self>, condition: Condition) -> Result<bool> {
+        Ok(self.store.stored(condition))
+    }
+}
+
+impl NullBackend {
+    /// Whether a store reports success, where there's never an entry.
+    fn stored(&self, condition: Condition) -> bool {
+        let stored = matches!(condition, Condition::Always | Condition::IfAbsent | Condition::Leased(_));
+        self.counts.add(Count::Sets, u64::from(stored));
+        stored
+    }
+}
+
+impl Backend for NullBackend {
+    fn capabilities(&self) -> Capabilities {
+        capabilities::NULL
+    }
+
+    fn now(&self) -> Result<u64> {
+        Ok(self.clock.now())
+    }
+
+    fn default_ttl(&self) -> Ttl {
+        self.default_ttl
+    }
+
+    fn get(&self, _: Id<'_>, _: Option<Expect>) -> Result<Option<Value>> {
+        self.miss();
+        Ok(None)
+    }
+
+    fn get_into(&self, _: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
+        out.clear();
+        self.miss();
+        Ok(false)
+    }
+
+    fn peek(&self, _: Id<'_>, _: Option<Expect>) -> Result<Option<Value>> {
+        Ok(None)
+    }
+
+    /// Everybody computes for himself.
+    fn lead(&self, _: Id<'_>) -> Result<Lead> {
+        Ok(Lead::Mine(Leadership { lease: Lease { generation: 0, word: 0 }, _hold: Box::new(()) }))
+    }
+
+    fn served_stale(&self) {}
+
+    fn expiry(&self, _: Id<'_>) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    fn info(&self, _: Id<'_>) -> Result<Option<Entry>> {
+        Ok(None)
+    }
+
+    fn set(&self, _: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
+        rules::check(&options.extra, value.len())?;
+        Ok(self.stored(condition))
+    }
+
+    fn writer(self: Arc<Self>, _: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>> {
+        rules::check(&options.extra, 0)?;
+        Ok(Box::new(NullWriter { store: self, len: 0 }))
+    }
+
+    fn reader(&self, _: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
+        self.miss();
+        Ok(None)
+    }
+
+    fn touch(&self, _: Id<'_>, _: Ttl) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn delete(&self, _: Id<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn pop(&self, _: Id<'_>) -> Result<Option<Value>> {
+        self.miss();
+        Ok(None)
+    }
+
+    fn incr(&self, _: Id<'_>, _: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
+        let (first, _) = initial.ok_or_else(rules::no_number)?;
+        self.counts.add(Count::Sets, 1);
+        Ok(first)
+    }
+
+    fn invalidate_tag(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    fn clear(&self, _: Option<&str>) -> Result<()> {
+        Ok(())
+    }
+
+    fn entries(self: Arc<Self>) -> Result<Listing> {
+        Ok(Box::new(std::iter::empty()))
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        Ok(self.counts.stats())
+    }
+
+    #[cfg(feature = "tokio")]
+    fn is_quick(&self, _: Call<'_>) -> bool {
+        true
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}

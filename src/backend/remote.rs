@@ -1,0 +1,119 @@
+//! What the stores behind a network have in common: where they are, how long they may take, what becomes of errors.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::entry::Ttl;
+use crate::error::{Error, ErrorKind};
+use crate::stats::OnEvent;
+
+/// A server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Address {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Address::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A text that no message, `Debug` or log may show.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// What a call does whose server can't be reached, or doesn't answer in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnError {
+    /// It fails with the kind `Timeout` or `Io`. The default.
+    #[default]
+    Fail,
+    /// Reads miss, counted as `io`; changes do nothing, and report that nothing was there.
+    Miss,
+}
+
+impl FromStr for OnError {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<OnError, Error> {
+        match text {
+            "fail" => Ok(OnError::Fail),
+            "miss" => Ok(OnError::Miss),
+            _ => Err(Error::new(ErrorKind::InvalidOption, "on_error can be fail or miss")),
+        }
+    }
+}
+
+/// How to reach a store behind a network.
+#[derive(Clone)]
+pub(crate) struct Remote {
+    /// The scheme of its URL: `redis`, `rediss`, `redis+unix`, `redis-cluster`, `memcached`, `memcached+unix`.
+    pub scheme: &'static str,
+    /// At least one.
+    pub servers: Vec<Address>,
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    /// The number of a Redis database.
+    pub db: u32,
+    /// What all keys of this cache begin with on the server: caches with different prefixes share nothing.
+    pub prefix: String,
+    pub connect_timeout: Duration,
+    pub read_timeout: Duration,
+    pub write_timeout: Duration,
+    /// How often an operation is tried before it fails, at least once.
+    pub attempts: u32,
+    pub on_error: OnError,
+    /// Values are the bytes that other clients see, without a header.
+    pub raw: bool,
+    pub default_ttl: Ttl,
+    pub mac_key: Option<[u8; 32]>,
+    pub clock: Clock,
+    pub on_event: Option<OnEvent>,
+}
+
+impl Remote {
+    pub(crate) fn new(scheme: &'static str, servers: Vec<Address>) -> Remote {
+        Remote {
+            scheme,
+            servers,
+            user: None,
+            password: None,
+            db: 0,
+            prefix: "larder".to_owned(),
+            connect_timeout: Duration::from_secs(1),
+            read_timeout: Duration::from_secs(1),
+            write_timeout: Duration::from_secs(1),
+            attempts: 2,
+            on_error: OnError::Fail,
+            raw: false,
+            default_ttl: Ttl::Never,
+            mac_key: None,
+            clock: Clock::default(),
+            on_event: None,
+        }
+    }
+}
+
+impl fmt::Debug for Remote {
+    /// What may be shown: never who logs in, or how.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers: Vec<String> = self.servers.iter().map(ToString::to_string).collect();
+        f.debug_struct("Remote").field("scheme", &self.scheme).field("servers", &servers).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,63 @@
+//! What every store makes of a call's arguments, so that limits, numbers and times are the same in all of them.
+
+use crate::clock::{SLACK_MS, duration_ms};
+use crate::entry::{Extra, Facts, SetOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::tree::format::{MAX_META_LEN, MAX_TAG_LEN, MAX_TAGS, MAX_VALUE_LEN};
+use crate::stats::Count;
+
+/// Refuses metadata and values over the limits, and returns the metadata as it lies in an entry: nothing for none.
+pub(crate) fn check(extra: &Extra, value_len: usize) -> Result<Vec<u8>> {
+    let too_large = |text: String| Err(Error::new(ErrorKind::TooLarge, text));
+    if value_len as u64 > MAX_VALUE_LEN {
+        return too_large(format!("the value has {value_len} bytes; {MAX_VALUE_LEN} is the most"));
+    }
+    if extra.tags.len() > MAX_TAGS || extra.tags.iter().any(|tag| tag.len() > MAX_TAG_LEN) {
+        return too_large(format!("an entry may have {MAX_TAGS} tags of {MAX_TAG_LEN} bytes each"));
+    }
+    if extra.is_empty() {
+        return Ok(Vec::new());
+    }
+    let meta = postcard::to_stdvec(extra);
+    let meta = meta.map_err(|e| Error::new(ErrorKind::Codec, "can't encode the metadata").because(e))?;
+    if meta.len() > MAX_META_LEN {
+        return too_large(format!("metadata and tags take {} bytes; {MAX_META_LEN} is the most", meta.len()));
+    }
+    Ok(meta)
+}
+
+/// The facts of a set with these options, but for the nonce.
+pub(crate) fn facts(options: &SetOptions, now: u64, expires: u64) -> Facts {
+    Facts {
+        created: now,
+        expires,
+        stale_for: duration_ms(options.stale_for),
+        codec: options.codec,
+        schema: options.schema,
+        cost_us: options.cost_us,
+        nonce: 0,
+    }
+}
+
+/// Why an entry with these facts is no hit, as far as the clock is concerned.
+pub(crate) fn untimely(facts: &Facts, now: u64) -> Option<Count> {
+    if facts.created > now.saturating_add(SLACK_MS) {
+        Some(Count::MissClock)
+    } else if facts.expires <= now {
+        Some(Count::MissExpired)
+    } else {
+        None
+    }
+}
+
+pub(crate) fn no_number() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no number to add to")
+}
+
+/// A stored decimal integer plus another.
+pub(crate) fn sum(value: &[u8], by: i64) -> Result<i64> {
+    // What `i64` parses and other stores write: an optional sign and digits, 20 bytes at the most.
+    let number = std::str::from_utf8(value).ok().filter(|text| text.len() <= 20).and_then(|text| text.parse().ok());
+    let number: i64 = number.ok_or_else(|| Error::new(ErrorKind::NotANumber, "the value is no decimal integer"))?;
+    number.checked_add(by).ok_or_else(|| Error::new(ErrorKind::Overflow, format!("{number} + {by} is out of range")))
+}

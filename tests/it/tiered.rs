@@ -1,0 +1,208 @@
+//! A near store before a far one: how old a copy may be, what is remembered of absences, and who sees what.
+
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::time::Duration;
+
+use larder::{Cache, ErrorKind, Options, Ttl};
+use tempfile::TempDir;
+
+use crate::support::{HandClock, get, temp_dir};
+
+/// A far directory, a handle on it alone, and a tiered one that shares its clock.
+struct Room {
+    dir: TempDir,
+    clock: HandClock,
+    far: Cache,
+}
+
+impl Room {
+    fn new() -> Room {
+        let (dir, clock) = (temp_dir(), HandClock::new());
+        let far = Cache::file(dir.path().join("far")).clock(clock.source()).open().expect("the far cache");
+        Room { dir, clock, far }
+    }
+
+    fn tiered(&self, change: impl FnOnce(Options) -> Options) -> Cache {
+        let (near, far) = (Cache::file(self.dir.path().join("near")), Cache::file(self.dir.path().join("far")));
+        change(Cache::tiered(near, far).clock(self.clock.source())).open().expect("a tiered cache")
+    }
+}
+
+#[test]
+fn what_others_change_is_seen_within_near_ttl() {
+    let room = Room::new();
+    let c = room.tiered(|options| options.near_ttl(Duration::from_secs(5)));
+    room.far.set("k", "old", Ttl::Never).expect("set");
+    assert_eq!(get(&c, "k").as_deref(), Some(&b"old"[..]));
+    room.far.set("k", "new", Ttl::Never).expect("set");
+    room.clock.step(4999);
+    assert_eq!(get(&c, "k").as_deref(), Some(&b"old"[..]), "a copy is good for so long");
+    room.clock.step(1);
+    assert_eq!(get(&c, "k").as_deref(), Some(&b"new"[..]), "and no longer");
+    room.far.delete("k").expect("delete");
+    room.clock.step(5000);
+    assert_eq!(get(&c, "k"), None);
+    // A second by default.
+    let c = room.tiered(|options| options);
+    room.far.set("l", "old", Ttl::Never).expect("set");
+    get(&c, "l");
+    room.far.set("l", "new", Ttl::Never).expect("set");
+    room.clock.step(1000);
+    assert_eq!(get(&c, "l").as_deref(), Some(&b"new"[..]));
+}
+
+#[test]
+fn a_copy_never_outlives_its_entry() {
+    let room = Room::new();
+    let c = room.tiered(|options| options.near_ttl(Duration::from_secs(3600)));
+    room.far.set("k", "v", Ttl::secs(2)).expect("set");
+    let meta = c.get("k").expect("get").expect("a hit").meta();
+    assert_eq!(c.get("k").expect("get").expect("a near hit").meta(), meta, "a copy tells of the entry, not of itself");
+    room.clock.step(2000);
+    assert_eq!(get(&c, "k"), None);
+}
+
+#[test]
+fn changes_go_far_and_void_the_copy() {
+    let room = Room::new();
+    let c = room.tiered(|options| options.near_ttl(Duration::from_secs(3600)));
+    for (what, change, left) in [
+        ("set", (|c| c.set("k", "8", Ttl::Never).expect("set")) as fn(&Cache), Some("8")),
+        ("set_many", |c| assert!(c.set_many([("k", "9")], Ttl::Never).expect("set_many").is_empty()), Some("9")),
+        ("replace", |c| assert!(c.replace("k", "7", Ttl::Never).expect("replace")), Some("7")),
+        ("incr", |c| assert_eq!(c.incr("k", 1).expect("incr"), 6), Some("6")),
+        ("touch to nothing", |c| assert!(c.touch("k", Ttl::secs(0)).expect("touch")), None),
+        ("delete", |c| assert!(c.delete("k").expect("delete")), None),
+        ("delete_many", |c| assert_eq!(c.delete_many(["k"]).expect("delete_many"), 1), None),
+        ("pop", |c| assert!(c.pop("k").expect("pop").is_some()), None),
+        ("a writer", |c| assert!(c.writer("k", Ttl::Never).expect("writer").commit().expect("commit")), Some("")),
+        ("its tag", |c| c.invalidate_tag("t").expect("invalidate_tag"), None),
+        ("its namespace", |c| c.clear().expect("clear"), None),
+        ("everything", |c| c.clear_all().expect("clear_all"), None),
+    ] {
+        let c = c.namespace("n");
+        c.set("k", "5", Ttl::Never.tag("t")).expect("set");
+        assert_eq!(get(&c, "k").as_deref(), Some(&b"5"[..]), "{what}: now there's a copy");
+        change(&c);
+        assert_eq!(get(&c, "k").as_deref(), left.map(str::as_bytes), "{what}");
+        assert_eq!(get(&room.far.namespace("n"), "k").as_deref(), left.map(str::as_bytes), "{what}, far");
+    }
+}
+
+#[test]
+fn absences_are_remembered_if_asked_for() {
+    let room = Room::new();
+    let c = room.tiered(|options| options.negative_ttl(Duration::from_secs(3)));
+    assert_eq!(get(&c, "k"), None);
+    room.far.set("k", "v", Ttl::Never).expect("set");
+    assert_eq!(get(&c, "k"), None, "it was absent a moment ago");
+    assert_eq!(c.get_many(["k"]).expect("get_many").len(), 0);
+    assert!(c.contains("k").expect("contains"), "whoever asks for more than a value asks far");
+    assert_eq!(room.far.stats().expect("stats").misses, 1, "the far store was asked once");
+    assert_eq!(c.stats().expect("stats").misses_by.absent, 3);
+    room.clock.step(3000);
+    assert_eq!(get(&c, "k").as_deref(), Some(&b"v"[..]));
+    assert_eq!(get(&c, "new"), None);
+    c.set("new", "v", Ttl::Never).expect("set");
+    assert!(get(&c, "new").is_some(), "one's own set is seen at once");
+    let forever = room.tiered(|options| options.negative_ttl(Duration::MAX).near_ttl(Duration::MAX));
+    assert_eq!((get(&forever, "never"), get(&forever, "never")), (None, None));
+    let plain = room.tiered(|options| options.near_ttl(Duration::from_secs(60)));
+    plain.clear_all().expect("clear_all");
+    get(&plain, "k");
+    room.far.set("k", "v", Ttl::Never).expect("set");
+    assert!(get(&plain, "k").is_some(), "unasked nothing is remembered");
+}
+
+#[test]
+fn each_tier_has_its_counters() {
+    let room = Room::new();
+    let c = room.tiered(|options| options);
+    c.set("k", "v", Ttl::Never).expect("set");
+    for _ in 0..5 {
+        get(&c, "k");
+    }
+    get(&c, "none");
+    let tiers = c.tiers().expect("tiers");
+    let counts: Vec<_> = tiers.iter().map(|(can, stats)| (can.store, stats.hits, stats.misses)).collect();
+    assert_eq!(counts, [("file", 4, 2), ("file", 1, 1)]);
+    let all = c.stats().expect("stats");
+    assert_eq!((all.hits, all.misses, all.sets, all.entries), (5, 1, 1, 1));
+    let plain = room.far.tiers().expect("tiers");
+    assert_eq!((plain.len(), plain[0].1.hits), (1, 1));
+    assert_eq!(c.capabilities().store, "tiered");
+    assert_eq!(c.settings().expect_err("no directory").kind(), ErrorKind::Unsupported);
+}
+
+#[test]
+fn by_url() {
+    let dir = temp_dir();
+    let path = dir.path().display().to_string();
+    let (near, far) = (format!("file://{path}/near?max_entries=7"), format!("file://{path}/far?name=distant"));
+    let escape = |url: &str| url.replace('%', "%25").replace('&', "%26").replace('?', "%3F").replace('=', "%3D");
+    let url = format!("tiered:?near={}&far={}&near_ttl=5s&negative_ttl=0s", escape(&near), escape(&far));
+    let c = Cache::from_url(&url).expect("a cache");
+    c.set("k", "v", Ttl::Never).expect("set");
+    assert!(get(&c, "k").is_some());
+    assert_eq!(c.tiers().expect("tiers")[0].1.limits.max_entries, 7);
+    let far = Cache::from_url(&far).expect("the far one");
+    assert_eq!((far.settings().expect("settings").name.as_str(), get(&far, "k").is_some()), ("distant", true));
+
+    for (url, named) in [
+        ("tiered:?near=null://", "parameters near and far are URLs"),
+        ("tiered:", "parameters near and far are URLs"),
+        ("tiered:?near=null://&far=nul://", "far: the URL's scheme is none of"),
+        ("tiered:?near=null://&far=null://%3Fmax_bytes%3D1", "far: null has no parameter \"max_bytes\""),
+        ("tiered:?near=null://&far=null://&prefix=x", "it has near_ttl, negative_ttl"),
+        ("tiered:?near=null://&near=null://&far=null://", "no parameter \"near\""),
+        ("tiered:?near=null://&far=null://&near_ttl=1", "near_ttl: \"1\" lacks a unit"),
+        ("tiered://host?near=null://&far=null://", "neither host nor path"),
+        ("tiered:?near=null://&far=redis%3A%2F%2Fjoe%3Ahunter2%40h%3Ax", "far: redis: a host is"),
+    ] {
+        let error = Options::from_url(url).expect_err(url).to_string();
+        assert!(error.contains(named) && !error.contains("hunter2"), "{url}: {error}");
+    }
+}
+
+#[cfg(feature = "toml")]
+#[test]
+fn by_a_file() {
+    let dir = temp_dir();
+    let text = format!(
+        "[default]\nurl = \"tiered:\"\nnear = \"null://\"\nfar = \"file://{}/far?max_entries=7\"\nnear_ttl = \"5s\"\n",
+        dir.path().display()
+    );
+    let c = larder::Caches::from_toml(&text).expect("caches").get("default").expect("a cache");
+    let tiers = c.tiers().expect("tiers");
+    assert_eq!((tiers[0].0.store, tiers[1].0.store, tiers[1].1.limits.max_entries), ("null", "file", 7));
+}
+
+/// Readers fill the near store while a writer counts up, each through a handle of its own: what was changed before a
+/// read began is seen by it.
+#[test]
+fn no_old_value_comes_back() {
+    let room = Room::new();
+    let open = || room.tiered(|options| options.near_ttl(Duration::from_secs(3600)));
+    let (writer, done) = (open(), AtomicI64::new(0));
+    writer.set("n", "0", Ttl::Never).expect("set");
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            let (reader, done) = (open(), &done);
+            scope.spawn(move || {
+                let mut last = 0;
+                while last < 300 {
+                    let before = done.load(SeqCst);
+                    let text = get(&reader, "n").expect("there's always a value");
+                    last = String::from_utf8(text).expect("text").parse().expect("a number");
+                    assert!(last >= before, "{last} was read after {before} was set");
+                }
+            });
+        }
+        for n in 1..=300 {
+            assert_eq!(writer.incr("n", 1).expect("incr"), n);
+            done.store(n, SeqCst);
+        }
+    });
+    let near = &writer.tiers().expect("tiers")[0].1;
+    assert!(near.hits > 0 && near.sets > 0, "copies were made and read: {near:?}");
+}
