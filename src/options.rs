@@ -88,6 +88,7 @@ impl Place {
                 "attempts",
                 "on_error",
                 "raw",
+                "ca",
                 "mac_key",
                 "clock",
                 "on_event",
@@ -391,6 +392,12 @@ impl Options {
     /// header there are no checksums, no metadata, tags or schemas, and no stale values.
     pub fn raw(self, yes: bool) -> Options {
         self.remote("raw", |remote| remote.raw = yes)
+    }
+
+    /// A PEM file of the certificates that prove the servers of `rediss://`. Default: those that the system trusts.
+    pub fn ca(self, path: impl Into<PathBuf>) -> Options {
+        let path = path.into();
+        self.remote("ca", |remote| remote.ca = Some(path))
     }
 
     /// How long a near copy is served before the far store is asked again: what others change there may go unseen for

@@ -25,6 +25,8 @@ pub(crate) mod redis;
 pub(crate) mod remote;
 pub(crate) mod rules;
 pub(crate) mod tiered;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 #[cfg(any(feature = "redis", feature = "memcached"))]
 pub(crate) mod wire;
 

@@ -82,6 +82,11 @@ pub(crate) struct Remote {
     pub on_error: OnError,
     /// Values are the bytes that other clients see, without a header.
     pub raw: bool,
+    /// A PEM file of the certificates that prove servers, instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// What `rediss` goes by, once it's opened.
+    #[cfg(feature = "tls")]
+    pub tls: Option<std::sync::Arc<rustls::ClientConfig>>,
     pub default_ttl: Ttl,
     pub mac_key: Option<[u8; 32]>,
     pub clock: Clock,
@@ -103,6 +108,9 @@ impl Remote {
             attempts: 2,
             on_error: OnError::Fail,
             raw: false,
+            ca: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             default_ttl: Ttl::Never,
             mac_key: None,
             clock: Clock::default(),

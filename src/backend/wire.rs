@@ -70,6 +70,72 @@ impl Wire {
     }
 }
 
+/// A connection as a client uses it: bare, or through TLS.
+pub(crate) enum Link {
+    Bare(Wire),
+    #[cfg(feature = "tls")]
+    Tls(Box<crate::backend::tls::Stream>),
+}
+
+impl Link {
+    pub(crate) fn connect(remote: &Remote, address: &Address, bound: Duration) -> io::Result<Link> {
+        #[cfg(feature = "tls")]
+        if let (Some(tls), Address::Tcp { host, .. }) = (&remote.tls, address) {
+            let until = Instant::now() + bound;
+            let mut wire = Wire::connect(address, bound)?;
+            wire.set_until(until);
+            return Ok(Link::Tls(Box::new(crate::backend::tls::over(wire, host, tls)?)));
+        }
+        let _ = remote;
+        Wire::connect(address, bound).map(Link::Bare)
+    }
+
+    fn wire(&mut self) -> &mut Wire {
+        match self {
+            Link::Bare(wire) => wire,
+            #[cfg(feature = "tls")]
+            Link::Tls(stream) => &mut stream.sock,
+        }
+    }
+
+    /// Until when reads and writes may take from now on.
+    pub(crate) fn set_until(&mut self, until: Instant) {
+        self.wire().set_until(until);
+    }
+
+    pub(crate) fn left(&mut self) -> io::Result<Duration> {
+        self.wire().left()
+    }
+}
+
+impl Read for Link {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Link::Bare(wire) => wire.read(buf),
+            #[cfg(feature = "tls")]
+            Link::Tls(stream) => stream.read(buf),
+        }
+    }
+}
+
+impl Write for Link {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Link::Bare(wire) => wire.write(buf),
+            #[cfg(feature = "tls")]
+            Link::Tls(stream) => stream.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Link::Bare(wire) => wire.flush(),
+            #[cfg(feature = "tls")]
+            Link::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
 /// What the system calls a timeout of a socket is "would block" to it.
 fn timed_out(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }

@@ -40,6 +40,7 @@ const PARAMETERS: &[(&str, Set)] = &[
     ("near_ttl", |o, text| Ok(o.near_ttl(span(text)?))),
     ("negative_ttl", |o, text| Ok(o.negative_ttl(span(text)?))),
     ("raw", |o, text| Ok(o.raw(flag(text)?))),
+    ("ca", |o, text| Ok(o.ca(text))),
 ];
 
 impl Options {

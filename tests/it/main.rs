@@ -77,6 +77,9 @@ mod stores;
 mod streaming;
 /// A near store before a far one.
 mod tiered;
+/// Redis through TLS.
+#[cfg(feature = "tls")]
+mod tls;
 /// Spans and events of the feature `tracing`.
 #[cfg(feature = "tracing")]
 mod traces;

@@ -53,6 +53,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("backend::redis", Backends),
     ("backend::tiered", Backends),
     ("backend::wire", Backends),
+    ("backend::tls", Backends),
     ("sys", Os),
     ("file::tree", Stores),
     ("file::index", Stores),

@@ -15,7 +15,7 @@ use crate::backend::node::{self, Again, Node, nonsense};
 use crate::backend::redis::scripts;
 use crate::backend::redis::slots::Slots;
 use crate::backend::remote::{Address, Remote};
-use crate::backend::wire::Wire;
+use crate::backend::wire::Link;
 use crate::error::{Error, ErrorKind};
 
 /// How often commands are sent elsewhere, or again, as their answers ask for.
@@ -23,7 +23,7 @@ const ROUNDS: u32 = 8;
 
 /// A connection that has logged in.
 pub(super) struct Connection {
-    wire: Wire,
+    wire: Link,
     parser: Parser,
 }
 
@@ -57,7 +57,7 @@ impl Connection {
         hello: &[Cmd],
     ) -> Result<Connection, Trouble> {
         let bound = remote.connect_timeout.min(until.saturating_duration_since(Instant::now()));
-        let mut connection = Connection { wire: Wire::connect(address, bound)?, parser: Parser::new() };
+        let mut connection = Connection { wire: Link::connect(remote, address, bound)?, parser: Parser::new() };
         let mut bytes = Vec::new();
         for command in hello {
             command.write_packed_command(&mut bytes);
@@ -77,7 +77,8 @@ impl Connection {
 
     pub(super) fn send(&mut self, bytes: &[u8], until: Instant) -> io::Result<()> {
         self.wire.set_until(until);
-        self.wire.write_all(bytes)
+        self.wire.write_all(bytes)?;
+        self.wire.flush()
     }
 
     pub(super) fn receive(&mut self, until: Instant) -> io::Result<Value> {

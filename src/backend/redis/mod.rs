@@ -158,11 +158,16 @@ fn namespaces(ids: &[Id<'_>]) -> Vec<Field> {
 }
 
 /// The store on Redis.
-pub(crate) fn open(remote: Remote) -> Result<Arc<dyn Backend>> {
+pub(crate) fn open(mut remote: Remote) -> Result<Arc<dyn Backend>> {
     if remote.scheme == "rediss" {
-        let text = "rediss:// is not in this build: each TLS that Redis's crate knows brings a library in C; use \
-            redis+unix://, or a TLS proxy beside the program";
-        return Err(Error::new(ErrorKind::Unsupported, text));
+        #[cfg(feature = "tls")]
+        {
+            remote.tls = Some(crate::backend::tls::trust(remote.ca.as_deref())?);
+        }
+        #[cfg(not(feature = "tls"))]
+        return Err(Error::new(ErrorKind::Unsupported, "rediss:// needs the feature tls, which this build lacks"));
+    } else if remote.ca.take().is_some() {
+        return Err(Error::new(ErrorKind::InvalidOption, "ca is for rediss:// alone"));
     }
     if remote.scheme == "redis-cluster" && remote.db != 0 {
         return Err(Error::new(ErrorKind::InvalidOption, "a cluster has the database 0 alone"));

@@ -1,0 +1,69 @@
+//! Redis through TLS: a server that proves itself is spoken to, any other is refused.
+//!
+//! The certificates in tests/fixtures/tls are for `localhost`, by an authority of the test's own, and last for a century.
+
+use larder::{Cache, ErrorKind, Ttl};
+
+use crate::support::get;
+use crate::support::servers::{Program, Server, free_port};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls");
+const PATIENT: &str = "connect_timeout=20s&read_timeout=20s&write_timeout=20s";
+
+/// A server, and its port for TLS.
+fn start() -> Option<(Server, u16)> {
+    if !Program::Redis.is_there() {
+        return None;
+    }
+    let (port, file) = (free_port().to_string(), |name: &str| format!("{FOLDER}/{name}"));
+    let (cert, key, ca) = (file("cert.pem"), file("key.pem"), file("ca.pem"));
+    let mut more = vec!["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key];
+    more.extend(["--tls-ca-cert-file", &ca, "--tls-auth-clients", "no", "--requirepass", "hunter2"]);
+    let server = Server::start(Program::Redis, &more);
+    Some((server, port.parse().expect("a port")))
+}
+
+fn open(host: &str, port: u16, parameters: &str) -> larder::Result<Cache> {
+    Cache::from_url(&format!("rediss://:hunter2@{host}:{port}?{PATIENT}{parameters}"))
+}
+
+#[test]
+fn a_server_that_proves_itself_is_spoken_to() {
+    let Some((_server, port)) = start() else { return };
+    let c = open("localhost", port, &format!("&ca={FOLDER}/ca.pem")).expect("a cache");
+    // More than a record of TLS holds.
+    let large = vec![7; 1 << 20];
+    c.set("k", &large, Ttl::Never.tag("t")).expect("set");
+    assert_eq!(get(&c, "k"), Some(large));
+    assert_eq!(c.incr_or("n", 2, 1, Ttl::Never).expect("incr"), 1);
+    let many: Vec<String> = (0..300).map(|n| format!("many:{n}")).collect();
+    assert!(c.set_many(many.iter().map(|key| (key, key)), Ttl::Never).expect("set_many").is_empty());
+    assert_eq!(c.get_many(&many).expect("get_many").len(), 300);
+    c.invalidate_tag("t").expect("invalidate_tag");
+    assert_eq!(get(&c, "k"), None);
+}
+
+#[test]
+fn a_server_that_does_not_is_refused() {
+    let Some((server, port)) = start() else { return };
+    let ca = format!("&ca={FOLDER}/ca.pem");
+    // Unknown to the system; another name than in its certificate; no TLS at all.
+    for (host, port, parameters) in [("localhost", port, ""), ("127.0.0.1", port, &ca), ("localhost", server.port, &ca)]
+    {
+        let opened = open(host, port, parameters);
+        let error = opened.and_then(|c| c.set("k", "v", Ttl::Never)).expect_err(host);
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::InvalidOption | ErrorKind::Timeout), "{error:?}");
+    }
+}
+
+#[test]
+fn what_is_no_certificate_is_told() {
+    for (ca, named) in [("/nowhere/ca.pem", "can't be read"), (concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"), "ca")]
+    {
+        let error = open("localhost", 1, &format!("&ca={ca}")).expect_err(ca);
+        assert!(error.kind() == ErrorKind::InvalidOption && error.to_string().contains(named), "{error}");
+    }
+    let error = Cache::from_url("redis://localhost?ca=/etc/ca.pem").expect_err("without TLS");
+    assert!(error.to_string().contains("rediss"), "{error}");
+}
