@@ -74,6 +74,19 @@ fn what_gains_is_kept_compressed() {
     }
 }
 
+/// Over 4 MiB a value is mapped, unless what is mapped would be its compressed form.
+#[test]
+fn a_large_compressed_value_comes_back_as_it_was() {
+    let value = [noise(5 << 20), words(2 << 20)].concat();
+    for method in [Compression::Lz4, Compression::Zstd(1)] {
+        let (_dir, _clock, cache) = compressing(method);
+        cache.set("k", &value, Ttl::Never).expect("set");
+        let kept = fs::metadata(entry_file(&cache, "k")).expect("a file").len();
+        assert!(kept > 4 << 20 && kept < 6 << 20, "{method:?}: {kept} bytes");
+        assert!(get(&cache, "k").as_deref() == Some(&value), "{method:?}");
+    }
+}
+
 #[test]
 fn what_does_not_gain_is_kept_as_it_is() {
     // Seven eighths of noise can't be made an eighth shorter, since the frame takes room too.

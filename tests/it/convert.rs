@@ -231,3 +231,25 @@ fn entries_of_a_newer_release_are_left_alone() {
         assert_eq!(std::fs::read(&file).expect("it stays"), bytes, "{how}");
     }
 }
+
+/// What has a tag or a namespace can be invalidated after a conversion as before: the index learns of both from the files.
+#[test]
+fn what_was_found_in_a_plain_tree_can_be_invalidated() {
+    let (dir, clock) = (temp_dir(), HandClock::new());
+    let plain = open(&dir, &clock, Accelerate::Off);
+    for size in [10, 9000] {
+        plain.set(format!("tagged {size}"), vec![1; size], Ttl::Never.tag("tag")).expect("set");
+        plain.namespace("ns").set(format!("within {size}"), vec![2; size], Ttl::Never).expect("set");
+        plain.set(format!("neither {size}"), vec![3; size], Ttl::Never).expect("set");
+    }
+    drop(plain);
+    let cache = open(&dir, &clock, Accelerate::Auto);
+    sound(&cache, 6);
+    cache.invalidate_tag("tag").expect("invalidate");
+    cache.namespace("ns").clear().expect("clear");
+    for size in [10, 9000] {
+        assert_eq!(get(&cache, format!("tagged {size}")), None);
+        assert_eq!(get(&cache.namespace("ns"), format!("within {size}")), None);
+        assert_eq!(get(&cache, format!("neither {size}")), Some(vec![3; size]));
+    }
+}

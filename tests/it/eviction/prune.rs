@@ -382,6 +382,22 @@ fn a_want_of_inodes_alone_evicts() {
     assert_eq!((removed(&report), counts_match(&cache).entries), (vec![(Reason::FreeSpace, 30)], 0));
 }
 
+/// Only what has a name of Larder's making is Larder's to remove, in the trash too.
+#[test]
+fn what_is_not_larders_in_the_trash_stays() {
+    let (_dir, _clock, cache) = thirty();
+    cache.clear().expect("clear");
+    let trash = cache.dir().join("trash");
+    let strangers = ["notes", &"x".repeat(32), &"0".repeat(31)].map(|dir| trash.join(dir).join("0".repeat(30)));
+    for stranger in &strangers {
+        fs::create_dir(stranger.parent().expect("a directory")).expect("a directory");
+        fs::write(stranger, "canary").expect("a file");
+    }
+    assert_eq!(removed(&cache.prune(&Prune::new()).expect("prune")), [(Reason::Cleared, 30)]);
+    assert_eq!(files_below(&cache, "trash").len(), strangers.len());
+    assert!(strangers.iter().all(|stranger| stranger.exists()));
+}
+
 /// As reports and scripts show them.
 #[test]
 fn reasons_have_names() {
