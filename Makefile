@@ -1,8 +1,9 @@
-# Larder's tasks. CI calls the same targets. Everything needs Rust, a C compiler and make, nothing else.
+# Larder's tasks. CI calls the same targets. Everything needs Rust, a C compiler and make, nothing else,
+# but for tests of stores on servers, which need those.
 
 CARGO ?= cargo
 .DEFAULT_GOAL := list
-.PHONY: list demo test lint bench bench-traces bench-peers fuzz soak mutants audit clean bench-gates
+.PHONY: servers list demo test lint bench bench-traces bench-peers fuzz soak mutants audit clean bench-gates
 
 list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -11,7 +12,10 @@ demo:  ## build, then show the main job on real data
 	$(CARGO) build --release --workspace
 	$(CARGO) run --release --quiet --example demo
 
-test:  ## the whole suite: unit, integration, command line, examples, doc tests
+servers:  ## install the servers that tests start, where apt-get may
+	@.ci/servers
+
+test: servers  ## the whole suite: unit, integration, command line, examples, doc tests
 	$(CARGO) test --workspace --all-features --no-fail-fast
 
 lint:  ## formatting, clippy, docs, and licences where cargo-deny is installed

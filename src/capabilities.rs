@@ -73,6 +73,9 @@ pub struct Capabilities {
     pub stale: bool,
     /// Of all processes that miss a key, one computes.
     pub flight_across_processes: bool,
+    /// `stats` counts what all who share the entries do, and knows how many entries and bytes there are. Otherwise each
+    /// handle with its clones counts its own calls, and totals are 0.
+    pub shared_counts: bool,
     /// `max_entries` and `max_bytes` hold exactly, and nothing is evicted below them.
     pub exact_limits: bool,
     /// Most bytes of a key.
@@ -104,6 +107,7 @@ pub(crate) const FILE: Capabilities = Capabilities {
     streams: true,
     stale: true,
     flight_across_processes: true,
+    shared_counts: true,
     exact_limits: true,
     max_key: KEY,
     max_value: 1 << 32,
@@ -139,6 +143,7 @@ pub(crate) const REDIS: Capabilities = Capabilities {
     reach: Reach::Machines,
     directory: false,
     streams: false,
+    shared_counts: false,
     exact_limits: false,
     max_value: 512 << 20,
     ..FILE
@@ -182,6 +187,7 @@ mod tests {
             ("values larger than memory", yes(c.streams)),
             ("stale values", yes(c.stale)),
             ("single flight over processes", yes(c.flight_across_processes)),
+            ("counts for all, and totals", yes(c.shared_counts)),
             ("exact limits", yes(c.exact_limits)),
             ("longest key", size(c.max_key)),
             ("largest value", size(c.max_value)),

@@ -85,7 +85,7 @@ pub use key::{MAX_KEY_LEN, MAX_NAMESPACE_LEN};
 pub use options::Options;
 pub use options::named::Caches;
 pub use settings::{Accelerate, Access, Change, Compression, Durability, Policy, Settings};
-pub use stats::{Compressed, Event, Evictions, Limits, Mapped, Misses, Places, Stats};
+pub use stats::{Compressed, Event, Evictions, Limits, Mapped, Misses, Network, Places, Stats};
 pub use stream::{Reader, Writer};
 #[cfg(feature = "fault")]
 #[doc(hidden)]

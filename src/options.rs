@@ -463,7 +463,13 @@ impl Options {
             Place::Tiered { near, far, near_ttl, negative_ttl } => {
                 TieredBackend::open(near.open_store()?.store(), far.open_store()?.store(), near_ttl, negative_ttl)?
             }
+            #[cfg(feature = "redis")]
+            Place::Redis(remote) => crate::backend::redis::open(reach(remote))?,
+            #[cfg(not(feature = "redis"))]
             Place::Redis(remote) => return Err(not_built(reach(remote).scheme, "redis")),
+            #[cfg(feature = "memcached")]
+            Place::Memcached(remote) => crate::backend::memcached::open(reach(remote))?,
+            #[cfg(not(feature = "memcached"))]
             Place::Memcached(remote) => return Err(not_built(reach(remote).scheme, "memcached")),
         };
         Ok(Opened::Other(store))
@@ -503,6 +509,7 @@ fn invalid(text: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOption, text)
 }
 
+#[cfg(not(all(feature = "memory", feature = "redis", feature = "memcached")))]
 fn not_built(scheme: &str, feature: &str) -> Error {
     let text = format!("{scheme}:// needs a build of Larder with the feature {feature}");
     Error::new(ErrorKind::Unsupported, text)

@@ -157,6 +157,24 @@ pub struct Stats {
     pub reclaimable: bool,
     /// Files of an earlier clear still wait to be unlinked; later sets and `prune` do it.
     pub trash: bool,
+    /// What this handle saw of the servers behind a network.
+    pub network: Network,
+}
+
+/// How it went with a store's servers. All 0 where there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Network {
+    /// Connections made.
+    pub connections: u64,
+    /// Attempts after a first one failed.
+    pub retries: u64,
+    /// Attempts without an answer in time.
+    pub timeouts: u64,
+    /// Attempts that failed otherwise.
+    pub errors: u64,
+    /// Calls that were not sent, as the server had failed lately.
+    pub refused: u64,
 }
 
 /// Entries by where they rest.

@@ -44,7 +44,8 @@ pub enum OnError {
     /// It fails with the kind `Timeout` or `Io`. The default.
     #[default]
     Fail,
-    /// Reads miss, counted as `io`; changes do nothing, and report that nothing was there.
+    /// Reads miss, counted as `io`; changes do nothing, and report that nothing was there. `clear` and `invalidate_tag`
+    /// fail all the same.
     Miss,
 }
 

@@ -11,6 +11,8 @@ use larder::Compression;
 use larder::{Accelerate, Access, Cache, Durability, ErrorKind, Options, Result};
 use tempfile::TempDir;
 
+#[cfg(any(feature = "redis", feature = "memcached"))]
+use crate::support::servers;
 use crate::support::{HandClock, disk_dir, temp_dir};
 
 /// What each call means, row by row.
@@ -37,6 +39,8 @@ mod values;
 /// How a store is opened, and what it can do.
 struct Store {
     name: &'static str,
+    /// Whether what it needs is installed.
+    is_there: fn() -> bool,
     /// A directory of its own for each test.
     room: fn() -> TempDir,
     open: fn(&Path, &HandClock) -> Cache,
@@ -60,6 +64,7 @@ fn accelerated(dir: &Path, clock: &HandClock) -> Options {
 
 const FILE_IN_MEMORY: Store = Store {
     name: "file in memory",
+    is_there: || true,
     room: temp_dir,
     open: |dir, clock| plain(dir, clock).open().expect("a cache"),
     shared: true,
@@ -199,6 +204,94 @@ const MEMORY_BEFORE_FILE: Store = Store {
     ..FILE_IN_MEMORY
 };
 
+/// A cache of its own on a server that others use too: its prefix is the name of the room.
+#[cfg(any(feature = "redis", feature = "memcached"))]
+fn on(servers: &str, room: &Path, clock: &HandClock) -> Options {
+    let prefix = room.file_name().expect("a name").to_str().expect("text");
+    // On a busy machine a server that is well may take its time.
+    let url = format!("{servers}?prefix={prefix}&read_timeout=30s&connect_timeout=30s&write_timeout=30s");
+    Options::from_url(&url).expect("a URL").clock(clock.source())
+}
+
+#[cfg(feature = "redis")]
+fn redis_url() -> String {
+    format!("redis://127.0.0.1:{}", servers::redis().expect("a server").port)
+}
+
+#[cfg(feature = "redis")]
+const REDIS: Store = Store {
+    name: "Redis",
+    is_there: || servers::redis().is_some(),
+    open: |room, clock| on(&redis_url(), room, clock).open().expect("a cache"),
+    histories: 30,
+    ..FILE_IN_MEMORY
+};
+
+#[cfg(feature = "redis")]
+const REDIS_SEALED: Store = Store {
+    name: "Redis, sealed by a key",
+    open: |room, clock| on(&redis_url(), room, clock).mac_key([7; 32]).open().expect("a cache"),
+    ..REDIS
+};
+
+#[cfg(feature = "redis")]
+const REDIS_BY_SOCKET: Store = Store {
+    name: "Redis by a Unix socket",
+    open: |room, clock| {
+        let socket = servers::redis().expect("a server").socket();
+        let url = format!("redis+unix://{}", socket.display());
+        on(&url, room, clock).db(1).open().expect("a cache")
+    },
+    ..REDIS
+};
+
+#[cfg(feature = "redis")]
+const REDIS_CLUSTER: Store = Store {
+    name: "a cluster of Redis servers",
+    is_there: || servers::cluster().is_some(),
+    open: |room, clock| {
+        let nodes = servers::cluster().expect("a cluster");
+        on(&format!("redis-cluster://127.0.0.1:{}", nodes[0].port), room, clock).open().expect("a cache")
+    },
+    histories: 10,
+    ..REDIS
+};
+
+#[cfg(feature = "memcached")]
+const MEMCACHED: Store = Store {
+    name: "Memcached",
+    is_there: || servers::memcached().is_some(),
+    open: |room, clock| {
+        let servers = servers::memcached().expect("servers");
+        let all: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+        on(&format!("memcached://{}", all.join(",")), room, clock).open().expect("a cache")
+    },
+    histories: 20,
+    ..FILE_IN_MEMORY
+};
+
+#[cfg(feature = "memcached")]
+const MEMCACHED_SEALED: Store = Store {
+    name: "Memcached by a Unix socket, sealed by a key",
+    is_there: || servers::memcached_by_socket().is_some(),
+    open: |room, clock| {
+        let socket = servers::memcached_by_socket().expect("a server").socket();
+        on(&format!("memcached+unix://{}", socket.display()), room, clock).mac_key([7; 32]).open().expect("a cache")
+    },
+    ..MEMCACHED
+};
+
+#[cfg(feature = "redis")]
+const FILE_BEFORE_REDIS: Store = Store {
+    name: "a directory before Redis",
+    open: |room, clock| {
+        let (near, far) = (Cache::file(room.join("near")), on(&redis_url(), room, clock));
+        let options = Cache::tiered(near, far).near_ttl(Duration::from_secs(3600)).clock(clock.source());
+        options.open().expect("a cache")
+    },
+    ..REDIS
+};
+
 /// The kind of an error that must be one.
 fn kind<T: std::fmt::Debug>(outcome: Result<T>) -> ErrorKind {
     outcome.expect_err("an error").kind()
@@ -213,10 +306,47 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(store: &'static Store) -> Bench {
+    /// `None`: what the store needs isn't here, as was said aloud.
+    fn new(store: &'static Store) -> Option<Bench> {
+        if !(store.is_there)() {
+            return None;
+        }
         let (room, clock) = ((store.room)(), HandClock::new());
         let cache = (store.open)(room.path(), &clock);
-        Bench { store, clock, cache, room }
+        Some(Bench { store, clock, cache, room })
+    }
+
+    /// Whether all handles count together, and know how many entries there are.
+    fn counts(&self) -> bool {
+        self.cache.capabilities().shared_counts
+    }
+
+    /// Holds the cache to so many entries, where it counts them.
+    #[track_caller]
+    fn holds(&self, entries: u64) {
+        if self.counts() {
+            assert_eq!(self.cache.stats().expect("stats").entries, entries);
+        }
+    }
+
+    /// Those of some sizes that a value may have here.
+    fn sizes<const N: usize>(&self, sizes: [usize; N]) -> impl Iterator<Item = usize> + use<N> {
+        let most = self.cache.capabilities().max_value;
+        sizes.into_iter().filter(move |len| *len as u64 <= most)
+    }
+
+    /// Whether the store lists keys; where it doesn't, it says so.
+    fn lists(&self) -> bool {
+        let lists = self.cache.capabilities().lists;
+        if !lists {
+            assert_eq!(kind(self.cache.entries().map(drop)), ErrorKind::Unsupported);
+        }
+        lists
+    }
+
+    /// Another handle, whose calls are counted with those of this one.
+    fn counted_with(&self, cache: &Cache) -> Cache {
+        if self.counts() { self.again() } else { cache.clone() }
     }
 
     /// Another handle on the same entries.
@@ -260,7 +390,9 @@ macro_rules! suite {
     (@checks $($file:ident { $($check:ident)+ })+) => {
         $($(#[test]
         fn $check() {
-            super::$file::$check(&Bench::new(&STORE));
+            if let Some(bench) = Bench::new(&STORE) {
+                super::$file::$check(&bench);
+            }
         })+)+
     };
 }
@@ -290,4 +422,18 @@ suite! {
     file_by_lz4: super::FILE_BY_LZ4;
     #[cfg(feature = "zstd")]
     file_by_zstd: super::FILE_BY_ZSTD;
+    #[cfg(feature = "memcached")]
+    memcached: super::MEMCACHED;
+    #[cfg(feature = "memcached")]
+    memcached_sealed: super::MEMCACHED_SEALED;
+    #[cfg(feature = "redis")]
+    redis: super::REDIS;
+    #[cfg(feature = "redis")]
+    redis_sealed: super::REDIS_SEALED;
+    #[cfg(feature = "redis")]
+    redis_by_socket: super::REDIS_BY_SOCKET;
+    #[cfg(feature = "redis")]
+    redis_cluster: super::REDIS_CLUSTER;
+    #[cfg(feature = "redis")]
+    file_before_redis: super::FILE_BEFORE_REDIS;
 }

@@ -10,6 +10,9 @@
 /// `AsyncCache`: the same calls, and where they run.
 #[cfg(feature = "tokio")]
 mod async_cache;
+/// Values as other clients of a server see them.
+#[cfg(any(feature = "redis", feature = "memcached"))]
+mod bare;
 /// Compressed values, false lengths, bombs.
 mod compression;
 /// One suite for every store.
@@ -63,6 +66,9 @@ mod papers;
 mod power;
 /// Bugs that were found, each with its story.
 mod regression;
+/// Servers that die, stop, drip, lie or forget.
+#[cfg(any(feature = "redis", feature = "memcached"))]
+mod remote_faults;
 /// Caches sealed by a key.
 mod sealed;
 /// What is special to a store.

@@ -47,7 +47,7 @@ fn papers_keep_to_their_lengths() {
         ("ARCHITECTURE.md", 150),
         ("CONTRIBUTING.md", 80),
         ("docs/FORMAT.md", 330),
-        ("docs/SEGMENTS.md", 260),
+        ("docs/SEGMENTS.md", 270),
         ("docs/RELIABILITY.md", 200),
     ] {
         let lines = fs::read_to_string(root().join(paper)).expect("a paper").lines().count();

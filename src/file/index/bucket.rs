@@ -318,7 +318,11 @@ impl<M: Memory> Index<M> {
     fn wait_for(&self, word: usize, estate: &impl Estate, bound: Duration) -> Result<(), Busy> {
         let (start, mut asked) = (Instant::now(), Duration::ZERO);
         loop {
-            let Err(owner) = self.words.replace(word, 0, estate.me()) else { return Ok(()) };
+            // Looked at before it is tried for: an attempt takes the line, with all of the bucket's head, from its owner.
+            let owner = self.words.load(word);
+            if owner == 0 && self.words.replace(word, 0, estate.me()).is_ok() {
+                return Ok(());
+            }
             let waited = start.elapsed();
             if waited >= bound {
                 return Err(Busy);

@@ -20,13 +20,15 @@ pub(super) fn namespaces_are_apart(b: &Bench) {
         assert_eq!(text(&c, key), Some(i.to_string()), "{namespace:?} {key:?}");
         let info = c.info(key).expect("info").expect("an entry");
         assert_eq!((&*info.namespace, &*info.key), (*namespace, key.as_bytes()));
-        let listed = c.entries().expect("entries").count();
-        assert_eq!(listed, if namespace.is_empty() { places.len() } else { 1 }, "{namespace:?}");
+        if b.lists() {
+            let listed = c.entries().expect("entries").count();
+            assert_eq!(listed, if namespace.is_empty() { places.len() } else { 1 }, "{namespace:?}");
+        }
     }
     let a = b.cache.namespace("a");
     assert!(a.delete("b:c").expect("delete"));
     assert_eq!(text(&a, "b:c"), None);
-    assert_eq!(b.cache.stats().expect("stats").entries, places.len() as u64 - 1, "others have theirs");
+    b.holds(places.len() as u64 - 1);
     assert_eq!(text(&a.namespace("A"), "b:c").as_deref(), Some("4"), "a namespace of a namespace replaces it");
     assert_eq!(text(&a.namespace(""), "a:b:c").as_deref(), Some("0"), "and none is none");
 }
@@ -44,7 +46,7 @@ pub(super) fn a_namespace_is_cleared_alone(b: &Bench) {
         assert_eq!((text(&a, "k"), text(&a, "l")), (None, None), "round {round}");
         assert_eq!(text(&a.version(2), "k"), None, "in all versions");
         assert!(text(&b.cache, "k").is_some() && text(&c, "l").is_some(), "round {round}: others stay");
-        assert_eq!(a.entries().expect("entries").count(), 0);
+        assert!(!b.lists() || a.entries().expect("entries").count() == 0);
         assert!(a.add("k", "after", Ttl::Never).expect("add"), "what was cleared is absent");
         assert_eq!(text(&a, "k").as_deref(), Some("after"), "what is set afterwards stays");
     }
@@ -53,7 +55,7 @@ pub(super) fn a_namespace_is_cleared_alone(b: &Bench) {
     for place in [&b.cache, &a, &c] {
         assert_eq!((text(place, "k"), text(place, "l")), (None, None), "clear_all is for all");
     }
-    assert_eq!(b.cache.stats().expect("stats").entries, 0);
+    b.holds(0);
     a.set("k", "v", Ttl::Never).expect("set");
     b.cache.clear().expect("clear");
     assert_eq!(text(&a, "k"), None, "and so is a clear where there's no namespace");
@@ -74,7 +76,7 @@ pub(super) fn versions_are_apart(b: &Bench) {
     assert!(c.delete("k").expect("delete"));
     assert_eq!((text(&c, "k"), text(&c.version(0), "k").as_deref()), (None, Some("0")));
     assert_eq!(text(&c.namespace("a"), "k"), None);
-    assert_eq!(b.cache.entries().expect("entries").count(), 3, "a listing has all versions");
+    assert!(!b.lists() || b.cache.entries().expect("entries").count() == 3, "a listing has all versions");
 }
 
 pub(super) fn incr_version(b: &Bench) {
@@ -94,7 +96,7 @@ pub(super) fn incr_version(b: &Bench) {
     assert_eq!(c.version(2).incr_version("k", 5).expect("incr_version"), 7);
     assert_eq!(c.version(7).incr_version("k", 0).expect("incr_version"), 7, "nowhere, and it's still there");
     assert_eq!(text(&c.version(7), "k").as_deref(), Some("v"));
-    assert_eq!(b.cache.stats().expect("stats").entries, 1);
+    b.holds(1);
 
     c.set("k", "new", Ttl::Never).expect("set");
     c.version(2).set("k", "old", Ttl::secs(5)).expect("set");

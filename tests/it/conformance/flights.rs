@@ -45,7 +45,7 @@ pub(super) fn hit_and_miss(b: &Bench) {
     assert_eq!(c.ttl("k").expect("ttl"), Some(Ttl::secs(10)), "as was asked for");
     assert_eq!(c.get("k").expect("get").expect("a hit").meta().tags, ["t"]);
     assert_eq!(fetch(c, Ttl::secs(99), never), value("one"));
-    assert_eq!(fetch(&b.again(), Ttl::secs(99), never), value("one"), "by another handle");
+    assert_eq!(fetch(&b.counted_with(c), Ttl::secs(99), never), value("one"), "by another handle");
     assert_eq!(c.ttl("k").expect("ttl"), Some(Ttl::secs(10)), "a hit changes nothing");
     let stats = c.stats().expect("stats");
     assert_eq!((stats.misses, stats.hits, stats.sets, stats.stale), (1, 4, 1, 0));
@@ -215,7 +215,7 @@ pub(super) fn stale_is_for_those_who_ask(b: &Bench) {
     assert_eq!(c.stats().expect("stats").stale, 0);
     assert_eq!(fetch(c, forgiving(), fail), value("one"));
     b.clock.step(4999);
-    assert_eq!(fetch(&b.again(), forgiving(), fail), value("one"), "until the last moment");
+    assert_eq!(fetch(&b.counted_with(c), forgiving(), fail), value("one"), "until the last moment");
     assert_eq!(c.stats().expect("stats").stale, 2, "stale values are counted");
     b.clock.step(1);
     assert_eq!(fetch(c, forgiving(), fail), Err(Failure::Mine), "and no longer");

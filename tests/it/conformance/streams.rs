@@ -36,7 +36,7 @@ fn read(mut from: Reader) -> Vec<u8> {
 
 pub(super) fn written_in_pieces(b: &Bench) {
     let c = b.cache.namespace("a").version(3);
-    for len in SIZES {
+    for len in b.sizes(SIZES) {
         let value = bytes(len);
         c.set("k", "old", Ttl::Never).expect("set");
         let options = Ttl::secs(10).tag("t").meta("m", "x");
@@ -45,7 +45,7 @@ pub(super) fn written_in_pieces(b: &Bench) {
             writer.write_all(piece).expect("write");
         }
         assert_eq!(get(&c, "k").as_deref(), Some(b"old".as_slice()), "{len} bytes: nothing is seen before the commit");
-        assert_eq!(b.cache.stats().expect("stats").entries, 1, "{len} bytes: nor counted");
+        b.holds(1);
         assert!(writer.commit().expect("commit"), "{len} bytes");
         let found = b.again().namespace("a").version(3).get("k").expect("get").expect("a hit");
         assert!(*found == *value, "{len} bytes come back as they went in");
@@ -57,7 +57,7 @@ pub(super) fn written_in_pieces(b: &Bench) {
         assert!(c.touch("k", Ttl::secs(20)).expect("touch"), "{len} bytes");
         assert!(c.pop("k").expect("pop").expect("a value") == found, "{len} bytes");
     }
-    assert_eq!(b.cache.stats().expect("stats").entries, 0);
+    b.holds(0);
     assert!(write(&c, "k", b"5", Ttl::Never).commit().expect("commit"));
     assert_eq!(c.incr("k", 1).expect("incr"), 6, "a written number is one");
     assert!(write(&c, "k", b"v", Ttl::secs(0)).commit().expect("commit"), "as if it had been stored");
@@ -67,7 +67,7 @@ pub(super) fn written_in_pieces(b: &Bench) {
 pub(super) fn read_in_pieces(b: &Bench) {
     let c = &b.cache;
     assert!(c.reader("k").expect("reader").is_none());
-    for len in SIZES {
+    for len in b.sizes(SIZES) {
         let value = bytes(len);
         c.set("set", &value, Ttl::secs(60).tag("t")).expect("set");
         assert!(write(c, "written", &value, Ttl::secs(60)).commit().expect("commit"));
@@ -125,7 +125,7 @@ pub(super) fn dropped_writers(b: &Bench) {
     let c = &b.cache;
     c.set("k", "old", Ttl::secs(10)).expect("set");
     let before = c.stats().expect("stats");
-    for len in SIZES {
+    for len in b.sizes(SIZES) {
         drop(write(c, "k", &bytes(len), Ttl::Never));
         drop(write(c, "new", &bytes(len), Ttl::Never));
     }
@@ -134,7 +134,7 @@ pub(super) fn dropped_writers(b: &Bench) {
     assert!(!c.contains("new").expect("contains"));
     let after = c.stats().expect("stats");
     assert_eq!((after.entries, after.bytes, after.sets), (before.entries, before.bytes, before.sets));
-    assert_eq!(c.entries().expect("entries").include_expired(true).count(), 1);
+    assert!(!b.lists() || c.entries().expect("entries").include_expired(true).count() == 1);
 }
 
 pub(super) fn commit_conditions(b: &Bench) {
@@ -162,7 +162,7 @@ pub(super) fn commit_conditions(b: &Bench) {
     assert!(!present.commit_if_present().expect("commit"), "an expired entry is absent");
     drop(absent);
     assert!(new().commit_if_absent().expect("commit"));
-    assert_eq!(c.stats().expect("stats").entries, 1);
+    b.holds(1);
 }
 
 pub(super) fn cleared_while_writing(b: &Bench) {
@@ -190,7 +190,7 @@ pub(super) fn cleared_while_writing(b: &Bench) {
         assert_eq!(get(&c, "k").as_deref(), Some(b"after".as_slice()), "{what}");
     }
     b.cache.clear().expect("clear");
-    assert_eq!(b.cache.stats().expect("stats").entries, 0);
+    b.holds(0);
 }
 
 pub(super) fn the_last_commit_wins(b: &Bench) {
@@ -201,12 +201,12 @@ pub(super) fn the_last_commit_wins(b: &Bench) {
         assert!(writer.commit().expect("commit"));
         assert_eq!(get(c, "k"), Some(i.to_string().into_bytes()));
     }
-    assert_eq!(c.stats().expect("stats").entries, 1);
+    b.holds(1);
 }
 
 pub(super) fn readers_keep_what_they_opened(b: &Bench) {
     let c = &b.cache;
-    for len in [10, 300 * 1024, 5 << 20] {
+    for len in b.sizes([10, 300 * 1024, 5 << 20]) {
         let value = bytes(len);
         let changes: [(&str, fn(&Cache)); 5] = [
             ("a set", |c| c.set("k", "new", Ttl::Never).expect("set")),

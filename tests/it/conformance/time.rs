@@ -46,7 +46,7 @@ pub(super) fn over_at_once(b: &Bench) {
         assert_eq!((get(c, "k"), c.ttl("k").expect("ttl")), (None, None), "touch, {ttl:?}");
         assert!(!c.delete("k").expect("delete"), "nothing is left, {ttl:?}");
     }
-    assert_eq!(c.stats().expect("stats").entries, 0);
+    b.holds(0);
 }
 
 pub(super) fn far_and_near(b: &Bench) {
@@ -120,15 +120,19 @@ pub(super) fn clear_and_after(b: &Bench) {
         let before = c.stats().expect("stats");
         c.clear().expect("clear");
         let after = c.stats().expect("stats");
-        assert_eq!((before.entries, after.entries, after.bytes, after.payload), (300, 0, 0, 0));
+        if b.counts() {
+            assert_eq!((before.entries, after.entries, after.bytes, after.payload), (300, 0, 0, 0));
+        }
         assert!(after.generation > before.generation);
-        assert_eq!(c.entries().expect("entries").include_expired(true).count(), 0);
+        if b.lists() {
+            assert_eq!(c.entries().expect("entries").include_expired(true).count(), 0);
+        }
         c.set("k5", "after", Ttl::Never).expect("set");
         for i in 0..300 {
             let expected = (i == 5).then(|| b"after".to_vec());
             assert_eq!(get(c, format!("k{i}")), expected, "k{i}: what was set afterwards stays, and it alone");
         }
-        assert_eq!(c.stats().expect("stats").entries, 1);
+        b.holds(1);
     }
 }
 
@@ -141,6 +145,9 @@ fn set_of(keys: &[&str]) -> BTreeSet<String> {
 }
 
 pub(super) fn listing(b: &Bench) {
+    if !b.lists() {
+        return;
+    }
     let c = &b.cache;
     assert_eq!(c.entries().expect("entries").count(), 0);
     for key in ["user:1", "user:2", "page:1", "short"] {
@@ -169,6 +176,9 @@ pub(super) fn listing(b: &Bench) {
 }
 
 pub(super) fn listing_disturbs_nothing(b: &Bench) {
+    if !b.lists() {
+        return;
+    }
     let c = &b.cache;
     for i in 0..20 {
         c.set(format!("k{i}"), "value", Ttl::secs(i + 1)).expect("set");
@@ -203,8 +213,9 @@ pub(super) fn counters(b: &Bench) {
     c.get_many(["a", "none"]).expect("get_many"); // hits 3, misses 2
     let stats = c.stats().expect("stats");
     assert_eq!((stats.sets, stats.hits, stats.misses, stats.deletes), (4, 3, 2, 0));
-    assert_eq!((stats.entries, stats.evictions, stats.expired, stats.corrupt_removed), (2, 0, 0, 0));
-    assert!(stats.payload >= 2 + 3 + 2 && stats.bytes >= stats.payload, "{stats:?}");
+    assert_eq!((stats.evictions, stats.expired, stats.corrupt_removed), (0, 0, 0));
+    b.holds(2);
+    assert!(!b.counts() || stats.payload >= 2 + 3 + 2 && stats.bytes >= stats.payload, "{stats:?}");
 
     assert!(c.delete("a").expect("delete")); // deletes 1
     assert!(!c.delete("a").expect("delete"));
@@ -213,7 +224,8 @@ pub(super) fn counters(b: &Bench) {
     c.set_many([("c", "1"), ("d", "1"), ("e", "1")], Ttl::Never).expect("set_many"); // sets 7
     assert_eq!(c.delete_many(["c", "none"]).expect("delete_many"), 1); // deletes 3
     let stats = c.stats().expect("stats");
-    assert_eq!((stats.sets, stats.hits, stats.misses, stats.deletes, stats.entries), (7, 4, 3, 3, 2));
+    assert_eq!((stats.sets, stats.hits, stats.misses, stats.deletes), (7, 4, 3, 3));
+    b.holds(2);
 }
 
 /// As `Stats::deletes` says.
@@ -227,7 +239,8 @@ pub(super) fn a_ttl_of_zero_counts_as_a_delete(b: &Bench) {
     c.set("none", "1", Ttl::secs(0)).expect("set");
     assert!(c.add("none", "1", Ttl::secs(0)).expect("add"));
     let stats = c.stats().expect("stats");
-    assert_eq!((stats.deletes, stats.entries, stats.bytes, stats.payload), (3, 0, 0, 0));
+    assert_eq!((stats.deletes, stats.bytes, stats.payload), (3, 0, 0));
+    b.holds(0);
 }
 
 pub(super) fn misses_by_reason(b: &Bench) {

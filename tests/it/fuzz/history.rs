@@ -121,6 +121,9 @@ impl<'a> History<'a> {
             self.apply(op)?;
             self.compare(op)?;
         }
+        if !self.cache.capabilities().lists {
+            return Ok(());
+        }
         let mut listed = 0;
         for entry in self.cache.entries().map_err(|e| e.to_string())?.include_expired(true) {
             // What an invalidated tag leaves behind waits to be swept.

@@ -19,6 +19,8 @@ pub(crate) mod image;
 /// Directories to and from archives.
 /// Children that play a role on a directory.
 pub(crate) mod process;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub(crate) mod servers;
 pub(crate) mod tar;
 
 /// Where the clocks of tests start: a day in 2033, so that the machine's own time never happens to fit.

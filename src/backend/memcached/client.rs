@@ -1,0 +1,197 @@
+//! Talking to Memcached servers by the meta commands of Memcached 1.6: `mg`, `ms`, `md`, `ma`.
+
+use std::io::{self, Read, Write};
+use std::time::Instant;
+
+use crate::backend::breaker::{Tally, Trouble};
+use crate::backend::node::{self, Again, Node, nonsense};
+use crate::backend::remote::{Address, Remote};
+use crate::backend::wire::Wire;
+use crate::error::{Error, ErrorKind};
+
+/// Longest line of an answer.
+const LINE: usize = 2048;
+/// Most bytes of a value: no server can be told to take more.
+const VALUE: usize = 1 << 30;
+
+/// What a server says to one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// There is one, with its number of state where that was asked for.
+    Value { bytes: Vec<u8>, cas: u64 },
+    /// It's done, or it's there; with the number of its state where that was asked for.
+    Done { cas: u64, flags: String },
+    /// There is none.
+    Absent,
+    /// What is there is in another state than was named.
+    Changed,
+    /// What is there keeps it from being stored, or nothing is there.
+    NotStored,
+    /// The server's own words.
+    Error(String),
+}
+
+/// A connection.
+pub(super) struct Connection {
+    wire: Wire,
+    /// What was read and not used yet begins at `at`.
+    read: Vec<u8>,
+    at: usize,
+}
+
+impl node::Connection for Connection {
+    fn open(remote: &Remote, address: &Address, until: Instant) -> Result<Connection, Trouble> {
+        let bound = remote.connect_timeout.min(until.saturating_duration_since(Instant::now()));
+        Ok(Connection { wire: Wire::connect(address, bound)?, read: Vec::new(), at: 0 })
+    }
+
+    fn is_alive(&mut self, until: Instant) -> bool {
+        self.wire.set_until(until);
+        self.wire.write_all(b"mn\r\n").and_then(|()| self.line()).is_ok_and(|line| line == b"MN")
+    }
+}
+
+impl Connection {
+    fn fill(&mut self) -> io::Result<()> {
+        if self.at > 0 {
+            self.read.drain(..self.at);
+            self.at = 0;
+        }
+        let len = self.read.len();
+        self.read.resize(len + 16_384, 0);
+        let outcome = self.wire.read(&mut self.read[len..]);
+        self.read.truncate(len + *outcome.as_ref().unwrap_or(&0));
+        match outcome {
+            Ok(0) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was closed")),
+            outcome => outcome.map(drop),
+        }
+    }
+
+    fn line(&mut self) -> io::Result<Vec<u8>> {
+        let mut looked = 0;
+        loop {
+            let rest = &self.read[self.at..];
+            if let Some(end) = rest[looked..].windows(2).position(|two| two == b"\r\n") {
+                let line = rest[..looked + end].to_vec();
+                self.at += looked + end + 2;
+                return Ok(line);
+            }
+            looked = rest.len().saturating_sub(1);
+            if looked > LINE {
+                return Err(nonsense("Memcached"));
+            }
+            self.fill()?;
+        }
+    }
+
+    /// A value and the end of its line.
+    fn block(&mut self, len: usize) -> io::Result<Vec<u8>> {
+        // No room is made for what a server only says that it will send.
+        let mut bytes = Vec::with_capacity(len.min(1 << 20) + 2);
+        let buffered = (self.read.len() - self.at).min(len + 2);
+        bytes.extend_from_slice(&self.read[self.at..][..buffered]);
+        self.at += buffered;
+        while bytes.len() < len + 2 {
+            let (from, more) = (bytes.len(), (len + 2 - bytes.len()).min(1 << 20));
+            bytes.resize(from + more, 0);
+            let n = self.wire.read(&mut bytes[from..])?;
+            bytes.truncate(from + n);
+            if n == 0 {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was closed"));
+            }
+        }
+        if bytes.ends_with(b"\r\n") {
+            bytes.truncate(len);
+            Ok(bytes)
+        } else {
+            Err(nonsense("Memcached"))
+        }
+    }
+
+    fn answer(&mut self) -> io::Result<Answer> {
+        let line = self.line()?;
+        let line = std::str::from_utf8(&line).map_err(|_| nonsense("Memcached"))?;
+        let mut words = line.split(' ');
+        let word = words.next().unwrap_or_default();
+        let cas = |flags: std::str::Split<'_, char>| {
+            flags.filter_map(|flag| flag.strip_prefix('c')).find_map(|number| number.parse().ok()).unwrap_or(0)
+        };
+        Ok(match word {
+            "VA" => {
+                let len = words.next().and_then(|len| len.parse().ok()).filter(|len| *len <= VALUE);
+                let cas = cas(words);
+                Answer::Value { bytes: self.block(len.ok_or_else(|| nonsense("Memcached"))?)?, cas }
+            }
+            "HD" | "OK" => Answer::Done { cas: cas(words.clone()), flags: words.collect::<Vec<_>>().join(" ") },
+            "EN" | "NF" => Answer::Absent,
+            "EX" => Answer::Changed,
+            "NS" => Answer::NotStored,
+            "ERROR" | "CLIENT_ERROR" | "SERVER_ERROR" => Answer::Error(line.to_owned()),
+            _ => return Err(nonsense("Memcached")),
+        })
+    }
+}
+
+/// Commands for one round trip to one server.
+#[derive(Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Batch {
+    /// One without a value.
+    pub(super) fn push(&mut self, command: &str, key: &str, flags: &str) {
+        for part in [command, " ", key, " ", flags, "\r\n"] {
+            self.bytes.extend_from_slice(part.as_bytes());
+        }
+        self.len += 1;
+    }
+
+    /// One that stores a value.
+    pub(super) fn push_set(&mut self, key: &str, value: &[u8], flags: &str) {
+        self.push("ms", key, &format!("{} {flags}", value.len()));
+        self.bytes.extend_from_slice(value);
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// The answers of a server to a batch.
+pub(super) fn run(
+    node: &Node<Connection>,
+    (remote, tally): (&Remote, &Tally),
+    batch: &Batch,
+    again: Again,
+    until: Instant,
+) -> Result<Vec<Answer>, Error> {
+    node.exchange(remote, tally, again, until, |connection: &mut Connection| {
+        connection.wire.set_until((Instant::now() + remote.write_timeout).min(until));
+        connection.wire.write_all(&batch.bytes)?;
+        connection.wire.set_until((Instant::now() + remote.read_timeout).min(until));
+        let mut answers = Vec::with_capacity(batch.len);
+        for _ in 0..batch.len {
+            answers.push(connection.answer()?);
+        }
+        // After an error it isn't sure where the next answer begins.
+        let usable = !answers.iter().any(|answer| matches!(answer, Answer::Error(_)));
+        Ok((answers, usable))
+    })
+}
+
+/// An answer that says no.
+pub(super) fn refusal(text: &str) -> Error {
+    let kind = match text {
+        "ERROR" => {
+            let text = "the server doesn't know the meta commands, which Memcached has from 1.6 on";
+            return Error::new(ErrorKind::Unsupported, text);
+        }
+        text if text.contains("too large") => ErrorKind::TooLarge,
+        text if text.contains("out of memory") => ErrorKind::Full,
+        _ => ErrorKind::Io,
+    };
+    Error::new(kind, format!("the server refuses: {text}"))
+}

@@ -1,0 +1,545 @@
+//! The store on Memcached servers.
+//!
+//! Each key has its server, by rendezvous: of the numbers that key and server make together the largest counts, so that one
+//! server more or less moves its own share of the keys alone. There a value lies as an [envelope] under a hash of its
+//! identity.
+//!
+//! Everything that can be cleared apart (all, a namespace, a tag) is a *scope*: an item on each server with a random id
+//! and the time of its last invalidation, as a counter there goes. An entry carries the ids of its scopes at its set, and
+//! counts as long as they are the same. A scope that was evicted gets another id, so nothing that was cleared comes back.
+//!
+//! A change that depends on what is there is made under the number that the server gives each state of an item (`cas`).
+//! Whoever computes an absent value leaves an item in its place, so that this holds for it as well.
+
+mod client;
+mod places;
+mod plain;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::backend::envelope::{self, Label};
+use crate::backend::flights::{LEASE_MS, Other};
+use crate::backend::networked::{
+    Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected,
+};
+use crate::backend::node::Again;
+use crate::backend::raw::Raw;
+use crate::backend::remote::Remote;
+use crate::backend::{Backend, Lead, Leadership, Lease, Listing};
+use crate::capabilities::{self, Capabilities};
+use crate::entry::{Extra, Facts, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::tree::format::{HEADER_LEN, Seal};
+use crate::key::Id;
+use crate::stats::{Count, Network};
+use crate::sys::fork::{self, PerProcess};
+
+use client::{Answer, Batch, refusal};
+use places::{Local, Place, Stamp, no_random, random, stamp};
+
+/// Most bytes of an item: what a server takes unless told otherwise (`-I`), less room for its own words and the key. A
+/// larger one must not be sent, as the server would drop the old one for it.
+const MAX_ITEM: usize = (1 << 20) - 1024;
+/// The same of a value, beside a short key and no metadata.
+const MAX_VALUE: u64 = (MAX_ITEM - HEADER_LEN - 256) as u64;
+/// Seconds up to which a server takes an expiry as from now on, and beyond which as a date.
+const MONTH: u64 = 30 * 86_400;
+/// What lies in place of a value that is being computed.
+const LEAD: &[u8] = b"\0lead";
+/// How far a server's counter may be from what it was: further, it began anew.
+const STEPS: u64 = 1 << 20;
+
+/// The flag for a server's own expiry.
+fn ttl(facts: &Facts, now: u64) -> String {
+    seconds(keep_for(facts, now).map_or(0, |ms| ms.div_ceil(1000)), now)
+}
+
+/// The same for so many seconds; 0: for ever. From now on, or from a month on as a date; what is later than a server can
+/// tell is for ever.
+fn seconds(n: u64, now: u64) -> String {
+    let date = (now / 1000).saturating_add(n);
+    match n {
+        0..=MONTH => format!("T{n}"),
+        _ if i32::try_from(date).is_ok() => format!("T{date}"),
+        _ => "T0".to_owned(),
+    }
+}
+
+fn is(cas: u64) -> Is {
+    Is::This(cas.to_string().into_bytes())
+}
+
+/// The flag that holds a command to a state.
+fn under(is: &Is) -> String {
+    match is {
+        Is::Anything => String::new(),
+        Is::Absent => " ME".to_owned(),
+        Is::This(cas) => format!(" C{}", String::from_utf8_lossy(cas)),
+    }
+}
+
+/// The servers.
+pub(crate) struct Memcached {
+    remote: Remote,
+    seal: Seal,
+    local: PerProcess<Arc<Local>>,
+}
+
+/// The store on Memcached.
+pub(crate) fn open(remote: Remote) -> Result<Arc<dyn Backend>> {
+    let local = PerProcess::new(Local::new(&remote).map_err(no_random)?);
+    if remote.raw {
+        if remote.mac_key.is_some() {
+            return Err(Error::new(ErrorKind::InvalidOption, "bare values can't be sealed by a key"));
+        }
+        let raw = Raw::new(plain::PlainMemcached { remote: remote.clone(), local }, &remote);
+        return Ok(Arc::new(Networked::new(remote, raw)));
+    }
+    let seal = envelope::seal(&remote.prefix, remote.mac_key.as_ref());
+    let server = Memcached { seal, local, remote: remote.clone() };
+    Ok(Arc::new(Networked::new(remote, server)))
+}
+
+impl Memcached {
+    fn local(&self) -> Result<&Arc<Local>> {
+        self.local.get(|| Local::new(&self.remote)).map_err(no_random)
+    }
+
+    fn encode(&self, id: Id<'_>, put: Put<'_>, scopes: Vec<u64>) -> Result<Vec<u8>> {
+        let label = Label { facts: put.facts, extra: put.extra.clone(), generation: 0, scopes, len: 0 };
+        let bytes = envelope::encode(&self.seal, id, &label, put.value)?;
+        if bytes.len() > MAX_ITEM {
+            let text = format!("the entry takes {} bytes; a Memcached server takes {MAX_ITEM}", bytes.len());
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        Ok(bytes)
+    }
+
+    /// What is there under some keys of one server.
+    fn fetch_from(
+        &self,
+        local: &Local,
+        place: &Place,
+        keys: &[(Id<'_>, String)],
+        until: Instant,
+    ) -> Result<Vec<Found<(Label, Value)>>> {
+        let mut scopes: Vec<String> =
+            keys.iter().flat_map(|(id, _)| local.scopes(id.namespace, &Extra::default())).collect();
+        scopes.sort();
+        scopes.dedup();
+        let mut batch = Batch::default();
+        for scope in &scopes {
+            batch.push("mg", scope, "v");
+        }
+        for (_, name) in keys {
+            batch.push("mg", &local.key('e', name), "v c");
+        }
+        let mut answers = local.run(place, &batch, Again::Yes, until)?.into_iter();
+        let mut ids: HashMap<String, Option<u64>> = HashMap::new();
+        for scope in scopes {
+            let answer = answers.next().ok_or_else(unexpected)?;
+            ids.insert(scope, stamp(&answer)?.map(|stamp| stamp.id));
+        }
+        let mut found = Vec::with_capacity(keys.len());
+        for ((id, _), answer) in keys.iter().zip(answers) {
+            found.push(match answer {
+                Answer::Absent => Found { is: Is::Absent, held: Err(Count::MissAbsent) },
+                Answer::Value { bytes, cas } if bytes == LEAD => Found { is: is(cas), held: Err(Count::MissAbsent) },
+                Answer::Value { bytes, cas } => Found { is: is(cas), held: envelope::decode(&self.seal, *id, bytes) },
+                Answer::Error(text) => return Err(refusal(&text)),
+                _ => return Err(unexpected()),
+            });
+        }
+        Memcached::look_at_tags(local, place, keys, &found, &mut ids, until)?;
+        for ((id, _), found) in keys.iter().zip(&mut found) {
+            let cleared = found.held.as_ref().is_ok_and(|(label, _)| {
+                let now = local.scopes(id.namespace, &label.extra).into_iter().map(|scope| *ids.get(&scope)?);
+                now.collect::<Option<Vec<u64>>>() != Some(label.scopes.clone())
+            });
+            if cleared {
+                found.held = Err(Count::MissCleared);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The scopes that only the entries themselves tell of.
+    fn look_at_tags(
+        local: &Local,
+        place: &Place,
+        keys: &[(Id<'_>, String)],
+        found: &[Found<(Label, Value)>],
+        ids: &mut HashMap<String, Option<u64>>,
+        until: Instant,
+    ) -> Result<()> {
+        let mut more: Vec<String> = Vec::new();
+        for ((id, _), found) in keys.iter().zip(found) {
+            if let Ok((label, _)) = &found.held {
+                more.extend(local.scopes(id.namespace, &label.extra).into_iter().filter(|s| !ids.contains_key(s)));
+            }
+        }
+        more.sort();
+        more.dedup();
+        let mut batch = Batch::default();
+        for scope in &more {
+            batch.push("mg", scope, "v");
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        for (scope, answer) in more.into_iter().zip(local.run(place, &batch, Again::Yes, until)?) {
+            ids.insert(scope, stamp(&answer)?.map(|stamp| stamp.id));
+        }
+        Ok(())
+    }
+
+    /// What is there under keys, server by server; in their order.
+    fn fetch_all(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Found<(Label, Value)>>> {
+        let local = self.local()?;
+        let mut found: Vec<Option<Found<(Label, Value)>>> = ids.iter().map(|_| None).collect();
+        for (place, at) in by_place(local, ids) {
+            let keys: Vec<_> = at.iter().map(|i| (ids[*i], local.place(ids[*i]).1)).collect();
+            for (i, one) in at.into_iter().zip(self.fetch_from(local, place, &keys, until)?) {
+                found[i] = Some(one);
+            }
+        }
+        found.into_iter().map(|found| found.ok_or_else(unexpected)).collect()
+    }
+
+    /// The ids of the scopes of an entry that may be stored as one of an earlier moment; `None`: something was
+    /// invalidated since.
+    fn ids_since(
+        local: &Local,
+        place: &Place,
+        scopes: &[String],
+        since: u64,
+        until: Instant,
+    ) -> Result<Option<Vec<u64>>> {
+        let stamps = local.stamps(place, scopes, until)?;
+        let now = local.counter(place, 0, until)?;
+        let same_counter = (since..since.saturating_add(STEPS)).contains(&now);
+        let untouched = same_counter && stamps.iter().all(|stamp| stamp.at <= since);
+        Ok(untouched.then(|| stamps.iter().map(|stamp| stamp.id).collect()))
+    }
+
+    fn remove(&self, id: Id<'_>, when: When<'_>, until: Instant) -> Result<Stored> {
+        let local = self.local()?;
+        let (place, name) = local.place(id);
+        if let Some((since, _)) = when.since {
+            let scopes = local.scopes(id.namespace, &Extra::default());
+            if Memcached::ids_since(local, place, &scopes, since, until)?.is_none() {
+                return Ok(Stored::Refused);
+            }
+        }
+        if *when.is == Is::Absent {
+            return Ok(Stored::Done);
+        }
+        let mut batch = Batch::default();
+        batch.push("md", &local.key('e', &name), &under(when.is));
+        match local.run_one(place, &batch, Again::No, until)? {
+            Answer::Done { .. } => Ok(Stored::Done),
+            Answer::Absent if *when.is == Is::Anything => Ok(Stored::Done),
+            _ => Ok(Stored::Changed),
+        }
+    }
+}
+
+/// Which keys belong to which server.
+fn by_place<'l>(local: &'l Local, ids: &[Id<'_>]) -> Vec<(&'l Place, Vec<usize>)> {
+    let mut groups: Vec<(&Place, Vec<usize>)> = Vec::new();
+    for (i, id) in ids.iter().enumerate() {
+        let (place, _) = local.place(*id);
+        match groups.iter_mut().find(|(other, _)| std::ptr::eq(*other, place)) {
+            Some((_, some)) => some.push(i),
+            None => groups.push((place, vec![i])),
+        }
+    }
+    groups
+}
+
+impl Server for Memcached {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { max_value: MAX_VALUE, ..capabilities::MEMCACHED }
+    }
+
+    fn nonce(&self) -> Result<u128> {
+        Ok(self.local()?.nonce())
+    }
+
+    fn fetch_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Result<Found<Value>>>> {
+        let found = self.fetch_all(ids, until)?;
+        Ok(found.into_iter().map(|Found { is, held }| Ok(Found { is, held: held.map(|(_, value)| value) })).collect())
+    }
+
+    fn look(&self, id: Id<'_>, until: Instant) -> Result<Found<Label>> {
+        let Found { is, held } = self.fetch_all(&[id], until)?.pop().ok_or_else(unexpected)?;
+        Ok(Found { is, held: held.map(|(label, _)| label) })
+    }
+
+    fn store(&self, id: Id<'_>, put: Option<Put<'_>>, when: When<'_>, until: Instant) -> Result<Stored> {
+        let Some(put) = put else { return self.remove(id, when, until) };
+        let local = self.local()?;
+        let (place, name) = local.place(id);
+        let scopes = local.scopes(id.namespace, put.extra);
+        let mut is = when.is.clone();
+        let mut ids = match when.since {
+            Some((since, cas)) => {
+                if when.lease != 0 {
+                    is = self::is(cas);
+                }
+                match Memcached::ids_since(local, place, &scopes, since, until)? {
+                    Some(ids) => ids,
+                    None => return Ok(Stored::Refused),
+                }
+            }
+            None => place.lately(&scopes).unwrap_or_default(),
+        };
+        loop {
+            if ids.len() != scopes.len() {
+                ids = local.stamps(place, &scopes, until)?.iter().map(|stamp| stamp.id).collect();
+            }
+            let mut batch = Batch::default();
+            for scope in &scopes {
+                batch.push("mg", scope, "v");
+            }
+            let bytes = self.encode(id, put, ids.clone())?;
+            let flags = format!("{} c{}", ttl(&put.facts, self.remote.clock.now()), under(&is));
+            batch.push_set(&local.key('e', &name), &bytes, &flags);
+            let mut answers = local.run(place, &batch, Again::Yes, until)?;
+            let stored = answers.pop().ok_or_else(unexpected)?;
+            let now = answers.iter().map(stamp).collect::<Result<Option<Vec<_>>>>()?;
+            let now: Vec<u64> = now.unwrap_or_default().iter().map(|stamp| stamp.id).collect();
+            match stored {
+                Answer::Done { .. } if now == ids => return Ok(Stored::Done),
+                Answer::Done { .. } if when.since.is_some() => return Ok(Stored::Refused),
+                // What was stored counts for nobody: it's of scopes that are no more.
+                Answer::Done { cas, .. } if is != Is::Anything => is = self::is(cas),
+                Answer::Done { .. } => {}
+                Answer::Error(text) => return Err(refusal(&text)),
+                _ if when.lease != 0 => return Ok(Stored::Refused),
+                _ => return Ok(Stored::Changed),
+            }
+            place.note(&scopes, &now);
+            ids = now;
+            if Instant::now() >= until {
+                return Err(busy());
+            }
+        }
+    }
+
+    fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Instant) -> Result<Vec<Option<Result<()>>>> {
+        let local = self.local()?;
+        let mut outcomes: Vec<Option<Result<()>>> = items.iter().map(|_| None).collect();
+        let keys: Vec<Id<'_>> = items.iter().map(|(id, _)| *id).collect();
+        for (place, at) in by_place(local, &keys) {
+            // All have the same options and namespace.
+            let Some((first, one)) = at.first().map(|i| items[*i]) else { continue };
+            let scopes = local.scopes(first.namespace, one.extra);
+            let ids = match place.lately(&scopes) {
+                Some(ids) => ids,
+                None => local.stamps(place, &scopes, until)?.iter().map(|stamp| stamp.id).collect(),
+            };
+            let (mut batch, mut sent) = (Batch::default(), Vec::new());
+            for i in at {
+                let (id, put) = items[i];
+                match self.encode(id, put, ids.clone()) {
+                    Ok(bytes) => {
+                        let flags = ttl(&put.facts, self.remote.clock.now());
+                        batch.push_set(&local.key('e', &local.place(id).1), &bytes, &flags);
+                        sent.push(i);
+                    }
+                    Err(error) => outcomes[i] = Some(Err(error)),
+                }
+            }
+            for scope in &scopes {
+                batch.push("mg", scope, "v");
+            }
+            let mut answers = local.run(place, &batch, Again::Yes, until)?;
+            let now = answers.split_off(sent.len()).iter().map(stamp).collect::<Result<Option<Vec<_>>>>()?;
+            let now: Vec<u64> = now.unwrap_or_default().iter().map(|stamp| stamp.id).collect();
+            place.note(&scopes, &now);
+            for (i, answer) in sent.into_iter().zip(answers) {
+                outcomes[i] = match answer {
+                    Answer::Done { .. } if now == ids => Some(Ok(())),
+                    Answer::Error(text) => Some(Err(refusal(&text))),
+                    _ => None,
+                };
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn take_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Found<Label>>> {
+        let mut taken: Vec<Option<Found<Label>>> = ids.iter().map(|_| None).collect();
+        let mut waiting: Vec<usize> = (0..ids.len()).collect();
+        while !waiting.is_empty() {
+            // A key that is there twice is taken once.
+            let mut now: Vec<usize> = Vec::new();
+            for i in &waiting {
+                if !now.iter().any(|other| ids[*other] == ids[*i]) {
+                    now.push(*i);
+                }
+            }
+            let keys: Vec<Id<'_>> = now.iter().map(|i| ids[*i]).collect();
+            for (i, found) in now.into_iter().zip(self.fetch_all(&keys, until)?) {
+                let when = When { is: &found.is, since: None, lease: 0 };
+                if self.remove(ids[i], when, until)? == Stored::Done {
+                    taken[i] = Some(Found { is: found.is, held: found.held.map(|(label, _)| label) });
+                }
+            }
+            waiting.retain(|i| taken[*i].is_none());
+            if Instant::now() >= until && !waiting.is_empty() {
+                return Err(busy());
+            }
+        }
+        taken.into_iter().map(|found| found.ok_or_else(unexpected)).collect()
+    }
+
+    fn touch(&self, id: Id<'_>, is: &Is, label: &Label, expires: u64, until: Instant) -> Result<bool> {
+        let found = self.fetch(id, until)?;
+        let Ok(value) = found.held else { return Ok(false) };
+        if found.is != *is {
+            return Ok(false);
+        }
+        let facts = Facts { expires, ..label.facts };
+        let put = Put { facts, extra: &label.extra, value: &value };
+        Ok(self.store(id, Some(put), When { is, since: None, lease: 0 }, until)? == Stored::Done)
+    }
+
+    fn lead(&self, id: Id<'_>, until: Instant) -> Result<Lead> {
+        let local = self.local()?;
+        let (place, name) = local.place(id);
+        let word = local.word();
+        match local.flights.begin(&name, word) {
+            Err(Other::Myself) => return Ok(Lead::Nested),
+            Err(Other::Thread) => return Ok(Lead::Taken),
+            Ok(()) => {}
+        }
+        let bound = self.remote.read_timeout;
+        let mut hold =
+            Holding { local: local.clone(), process: fork::epoch(), id: name, place: 0, word, lock: 0, bound };
+        hold.place = local.places.iter().position(|other| std::ptr::eq(other, place)).unwrap_or(0);
+        let (lock, entry) = (local.key('l', &hold.id), local.key('e', &hold.id));
+        let mut batch = Batch::default();
+        let seconds = LEASE_MS.div_ceil(1000);
+        batch.push_set(&lock, &word.to_le_bytes(), &format!("T{seconds} c ME"));
+        let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::No, until)? else { return Ok(Lead::Taken) };
+        hold.lock = cas;
+        loop {
+            let mut batch = Batch::default();
+            batch.push("mg", &entry, "c");
+            if let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::Yes, until)? {
+                local.flights.annotate(word, cas);
+                break;
+            }
+            let mut batch = Batch::default();
+            batch.push_set(&entry, LEAD, &format!("T{seconds} c ME"));
+            if let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::Yes, until)? {
+                local.flights.annotate(word, cas);
+                break;
+            }
+            if Instant::now() >= until {
+                return Err(busy());
+            }
+        }
+        let generation = local.counter(place, 0, until)?;
+        Ok(Lead::Mine(Leadership { lease: Lease { generation, word }, _hold: Box::new(hold) }))
+    }
+
+    fn moment_of(&self, lease: Lease) -> Option<Moment> {
+        let cas = self.local().ok()?.flights.note(lease.word)?;
+        Some((lease.generation, cas))
+    }
+
+    fn moment(&self, id: Id<'_>, until: Instant) -> Result<Moment> {
+        let local = self.local()?;
+        Ok((local.counter(local.place(id).0, 0, until)?, 0))
+    }
+
+    fn invalidate(&self, scope: Scope<'_>, until: Instant) -> Result<()> {
+        let local = self.local()?;
+        let key = local.scope_key(scope);
+        for place in &local.places {
+            let at = local.counter(place, 1, until)?;
+            let mut batch = Batch::default();
+            batch.push_set(&key, &Stamp { id: random()?, at }.to_bytes(), "T0");
+            match local.run_one(place, &batch, Again::Yes, until)? {
+                Answer::Done { .. } => {}
+                _ => return Err(unexpected()),
+            }
+        }
+        Ok(())
+    }
+
+    fn list(_: Arc<Networked<Memcached>>) -> Result<Listing> {
+        Err(Error::new(ErrorKind::Unsupported, "memcached can't list keys: its servers tell of none"))
+    }
+
+    fn generation(&self, until: Instant) -> Result<u64> {
+        let local = self.local()?;
+        local.places.iter().try_fold(0u64, |sum, place| Ok(sum.wrapping_add(local.counter(place, 0, until)?)))
+    }
+
+    fn network(&self) -> Result<Network> {
+        Ok(self.local()?.tally.network())
+    }
+}
+
+/// A leadership; dropped, it's given up.
+struct Holding {
+    local: Arc<Local>,
+    process: u64,
+    id: String,
+    place: usize,
+    word: u64,
+    /// The state of the item that others find taken; 0: it isn't this one's.
+    lock: u64,
+    bound: Duration,
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        if self.process != fork::epoch() {
+            return;
+        }
+        let cas = self.local.flights.note(self.word).unwrap_or(0);
+        self.local.flights.end(self.word);
+        let mut batch = Batch::default();
+        if cas != 0 {
+            // An item in place of the value, unless something was stored.
+            let mut batch = Batch::default();
+            batch.push("mg", &self.local.key('e', &self.id), "v c");
+            let place = &self.local.places[self.place];
+            let found = self.local.run_one(place, &batch, Again::Yes, Instant::now() + self.bound);
+            if matches!(found, Ok(Answer::Value { bytes, cas: now }) if bytes == LEAD && now == cas) {
+                let mut batch = Batch::default();
+                batch.push("md", &self.local.key('e', &self.id), &format!("C{cas}"));
+                let _ = self.local.run_one(place, &batch, Again::No, Instant::now() + self.bound);
+            }
+        }
+        if self.lock != 0 {
+            batch.push("md", &self.local.key('l', &self.id), &format!("C{}", self.lock));
+            // One that can't be given up ends by itself.
+            let place = &self.local.places[self.place];
+            let _ = self.local.run_one(place, &batch, Again::No, Instant::now() + self.bound);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_beyond_a_month_are_dates() {
+        let now = 1_800_000_000_000;
+        let facts = |ms: u64| Facts { expires: now + ms, ..Facts::default() };
+        assert_eq!(ttl(&facts(1), now), "T61", "kept a minute longer, for slow clocks");
+        assert_eq!(ttl(&facts(MONTH * 1000 - 60_000), now), format!("T{MONTH}"));
+        assert_eq!(ttl(&facts(MONTH * 1000), now), format!("T{}", 1_800_000_000 + MONTH + 60));
+        assert_eq!(ttl(&facts(400_000_000_000), now), "T0", "beyond 2038 is never");
+        assert_eq!(ttl(&Facts { expires: crate::entry::NEVER, ..Facts::default() }, now), "T0");
+    }
+}

@@ -1,0 +1,206 @@
+//! Bare values on Memcached: its own commands for what they do.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::client::{Answer, Batch, refusal};
+use super::places::{Local, Place, no_random};
+use super::{MAX_ITEM, is, seconds, under};
+use crate::backend::flights::LEASE_MS;
+use crate::backend::networked::{Is, unexpected};
+use crate::backend::node::Again;
+use crate::backend::raw::{Bytes, Plain};
+use crate::backend::remote::Remote;
+use crate::capabilities::{self, Capabilities};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Id;
+use crate::stats::Network;
+use crate::sys::fork::PerProcess;
+
+/// Longest key that servers take.
+const LONGEST: usize = 250;
+
+pub(super) struct PlainMemcached {
+    pub(super) remote: Remote,
+    pub(super) local: PerProcess<Arc<Local>>,
+}
+
+impl PlainMemcached {
+    fn local(&self) -> Result<&Arc<Local>> {
+        self.local.get(|| Local::new(&self.remote)).map_err(no_random)
+    }
+
+    /// A key as text, and its server.
+    fn find<'l>(local: &'l Local, key: &[u8]) -> (&'l Place, String) {
+        let (place, _) = local.place(Id { namespace: "", version: 1, key });
+        (place, String::from_utf8_lossy(key).into_owned())
+    }
+
+    fn one(&self, key: &[u8], fill: impl FnOnce(&mut Batch, &str), again: Again, until: Instant) -> Result<Answer> {
+        let local = self.local()?;
+        let (place, key) = PlainMemcached::find(local, key);
+        let mut batch = Batch::default();
+        fill(&mut batch, &key);
+        local.run_one(place, &batch, again, until)
+    }
+
+    fn ttl(&self, ms: Option<u64>) -> String {
+        seconds(ms.map_or(0, |ms| ms.div_ceil(1000)), self.remote.clock.now())
+    }
+}
+
+impl Plain for PlainMemcached {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            ttl_step: std::time::Duration::from_secs(1),
+            signed_counters: false,
+            max_key: (LONGEST - self.remote.prefix.len() - 1) as u64,
+            max_value: MAX_ITEM as u64,
+            ..capabilities::MEMCACHED
+        }
+    }
+
+    fn check_key(&self, key: &[u8]) -> Result<()> {
+        if key.len() > LONGEST || key.iter().any(|byte| *byte <= b' ' || *byte > b'~') {
+            let text = "a bare key of Memcached's has up to 250 visible ASCII characters, with its prefix";
+            return Err(Error::new(ErrorKind::InvalidKey, text));
+        }
+        Ok(())
+    }
+
+    fn read(&self, keys: &[Vec<u8>], until: Instant) -> Result<Vec<Bytes>> {
+        let local = self.local()?;
+        let ids: Vec<Id<'_>> = keys.iter().map(|key| Id { namespace: "", version: 1, key }).collect();
+        let mut found: Vec<Bytes> = keys.iter().map(|_| None).collect();
+        for (place, at) in super::by_place(local, &ids) {
+            let mut batch = Batch::default();
+            for i in &at {
+                batch.push("mg", &String::from_utf8_lossy(&keys[*i]), "v c");
+            }
+            for (i, answer) in at.into_iter().zip(local.run(place, &batch, Again::Yes, until)?) {
+                found[i] = match answer {
+                    Answer::Value { bytes, cas } => Some((bytes, is(cas))),
+                    Answer::Absent => None,
+                    Answer::Error(text) => return Err(refusal(&text)),
+                    _ => return Err(unexpected()),
+                };
+            }
+        }
+        Ok(found)
+    }
+
+    fn look(&self, key: &[u8], until: Instant) -> Result<Option<(u64, Option<u64>)>> {
+        match self.one(key, |batch, key| batch.push("mg", key, "t s"), Again::Yes, until)? {
+            Answer::Done { flags, .. } => {
+                let flag = |name| flags.split(' ').find_map(|flag| flag.strip_prefix(name)?.parse::<i64>().ok());
+                let left = flag('t').and_then(|seconds| u64::try_from(seconds).ok()).map(|seconds| seconds * 1000);
+                Ok(Some((flag('s').and_then(|len| u64::try_from(len).ok()).unwrap_or(0), left)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn write(&self, key: &[u8], bytes: Option<&[u8]>, ms: Option<u64>, is: &Is, until: Instant) -> Result<bool> {
+        let again = if *is == Is::Anything { Again::Yes } else { Again::No };
+        let Some(bytes) = bytes else {
+            if *is == Is::Absent {
+                return Ok(true);
+            }
+            let answer = self.one(key, |batch, key| batch.push("md", key, &under(is)), again, until)?;
+            return Ok(matches!(answer, Answer::Done { .. }) || *is == Is::Anything);
+        };
+        let flags = format!("{}{}", self.ttl(ms), under(is));
+        let answer = self.one(key, |batch, key| batch.push_set(key, bytes, &flags), again, until)?;
+        Ok(matches!(answer, Answer::Done { .. }))
+    }
+
+    fn write_many(&self, items: &[(Vec<u8>, &[u8])], ms: Option<u64>, until: Instant) -> Result<Vec<Result<()>>> {
+        let local = self.local()?;
+        let ids: Vec<Id<'_>> = items.iter().map(|(key, _)| Id { namespace: "", version: 1, key }).collect();
+        let mut outcomes: Vec<Result<()>> = items.iter().map(|_| Err(unexpected())).collect();
+        for (place, at) in super::by_place(local, &ids) {
+            let mut batch = Batch::default();
+            for i in &at {
+                batch.push_set(&String::from_utf8_lossy(&items[*i].0), items[*i].1, &self.ttl(ms));
+            }
+            for (i, answer) in at.into_iter().zip(local.run(place, &batch, Again::Yes, until)?) {
+                outcomes[i] = match answer {
+                    Answer::Done { .. } => Ok(()),
+                    Answer::Error(text) => Err(refusal(&text)),
+                    _ => Err(unexpected()),
+                };
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn remove(&self, keys: &[Vec<u8>], until: Instant) -> Result<Vec<bool>> {
+        let local = self.local()?;
+        let ids: Vec<Id<'_>> = keys.iter().map(|key| Id { namespace: "", version: 1, key }).collect();
+        let mut removed = vec![false; keys.len()];
+        for (place, at) in super::by_place(local, &ids) {
+            let mut batch = Batch::default();
+            for i in &at {
+                batch.push("md", &String::from_utf8_lossy(&keys[*i]), "");
+            }
+            for (i, answer) in at.into_iter().zip(local.run(place, &batch, Again::Yes, until)?) {
+                removed[i] = matches!(answer, Answer::Done { .. });
+            }
+        }
+        Ok(removed)
+    }
+
+    fn touch(&self, key: &[u8], ms: Option<u64>, until: Instant) -> Result<bool> {
+        let flags = self.ttl(ms);
+        let answer = self.one(key, |batch, key| batch.push("mg", key, &flags), Again::Yes, until)?;
+        Ok(matches!(answer, Answer::Done { .. }))
+    }
+
+    /// Upwards alone: downwards a server stops at zero without a word.
+    fn add(
+        &self,
+        key: &[u8],
+        by: i64,
+        initial: Option<(i64, Option<u64>)>,
+        until: Instant,
+    ) -> Option<Result<Option<i64>>> {
+        if by < 0 || initial.is_some() {
+            return None;
+        }
+        let answer = self.one(key, |batch, key| batch.push("ma", key, &format!("D{by} v")), Again::No, until);
+        Some(match answer {
+            Ok(Answer::Value { bytes, .. }) => {
+                let sum = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
+                sum.map(Some).ok_or_else(|| Error::new(ErrorKind::Overflow, "the sum is out of range"))
+            }
+            Ok(Answer::Absent) => Ok(None),
+            Ok(_) => Err(unexpected()),
+            Err(error) if error.to_string().contains("non-numeric") => {
+                Err(Error::new(ErrorKind::NotANumber, "the value is no decimal integer"))
+            }
+            Err(error) => Err(error),
+        })
+    }
+
+    fn lock(&self, key: &[u8], word: u64, until: Instant) -> Result<bool> {
+        self.write(key, Some(&word.to_le_bytes()), Some(LEASE_MS), &Is::Absent, until)
+    }
+
+    fn unlock(&self, key: &[u8], word: u64, until: Instant) {
+        // One that can't be given up ends by itself.
+        if let Ok(mut found) = self.read(&[key.to_vec()], until)
+            && let Some(Some((bytes, is))) = found.pop()
+            && bytes == word.to_le_bytes()
+        {
+            let _ = self.write(key, None, None, &is, until);
+        }
+    }
+
+    fn clear(&self, _: &str, _: Instant) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, "memcached can't clear bare values: its servers tell of no keys"))
+    }
+
+    fn network(&self) -> Result<Network> {
+        Ok(self.local()?.tally.network())
+    }
+}

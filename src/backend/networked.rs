@@ -1,0 +1,664 @@
+//! What the stores behind a network do alike, over the single steps that a [`Server`] can take.
+//!
+//! What an entry says of itself decides whether it's live. A change that depends on what is there reads it, decides, and
+//! has it replaced where it's still in the state that was read: so of changes that race one is first, and the others look
+//! again, until their time is over.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crate::backend::envelope::Label;
+use crate::backend::remote::{OnError, Remote};
+use crate::backend::wire::bound_of;
+use crate::backend::{Backend, Condition, Expect, Lead, Listener, Listing, Reading, Writing, rules};
+use crate::capabilities::Capabilities;
+use crate::clock::SLACK_MS;
+use crate::entry::{Codec, Entry, Extra, Facts, NEVER, SetOptions, State, Ttl, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::tree::format;
+use crate::key::Id;
+use crate::stats::{Count, Counts, Network, Stats};
+
+/// Bytes of values that are sent in one piece.
+const PIECE: usize = 16 << 20;
+
+/// The state of what lies under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Is {
+    Anything,
+    Absent,
+    /// In a server's own words.
+    This(Vec<u8>),
+}
+
+/// What was found under a key.
+pub(crate) struct Found<T> {
+    pub is: Is,
+    /// What is there, or why it doesn't count. The clock hasn't been asked yet.
+    pub held: Result<T, Count>,
+}
+
+/// What is to be put in place.
+#[derive(Clone, Copy)]
+pub(crate) struct Put<'a> {
+    pub facts: Facts,
+    pub extra: &'a Extra,
+    pub value: &'a [u8],
+}
+
+/// Under what circumstances it's put there: where what is there is in this state, and…
+#[derive(Clone, Copy)]
+pub(crate) struct When<'a> {
+    pub is: &'a Is,
+    /// …nothing that concerns the entry was invalidated since; the entry then counts as one of that time.
+    pub since: Option<Moment>,
+    /// …the lease of this word is held; 0: none.
+    pub lease: u64,
+}
+
+/// A time as invalidations go: two numbers of a server's own.
+pub(crate) type Moment = (u64, u64);
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    Done,
+    /// Something was invalidated, or the lease is lost.
+    Refused,
+    /// What is there is in another state.
+    Changed,
+}
+
+/// What can be invalidated apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Scope<'a> {
+    Everything,
+    Namespace(&'a str),
+    Tag(&'a str),
+}
+
+/// What a server, or several of them, can do in one step. Nothing here may take longer than `until`.
+pub(crate) trait Server: Send + Sync + Sized + 'static {
+    fn capabilities(&self) -> Capabilities;
+
+    /// A number that nobody else draws.
+    fn nonce(&self) -> Result<u128>;
+
+    fn fetch(&self, id: Id<'_>, until: Instant) -> Result<Found<Value>> {
+        let mut all = self.fetch_many(&[id], until)?;
+        all.pop().unwrap_or_else(|| Err(unexpected()))
+    }
+
+    /// One outcome for each, from one round trip.
+    fn fetch_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Result<Found<Value>>>>;
+
+    /// What an entry says of itself.
+    fn look(&self, id: Id<'_>, until: Instant) -> Result<Found<Label>>;
+
+    /// Puts an entry in place, or removes what is there (`None`). Whoever computes the key must not store it any more.
+    fn store(&self, id: Id<'_>, put: Option<Put<'_>>, when: When<'_>, until: Instant) -> Result<Stored>;
+
+    /// The same whatever is there, for several at once, from one round trip. `None`: to be tried by itself.
+    fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Instant) -> Result<Vec<Option<Result<()>>>>;
+
+    /// Removes entries whatever they are, and tells what they were; one outcome for each.
+    fn take_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Found<Label>>>;
+
+    /// Gives an entry that is in this state another expiry; `false`: it's in another one.
+    fn touch(&self, id: Id<'_>, is: &Is, label: &Label, expires: u64, until: Instant) -> Result<bool>;
+
+    /// Adds to a number, by the server's own means where it has any: `Ok(None)`: there is none. `initial`: number and
+    /// expiry.
+    fn add(&self, _: Id<'_>, _by: i64, _initial: Option<(i64, u64)>, _: Instant) -> Option<Result<Option<i64>>> {
+        None
+    }
+
+    fn lead(&self, id: Id<'_>, until: Instant) -> Result<Lead>;
+
+    /// When a lease of this process was taken; `None`: it's lost.
+    fn moment_of(&self, lease: crate::backend::Lease) -> Option<Moment>;
+
+    /// The time of a key's server.
+    fn moment(&self, id: Id<'_>, until: Instant) -> Result<Moment>;
+
+    fn invalidate(&self, scope: Scope<'_>, until: Instant) -> Result<()>;
+
+    fn list(store: Arc<Networked<Self>>) -> Result<Listing>;
+
+    /// A number that grows with each invalidation.
+    fn generation(&self, until: Instant) -> Result<u64>;
+
+    fn network(&self) -> Result<Network>;
+
+    fn listen(&self, _listener: Weak<dyn Listener>) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+/// A store on a server.
+pub(crate) struct Networked<S> {
+    pub server: S,
+    pub remote: Remote,
+    counts: Counts,
+}
+
+pub(crate) fn unexpected() -> Error {
+    Error::new(ErrorKind::Io, "the server's answer is not what the command asks for")
+}
+
+pub(crate) fn busy() -> Error {
+    Error::new(ErrorKind::Busy, "the entry was changed by others again and again")
+}
+
+/// For how long a server keeps an entry, in milliseconds; `None`: for ever. Beyond its time, as the clocks of those who
+/// read it may be slow.
+pub(crate) fn keep_for(facts: &Facts, now: u64) -> Option<u64> {
+    (facts.gone_at() != NEVER).then(|| facts.gone_at().saturating_sub(now).saturating_add(SLACK_MS))
+}
+
+/// What to make of what is there.
+enum Decision<T> {
+    Leave(T),
+    Put(T, Facts, Extra, Vec<u8>),
+    Remove(T),
+}
+
+impl<S: Server> Networked<S> {
+    pub(crate) fn new(remote: Remote, server: S) -> Networked<S> {
+        Networked { counts: Counts::new(remote.on_event.clone()), server, remote }
+    }
+
+    /// With `on_error=miss`, `miss` stands for an answer that can't be had.
+    fn or_miss<T>(&self, outcome: Result<T>, miss: impl FnOnce() -> T) -> Result<T> {
+        let down = |error: &Error| matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Io);
+        match outcome {
+            Err(error) if self.remote.on_error == OnError::Miss && down(&error) => Ok(miss()),
+            outcome => outcome,
+        }
+    }
+
+    /// The same for a read, which counts.
+    fn or_counted_miss<T>(&self, outcome: Result<Option<T>>) -> Result<Option<T>> {
+        self.or_miss(outcome, || {
+            self.counts.add(Count::MissIo, 1);
+            None
+        })
+    }
+
+    /// A hit, or the reason of the miss.
+    fn judge(&self, held: Result<Value, Count>, expect: Option<Expect>) -> Result<Value, Count> {
+        let value = held?;
+        let facts = value.facts();
+        if let Some(reason) = rules::untimely(facts, self.remote.clock.now()) {
+            return Err(reason);
+        }
+        // Bare bytes say nothing of what they are.
+        if !self.remote.raw
+            && expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema })
+        {
+            return Err(Count::MissSchema);
+        }
+        Ok(value)
+    }
+
+    fn is_live(&self, label: &Label) -> bool {
+        rules::untimely(&label.facts, self.remote.clock.now()).is_none()
+    }
+
+    fn count<T>(&self, outcome: Result<T, Count>) -> Option<T> {
+        match outcome {
+            Ok(hit) => {
+                self.counts.add(Count::Hits, 1);
+                Some(hit)
+            }
+            Err(reason) => {
+                self.counts.add(reason, 1);
+                None
+            }
+        }
+    }
+
+    fn check(&self, extra: &Extra, len: usize) -> Result<()> {
+        rules::check(extra, len)?;
+        let most = self.server.capabilities().max_value;
+        if len as u64 > most {
+            return Err(Error::new(ErrorKind::TooLarge, format!("the value has {len} bytes; the server takes {most}")));
+        }
+        Ok(())
+    }
+
+    /// Changes an entry by what is there: `decide` says what to put in place of it, as often as somebody else was first.
+    fn change<T>(
+        &self,
+        id: Id<'_>,
+        until: Instant,
+        mut decide: impl FnMut(Result<Value, Count>) -> Result<Decision<T>>,
+    ) -> Result<T> {
+        let mut pause = Duration::from_micros(50);
+        let mut tried: Option<(T, u128)> = None;
+        loop {
+            let found = self.server.fetch(id, until)?;
+            let held = self.judge(found.held, None);
+            if let Some((done, nonce)) = tried
+                && held.as_ref().is_ok_and(|held| held.facts().nonce == nonce)
+            {
+                // It had been stored: the answer to an attempt of the same was lost.
+                return Ok(done);
+            }
+            let (done, put) = match decide(held)? {
+                Decision::Leave(outcome) => return Ok(outcome),
+                Decision::Put(outcome, facts, extra, value) => (outcome, Some((facts, extra, value))),
+                Decision::Remove(outcome) => (outcome, None),
+            };
+            let put = put.as_ref().map(|(facts, extra, value)| Put { facts: *facts, extra, value });
+            let when = When { is: &found.is, since: None, lease: 0 };
+            if self.server.store(id, put, when, until)? == Stored::Done {
+                return Ok(done);
+            }
+            tried = put.filter(|_| !self.remote.raw).map(|put| (done, put.facts.nonce));
+            if Instant::now() >= until {
+                return Err(busy());
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(2));
+        }
+    }
+
+    fn facts(&self, options: &SetOptions, now: u64) -> Result<Facts> {
+        let expires = options.ttl.expiry(now, self.remote.default_ttl);
+        Ok(Facts { nonce: self.server.nonce()?, ..rules::facts(options, now, expires) })
+    }
+
+    /// Stores where a condition holds, and says whether it did; with `since`, unless it was cleared since.
+    fn set_if(
+        &self,
+        id: Id<'_>,
+        value: &[u8],
+        options: &SetOptions,
+        condition: Condition,
+        since: Option<Moment>,
+    ) -> Result<bool> {
+        self.check(&options.extra, value.len())?;
+        let (until, now) = (bound_of(&self.remote), self.remote.clock.now());
+        let facts = self.facts(options, now)?;
+        let over = facts.expires <= now;
+        let put = (!over).then_some(Put { facts, extra: &options.extra, value });
+        let done = |when| self.server.store(id, put, when, until).map(|stored| stored == Stored::Done);
+        let stored = match condition {
+            Condition::Always if over => {
+                self.take(&[id], until)?;
+                true
+            }
+            Condition::Always => done(When { is: &Is::Anything, since, lease: 0 })?,
+            Condition::Leased(lease) => match self.server.moment_of(lease) {
+                Some(moment) => done(When { is: &Is::Anything, since: Some(moment), lease: lease.word })?,
+                None => false,
+            },
+            // Most often there is none, or a live one.
+            Condition::IfAbsent if !over && done(When { is: &Is::Absent, since, lease: 0 })? => true,
+            condition => self.set_by_what_is_there(id, put, condition, since, facts.nonce, until)?,
+        };
+        self.counts.add(Count::Sets, u64::from(stored));
+        Ok(stored)
+    }
+
+    fn set_by_what_is_there(
+        &self,
+        id: Id<'_>,
+        put: Option<Put<'_>>,
+        condition: Condition,
+        since: Option<Moment>,
+        nonce: u128,
+        until: Instant,
+    ) -> Result<bool> {
+        loop {
+            let found = self.server.fetch(id, until)?;
+            let held = self.judge(found.held, None);
+            if !self.remote.raw && held.as_ref().is_ok_and(|held| held.facts().nonce == nonce) {
+                // The answer to an attempt before was lost.
+                return Ok(true);
+            }
+            let holds = match condition {
+                Condition::IfAbsent => held.is_err(),
+                Condition::IfPresent => held.is_ok(),
+                Condition::IfToken(token) => held.as_ref().is_ok_and(|value| value.facts().nonce == token.0),
+                Condition::Always | Condition::Leased(_) => true,
+            };
+            if !holds {
+                return Ok(false);
+            }
+            if put.is_none() && condition == Condition::IfAbsent {
+                return Ok(true);
+            }
+            match self.server.store(id, put, When { is: &found.is, since, lease: 0 }, until)? {
+                Stored::Done => {
+                    self.counts.add(Count::Deletes, u64::from(put.is_none() && held.is_ok()));
+                    return Ok(true);
+                }
+                Stored::Refused => return Ok(false),
+                Stored::Changed if Instant::now() >= until => return Err(busy()),
+                Stored::Changed => {}
+            }
+        }
+    }
+
+    /// Removes entries, and says how many were live.
+    fn take(&self, ids: &[Id<'_>], until: Instant) -> Result<u64> {
+        let taken = self.server.take_many(ids, until)?;
+        let live = taken.into_iter().filter(|found| found.held.as_ref().is_ok_and(|label| self.is_live(label)));
+        let live = live.count() as u64;
+        self.counts.add(Count::Deletes, live);
+        Ok(live)
+    }
+
+    fn get_all(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Value>>> {
+        let found = self.server.fetch_many(ids, bound_of(&self.remote))?;
+        found.into_iter().map(|found| Ok(self.count(self.judge(found?.held, None)))).collect()
+    }
+
+    /// The outcomes of those that could be stored in one piece; `None`: to be stored by itself.
+    fn set_all(&self, items: &[(Id<'_>, &[u8])], options: &SetOptions) -> Result<Vec<Option<Result<()>>>> {
+        let (until, now) = (bound_of(&self.remote), self.remote.clock.now());
+        let mut outcomes: Vec<Option<Result<()>>> = items.iter().map(|_| None).collect();
+        if options.ttl.expiry(now, self.remote.default_ttl) <= now {
+            return Ok(outcomes);
+        }
+        let (mut puts, mut at) = (Vec::new(), Vec::new());
+        for (i, (id, value)) in items.iter().enumerate() {
+            match self.check(&options.extra, value.len()) {
+                Ok(()) => {
+                    puts.push((*id, Put { facts: self.facts(options, now)?, extra: &options.extra, value }));
+                    at.push(i);
+                }
+                Err(error) => outcomes[i] = Some(Err(error)),
+            }
+        }
+        for (i, outcome) in at.into_iter().zip(self.server.store_many(&puts, until)?) {
+            self.counts.add(Count::Sets, u64::from(matches!(outcome, Some(Ok(())))));
+            outcomes[i] = outcome;
+        }
+        Ok(outcomes)
+    }
+
+    fn touch_entry(&self, id: Id<'_>, ttl: Ttl) -> Result<bool> {
+        let until = bound_of(&self.remote);
+        loop {
+            let now = self.remote.clock.now();
+            let expires = ttl.expiry(now, self.remote.default_ttl);
+            if expires <= now {
+                return Ok(self.take(&[id], until)? == 1);
+            }
+            let found = self.server.look(id, until)?;
+            let Some(label) = found.held.ok().filter(|label| self.is_live(label)) else { return Ok(false) };
+            if self.server.touch(id, &found.is, &label, expires, until)? {
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                return Err(busy());
+            }
+        }
+    }
+
+    fn pop_value(&self, id: Id<'_>) -> Result<Result<Value, Count>> {
+        self.change(id, bound_of(&self.remote), |held| {
+            Ok(match held {
+                // Whoever computes an absent one must not store it any more.
+                Ok(_) | Err(Count::MissAbsent) => Decision::Remove(held),
+                Err(reason) => Decision::Leave(Err(reason)),
+            })
+        })
+    }
+
+    fn add_to(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
+        let (until, now) = (bound_of(&self.remote), self.remote.clock.now());
+        let first = initial.map(|(first, ttl)| (first, ttl.expiry(now, self.remote.default_ttl)));
+        if let Some(sum) = self.server.add(id, by, first.filter(|(_, expires)| *expires > now), until) {
+            let ((Some(sum), _) | (None, Some((sum, _)))) = (sum?, first) else { return Err(rules::no_number()) };
+            self.counts.add(Count::Sets, 1);
+            return Ok(sum);
+        }
+        let nonce = self.server.nonce()?;
+        let sum = self.change(id, bound_of(&self.remote), |held| {
+            let now = self.remote.clock.now();
+            let (sum, facts, extra) = if let Ok(old) = held {
+                (rules::sum(&old, by)?, *old.facts(), old.extra().cloned().unwrap_or_default())
+            } else {
+                let (first, ttl) = initial.ok_or_else(rules::no_number)?;
+                let expires = ttl.expiry(now, self.remote.default_ttl);
+                if expires <= now {
+                    return Ok(Decision::Leave(first));
+                }
+                (first, Facts { expires, ..Facts::default() }, Extra::default())
+            };
+            if sum < 0 && !self.server.capabilities().signed_counters {
+                return Err(Error::new(ErrorKind::Overflow, "the server's counters don't go below zero"));
+            }
+            let facts = Facts { created: now, codec: Codec::Int, schema: 0, nonce, ..facts };
+            Ok(Decision::Put(sum, facts, extra, sum.to_string().into_bytes()))
+        })?;
+        self.counts.add(Count::Sets, 1);
+        Ok(sum)
+    }
+
+    /// As a listing shows it.
+    pub(crate) fn describe(&self, id: Id<'_>, label: &Label, cleared: bool, place: &[u8]) -> Entry {
+        let state = if cleared {
+            State::Cleared
+        } else {
+            match rules::untimely(&label.facts, self.remote.clock.now()) {
+                None => State::Live,
+                Some(Count::MissClock) => State::FromTheFuture,
+                Some(_) => State::Expired,
+            }
+        };
+        let meta = label.facts.meta(label.len, &label.extra);
+        Entry {
+            key: id.key.to_vec(),
+            namespace: id.namespace.to_owned(),
+            version: id.version,
+            charged: label.len + (format::HEADER_LEN + id.encoded_len()) as u64,
+            accessed: meta.created,
+            meta,
+            state,
+            place: String::from_utf8_lossy(place).into_owned(),
+        }
+    }
+}
+
+/// A value on its way to a server. It's held whole, as the server takes it whole.
+struct NetworkedWriter<S: Server> {
+    store: Arc<Networked<S>>,
+    namespace: String,
+    version: u64,
+    key: Vec<u8>,
+    options: SetOptions,
+    since: Option<Moment>,
+    bytes: Vec<u8>,
+}
+
+impl<S: Server> io::Write for NetworkedWriter<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.store.check(&Extra::default(), self.bytes.len() + bytes.len())?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<S: Server> Writing for NetworkedWriter<S> {
+    fn commit(self: Box<Self>, condition: Condition) -> Result<bool> {
+        let id = Id { namespace: &self.namespace, version: self.version, key: &self.key };
+        let outcome = self.store.set_if(id, &self.bytes, &self.options, condition, self.since);
+        self.store.or_miss(outcome, || false)
+    }
+}
+
+impl<S: Server> Backend for Networked<S> {
+    fn capabilities(&self) -> Capabilities {
+        self.server.capabilities()
+    }
+
+    fn now(&self) -> Result<u64> {
+        Ok(self.remote.clock.now())
+    }
+
+    fn default_ttl(&self) -> Ttl {
+        self.remote.default_ttl
+    }
+
+    fn get(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
+        let found = self.server.fetch(id, bound_of(&self.remote));
+        self.or_counted_miss(found.map(|found| self.count(self.judge(found.held, expect))))
+    }
+
+    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
+        let value = self.get(id, None)?;
+        out.clear();
+        out.extend_from_slice(value.as_deref().unwrap_or_default());
+        Ok(value.is_some())
+    }
+
+    fn get_many(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Value>>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.or_miss(self.get_all(ids), || {
+            self.counts.add(Count::MissIo, ids.len() as u64);
+            vec![None; ids.len()]
+        })
+    }
+
+    fn set_many(&self, items: &[(Id<'_>, &[u8])], options: &SetOptions) -> Vec<Result<()>> {
+        let mut outcomes = Vec::with_capacity(items.len());
+        let mut rest = items;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |(_, value): &&(Id<'_>, &[u8])| {
+                bytes += value.len();
+                bytes <= PIECE
+            };
+            let (some, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+            rest = others;
+            match self.set_all(some, options) {
+                Ok(done) => outcomes.extend(some.iter().zip(done).map(|((id, value), outcome)| {
+                    let outcome = outcome.unwrap_or_else(|| self.set(*id, value, options, Condition::Always).map(drop));
+                    self.or_miss(outcome, || ())
+                })),
+                // One that is down is asked once.
+                Err(error) => {
+                    let each = || self.or_miss(Err(Error::new(error.kind(), error.to_string())), || ());
+                    outcomes.extend(some.iter().map(|_| each()));
+                }
+            }
+        }
+        outcomes
+    }
+
+    fn delete_many(&self, ids: &[Id<'_>]) -> Result<u64> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        self.or_miss(self.take(ids, bound_of(&self.remote)), || 0)
+    }
+
+    fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
+        let found = self.server.fetch(id, bound_of(&self.remote)).map(|found| found.held.ok());
+        let now = self.remote.clock.now();
+        let usable = |value: &Value| {
+            let facts = value.facts();
+            let timely = match rules::untimely(facts, now) {
+                None => true,
+                Some(Count::MissExpired) => facts.gone_at() > now,
+                Some(_) => false,
+            };
+            timely && expect.is_none_or(|expect| expect == Expect { codec: facts.codec, schema: facts.schema })
+        };
+        self.or_miss(found, || None).map(|value| value.filter(usable))
+    }
+
+    fn lead(&self, id: Id<'_>) -> Result<Lead> {
+        self.server.lead(id, bound_of(&self.remote))
+    }
+
+    fn served_stale(&self) {
+        self.counts.add(Count::StaleServed, 1);
+    }
+
+    fn expiry(&self, id: Id<'_>) -> Result<Option<u64>> {
+        let label = self.server.look(id, bound_of(&self.remote)).map(|found| found.held.ok());
+        let label = self.or_miss(label, || None)?;
+        Ok(label.filter(|label| self.is_live(label)).map(|label| label.facts.expires))
+    }
+
+    fn info(&self, id: Id<'_>) -> Result<Option<Entry>> {
+        let label = self.server.look(id, bound_of(&self.remote)).map(|found| found.held.ok());
+        Ok(self.or_miss(label, || None)?.map(|label| self.describe(id, &label, false, &[])))
+    }
+
+    fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
+        self.or_miss(self.set_if(id, value, options, condition, None), || false)
+    }
+
+    fn writer(self: Arc<Self>, id: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>> {
+        rules::check(&options.extra, 0)?;
+        let since = self.or_miss(self.server.moment(id, bound_of(&self.remote)).map(Some), || None)?;
+        let (namespace, version, key) = (id.namespace.to_owned(), id.version, id.key.to_vec());
+        Ok(Box::new(NetworkedWriter { namespace, version, key, options, since, bytes: Vec::new(), store: self }))
+    }
+
+    fn reader(&self, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
+        Ok(self.get(id, None)?.map(|value| Box::new(value) as Box<dyn Reading>))
+    }
+
+    fn touch(&self, id: Id<'_>, ttl: Ttl) -> Result<bool> {
+        self.or_miss(self.touch_entry(id, ttl), || false)
+    }
+
+    fn delete(&self, id: Id<'_>) -> Result<bool> {
+        self.or_miss(self.take(&[id], bound_of(&self.remote)), || 0).map(|n| n == 1)
+    }
+
+    fn pop(&self, id: Id<'_>) -> Result<Option<Value>> {
+        let outcome = self.pop_value(id).map(|outcome| {
+            self.counts.add(Count::Deletes, u64::from(outcome.is_ok()));
+            self.count(outcome)
+        });
+        self.or_counted_miss(outcome)
+    }
+
+    fn incr(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
+        let nothing_there = || initial.map(|(first, _)| first).ok_or_else(rules::no_number);
+        self.or_miss(self.add_to(id, by, initial).map(Ok), nothing_there)?
+    }
+
+    fn invalidate_tag(&self, tag: &str) -> Result<()> {
+        self.server.invalidate(Scope::Tag(tag), bound_of(&self.remote))
+    }
+
+    fn clear(&self, namespace: Option<&str>) -> Result<()> {
+        let scope = namespace.filter(|name| !name.is_empty()).map_or(Scope::Everything, Scope::Namespace);
+        self.server.invalidate(scope, bound_of(&self.remote))
+    }
+
+    fn entries(self: Arc<Self>) -> Result<Listing> {
+        S::list(self)
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        // The counters are to be had when the server isn't.
+        let generation = self.server.generation(bound_of(&self.remote)).unwrap_or(0);
+        Ok(Stats { generation, network: self.server.network()?, ..self.counts.stats() })
+    }
+
+    fn listen(&self, listener: Weak<dyn Listener>) -> Result<bool> {
+        self.server.listen(listener)
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}

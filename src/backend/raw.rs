@@ -1,0 +1,290 @@
+//! Values as other clients of a server see and write them: bare bytes under `prefix:key`, with the server's own expiry and
+//! its own counters.
+//!
+//! There's no header, so no checksum, and nothing that would need one: metadata, tags, namespaces, versions. What such a
+//! value is in is its bytes, or the server's number for them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::backend::envelope::Label;
+use crate::backend::flights::{Flights, Other};
+use crate::backend::networked::{Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, unexpected};
+use crate::backend::{Lead, Leadership, Lease, Listing};
+use crate::capabilities::Capabilities;
+use crate::entry::{Facts, NEVER, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Id;
+use crate::stats::{Count, Network};
+use crate::sys::fork;
+
+/// Bytes, and the state that they are in.
+pub(crate) type Bytes = Option<(Vec<u8>, Is)>;
+
+/// What a server can do with bare bytes.
+pub(crate) trait Plain: Send + Sync + 'static {
+    fn capabilities(&self) -> Capabilities;
+
+    fn read(&self, keys: &[Vec<u8>], until: Instant) -> Result<Vec<Bytes>>;
+
+    /// Length, and milliseconds left (`None`: no end), where the server tells.
+    fn look(&self, key: &[u8], until: Instant) -> Result<Option<(u64, Option<u64>)>>;
+
+    /// Puts bytes in place for so many milliseconds, or removes what is there, where it's in this state.
+    fn write(&self, key: &[u8], bytes: Option<&[u8]>, ms: Option<u64>, is: &Is, until: Instant) -> Result<bool>;
+
+    /// The same for several, whatever is there.
+    fn write_many(&self, items: &[(Vec<u8>, &[u8])], ms: Option<u64>, until: Instant) -> Result<Vec<Result<()>>>;
+
+    fn remove(&self, keys: &[Vec<u8>], until: Instant) -> Result<Vec<bool>>;
+
+    fn touch(&self, key: &[u8], ms: Option<u64>, until: Instant) -> Result<bool>;
+
+    /// Adds to a number there; `None`: the server can't do it by itself.
+    fn add(
+        &self,
+        key: &[u8],
+        by: i64,
+        initial: Option<(i64, Option<u64>)>,
+        until: Instant,
+    ) -> Option<Result<Option<i64>>>;
+
+    /// A lock that ends by itself; `false`: somebody has it.
+    fn lock(&self, key: &[u8], word: u64, until: Instant) -> Result<bool>;
+
+    fn unlock(&self, key: &[u8], word: u64, until: Instant);
+
+    /// Removes all keys that begin so.
+    fn clear(&self, prefix: &str, until: Instant) -> Result<()>;
+
+    fn check_key(&self, _key: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn network(&self) -> Result<Network>;
+}
+
+/// A server of bare bytes.
+pub(crate) struct Raw<P> {
+    plain: Arc<P>,
+    prefix: String,
+    clock: crate::clock::Clock,
+    flights: fork::PerProcess<Arc<Flights>>,
+    bound: Duration,
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("bare values have no {what}"))
+}
+
+/// What tells bytes from others, as far as that goes.
+fn nonce_of(bytes: &[u8]) -> u128 {
+    blake3::hash(bytes).as_bytes().first_chunk().map_or(0, |half| u128::from_le_bytes(*half))
+}
+
+/// The same of a state, in a word. Never 0.
+fn word_of(is: &Is) -> u64 {
+    let hash = match is {
+        Is::This(state) => nonce_of(state),
+        _ => 1,
+    };
+    u64::try_from(hash & u128::from(u64::MAX)).unwrap_or(0) | 1
+}
+
+impl<P: Plain> Raw<P> {
+    pub(crate) fn new(plain: P, remote: &crate::backend::remote::Remote) -> Raw<P> {
+        Raw {
+            plain: Arc::new(plain),
+            prefix: remote.prefix.clone(),
+            clock: remote.clock.clone(),
+            flights: fork::PerProcess::new(Arc::default()),
+            bound: remote.read_timeout,
+        }
+    }
+
+    fn key(&self, id: Id<'_>) -> Result<Vec<u8>> {
+        if !id.namespace.is_empty() || id.version != 1 {
+            return Err(unsupported("namespaces and versions"));
+        }
+        let key = [self.prefix.as_bytes(), b":", id.key].concat();
+        self.plain.check_key(&key)?;
+        Ok(key)
+    }
+
+    fn keys(&self, ids: &[Id<'_>]) -> Result<Vec<Vec<u8>>> {
+        ids.iter().map(|id| self.key(*id)).collect()
+    }
+
+    fn ms(&self, facts: &Facts) -> Option<u64> {
+        (facts.expires != NEVER).then(|| facts.expires.saturating_sub(self.clock.now()).max(1))
+    }
+
+    fn check(put: &Put<'_>) -> Result<()> {
+        if put.extra.is_empty() { Ok(()) } else { Err(unsupported("metadata and tags")) }
+    }
+
+    fn flights(&self) -> Result<&Arc<Flights>> {
+        self.flights.get(|| Ok(Arc::default())).map_err(|e| Error::io("can't begin in a child", e))
+    }
+}
+
+impl<P: Plain> Server for Raw<P> {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            lists: false,
+            info: true,
+            tags: false,
+            namespaces: false,
+            stale: false,
+            ..self.plain.capabilities()
+        }
+    }
+
+    fn nonce(&self) -> Result<u128> {
+        Ok(0)
+    }
+
+    fn fetch_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Result<Found<Value>>>> {
+        let found = self.plain.read(&self.keys(ids)?, until)?.into_iter().map(|bytes| {
+            let Some((bytes, is)) = bytes else { return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) }) };
+            let facts = Facts { expires: NEVER, nonce: nonce_of(&bytes), ..Facts::default() };
+            let len = bytes.len();
+            Ok(Found { is, held: Ok(Value::tail_of(bytes, len, facts, None)) })
+        });
+        Ok(found.collect())
+    }
+
+    fn look(&self, id: Id<'_>, until: Instant) -> Result<Found<Label>> {
+        let Some((len, left)) = self.plain.look(&self.key(id)?, until)? else {
+            return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) });
+        };
+        let expires = left.map_or(NEVER, |ms| self.clock.now().saturating_add(ms).min(NEVER));
+        let facts = Facts { expires, ..Facts::default() };
+        Ok(Found { is: Is::Anything, held: Ok(Label { facts, len, ..Label::default() }) })
+    }
+
+    fn store(&self, id: Id<'_>, put: Option<Put<'_>>, when: When<'_>, until: Instant) -> Result<Stored> {
+        let key = self.key(id)?;
+        put.as_ref().map_or(Ok(()), Self::check)?;
+        let mut is = when.is.clone();
+        if when.lease != 0 {
+            // What was there when the lease was taken must be there still.
+            let found = self.plain.read(std::slice::from_ref(&key), until)?.pop().ok_or_else(unexpected)?;
+            is = found.map_or(Is::Absent, |(_, is)| is);
+            if when.since.is_some_and(|(_, then)| then != word_of(&is)) {
+                return Ok(Stored::Refused);
+            }
+        }
+        let ms = put.and_then(|put| self.ms(&put.facts));
+        let stored = self.plain.write(&key, put.map(|put| put.value), ms, &is, until)?;
+        Ok(if stored { Stored::Done } else { Stored::Changed })
+    }
+
+    fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Instant) -> Result<Vec<Option<Result<()>>>> {
+        let Some((_, first)) = items.first() else { return Ok(Vec::new()) };
+        Self::check(first)?;
+        let keyed = items.iter().map(|(id, put)| Ok((self.key(*id)?, put.value))).collect::<Result<Vec<_>>>()?;
+        Ok(self.plain.write_many(&keyed, self.ms(&first.facts), until)?.into_iter().map(Some).collect())
+    }
+
+    fn take_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Found<Label>>> {
+        let facts = Facts { expires: NEVER, ..Facts::default() };
+        let found = self.plain.remove(&self.keys(ids)?, until)?.into_iter().map(|was_there| Found {
+            is: Is::Anything,
+            held: if was_there { Ok(Label { facts, ..Label::default() }) } else { Err(Count::MissAbsent) },
+        });
+        Ok(found.collect())
+    }
+
+    fn touch(&self, id: Id<'_>, _: &Is, _: &Label, expires: u64, until: Instant) -> Result<bool> {
+        let ms = self.ms(&Facts { expires, ..Facts::default() });
+        self.plain.touch(&self.key(id)?, ms, until)
+    }
+
+    fn add(&self, id: Id<'_>, by: i64, initial: Option<(i64, u64)>, until: Instant) -> Option<Result<Option<i64>>> {
+        let initial = initial.map(|(first, expires)| (first, self.ms(&Facts { expires, ..Facts::default() })));
+        match self.key(id) {
+            Ok(key) => self.plain.add(&key, by, initial, until),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn lead(&self, id: Id<'_>, until: Instant) -> Result<Lead> {
+        let (key, flights) = (self.key(id)?, self.flights()?);
+        let name = blake3::hash(&key).to_hex()[..32].to_owned();
+        let random = crate::sys::fs::random().map_err(|e| Error::io("can't draw random numbers", e))?;
+        let word = random.first_chunk().map_or(1, |bytes| u64::from_le_bytes(*bytes)) | 1;
+        match flights.begin(&name, word) {
+            Err(Other::Myself) => return Ok(Lead::Nested),
+            Err(Other::Thread) => return Ok(Lead::Taken),
+            Ok(()) => {}
+        }
+        let lock = format!("{}:!{name}", self.prefix).into_bytes();
+        let mut hold = Holding {
+            plain: self.plain.clone(),
+            flights: flights.clone(),
+            process: fork::epoch(),
+            lock,
+            word,
+            held: false,
+            bound: self.bound,
+        };
+        hold.held = self.plain.lock(&hold.lock, word, until)?;
+        if !hold.held {
+            return Ok(Lead::Taken);
+        }
+        let found = self.plain.read(&[key], until)?.pop().ok_or_else(unexpected)?;
+        flights.annotate(word, word_of(&found.map_or(Is::Absent, |(_, is)| is)));
+        Ok(Lead::Mine(Leadership { lease: Lease { generation: 0, word }, _hold: Box::new(hold) }))
+    }
+
+    fn moment_of(&self, lease: Lease) -> Option<Moment> {
+        Some((0, self.flights().ok()?.note(lease.word)?))
+    }
+
+    fn moment(&self, _: Id<'_>, _: Instant) -> Result<Moment> {
+        Ok((0, 0))
+    }
+
+    fn invalidate(&self, scope: Scope<'_>, until: Instant) -> Result<()> {
+        match scope {
+            Scope::Everything => self.plain.clear(&format!("{}:", self.prefix), until),
+            Scope::Namespace(_) => Err(unsupported("namespaces")),
+            Scope::Tag(_) => Err(unsupported("tags")),
+        }
+    }
+
+    fn list(_: Arc<Networked<Raw<P>>>) -> Result<Listing> {
+        Err(unsupported("listing"))
+    }
+
+    fn generation(&self, _: Instant) -> Result<u64> {
+        Ok(0)
+    }
+
+    fn network(&self) -> Result<Network> {
+        self.plain.network()
+    }
+}
+
+/// A leadership; dropped, it's given up.
+struct Holding<P: Plain> {
+    plain: Arc<P>,
+    flights: Arc<Flights>,
+    process: u64,
+    lock: Vec<u8>,
+    word: u64,
+    held: bool,
+    bound: Duration,
+}
+
+impl<P: Plain> Drop for Holding<P> {
+    fn drop(&mut self) {
+        if self.process == fork::epoch() {
+            self.flights.end(self.word);
+            if self.held {
+                self.plain.unlock(&self.lock, self.word, Instant::now() + self.bound);
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Talking to a Redis server, or to those of a cluster: connections, pipelines, scripts, the way to the right node.
+//!
+//! The crate `redis` turns commands into bytes and bytes into answers. Its own connections aren't used, as they bound each
+//! read and not the call: a server that drips its answer would hold a caller for ever.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, Parser, ServerErrorKind, Value, cmd};
+
+use crate::backend::breaker::{Tally, Trouble};
+use crate::backend::node::{self, Again, Node, nonsense};
+use crate::backend::redis::scripts;
+use crate::backend::redis::slots::Slots;
+use crate::backend::remote::{Address, Remote};
+use crate::backend::wire::Wire;
+use crate::error::{Error, ErrorKind};
+
+/// How often commands are sent elsewhere, or again, as their answers ask for.
+const ROUNDS: u32 = 8;
+
+/// A connection that has logged in.
+pub(super) struct Connection {
+    wire: Wire,
+    parser: Parser,
+}
+
+impl node::Connection for Connection {
+    fn open(remote: &Remote, address: &Address, until: Instant) -> Result<Connection, Trouble> {
+        let mut hello = Vec::new();
+        if let Some(password) = &remote.password {
+            let mut auth = cmd("AUTH");
+            auth.arg(remote.user.iter().map(String::as_str).chain([password.0.as_str()]).collect::<Vec<_>>());
+            hello.push(auth);
+        }
+        if remote.db != 0 {
+            let mut select = cmd("SELECT");
+            select.arg(remote.db);
+            hello.push(select);
+        }
+        Connection::open_with(remote, address, until, &hello)
+    }
+
+    fn is_alive(&mut self, until: Instant) -> bool {
+        self.send(&cmd("PING").get_packed_command(), until).and_then(|()| self.receive(until)).is_ok()
+    }
+}
+
+impl Connection {
+    /// One on which these commands have been done.
+    pub(super) fn open_with(
+        remote: &Remote,
+        address: &Address,
+        until: Instant,
+        hello: &[Cmd],
+    ) -> Result<Connection, Trouble> {
+        let bound = remote.connect_timeout.min(until.saturating_duration_since(Instant::now()));
+        let mut connection = Connection { wire: Wire::connect(address, bound)?, parser: Parser::new() };
+        let mut bytes = Vec::new();
+        for command in hello {
+            command.write_packed_command(&mut bytes);
+        }
+        if !hello.is_empty() {
+            connection.send(&bytes, (Instant::now() + remote.write_timeout).min(until))?;
+        }
+        for _ in hello {
+            let answer = connection.receive((Instant::now() + remote.read_timeout).min(until))?;
+            if let Value::ServerError(error) = answer {
+                // The text is the server's, and names no password.
+                return Err(Trouble::Error(refusal(&error)));
+            }
+        }
+        Ok(connection)
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8], until: Instant) -> io::Result<()> {
+        self.wire.set_until(until);
+        self.wire.write_all(bytes)
+    }
+
+    pub(super) fn receive(&mut self, until: Instant) -> io::Result<Value> {
+        self.wire.set_until(until);
+        self.parser.parse_value(&mut self.wire).map_err(|error| {
+            if error.is_timeout() || self.wire.left().is_err() {
+                io::ErrorKind::TimedOut.into()
+            } else if error.is_io_error() {
+                io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was closed")
+            } else {
+                nonsense("Redis")
+            }
+        })
+    }
+}
+
+/// Commands for one round trip to each node that they concern.
+#[derive(Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    /// Where each command ends, and the slot that it belongs to.
+    commands: Vec<(usize, u16)>,
+}
+
+impl Batch {
+    pub(super) fn push(&mut self, slot: u16, command: &Cmd) {
+        command.write_packed_command(&mut self.bytes);
+        self.commands.push((self.bytes.len(), slot));
+    }
+
+    pub(super) fn one(slot: u16, command: &Cmd) -> Batch {
+        let mut batch = Batch::default();
+        batch.push(slot, command);
+        batch
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    fn command(&self, i: usize) -> &[u8] {
+        let start = if i == 0 { 0 } else { self.commands[i - 1].0 };
+        &self.bytes[start..self.commands[i].0]
+    }
+}
+
+/// What belongs to one process: a forked child must not share connections.
+pub(super) struct Client {
+    remote: Remote,
+    nodes: Mutex<HashMap<Address, Arc<Node<Connection>>>>,
+    /// Of a cluster: which node has which slot.
+    slots: Option<Mutex<Slots>>,
+    pub(super) tally: Tally,
+}
+
+impl Client {
+    pub(super) fn new(remote: Remote) -> Client {
+        let slots = (remote.scheme == "redis-cluster").then(Mutex::default);
+        Client { remote, nodes: Mutex::default(), slots, tally: Tally::default() }
+    }
+
+    pub(super) fn servers(&self) -> Vec<Address> {
+        match &self.slots {
+            Some(slots) => lock(slots).nodes(),
+            None => self.remote.servers.clone(),
+        }
+    }
+
+    /// The answers to a batch, in its order.
+    pub(super) fn run(&self, batch: &Batch, again: Again, until: Instant) -> Result<Vec<Value>, Error> {
+        let mut answers: Vec<Option<Value>> = (0..batch.len()).map(|_| None).collect();
+        let mut waiting: Vec<usize> = (0..batch.len()).collect();
+        for round in 0..ROUNDS {
+            if round > 1 {
+                // A cluster that moves slots, or a server that starts, takes a moment.
+                std::thread::sleep(Duration::from_millis(5 << round).min(until - Instant::now().min(until)));
+            }
+            let routes = self.route(batch, &waiting, until)?;
+            for (address, commands) in routes {
+                self.exchange(batch, &address, &commands, again, until, &mut answers)?;
+            }
+            waiting.retain(|i| self.must_repeat(answers[*i].as_ref()));
+            if waiting.is_empty() {
+                return Ok(answers.into_iter().map(Option::unwrap_or_default).collect());
+            }
+        }
+        let last = waiting.iter().find_map(|i| match &answers[*i] {
+            Some(Value::ServerError(error)) => Some(refusal(error)),
+            _ => None,
+        });
+        Err(last.unwrap_or_else(|| Error::new(ErrorKind::Io, "the cluster has no node for a key")))
+    }
+
+    /// Which commands go to which node. Of a cluster whose slots aren't known they are asked for first.
+    fn route(&self, batch: &Batch, waiting: &[usize], until: Instant) -> Result<Vec<(Address, Vec<usize>)>, Error> {
+        let Some(slots) = &self.slots else {
+            return Ok(vec![(self.remote.servers[0].clone(), waiting.to_vec())]);
+        };
+        if lock(slots).is_empty() {
+            self.learn_slots(slots, until)?;
+        }
+        let known = lock(slots);
+        let mut routes: Vec<(Address, Vec<usize>)> = Vec::new();
+        for i in waiting {
+            let node = known.node(batch.commands[*i].1);
+            let node = node.ok_or_else(|| Error::new(ErrorKind::Io, "the cluster has no node for a key"))?;
+            match routes.iter_mut().find(|(address, _)| address == node) {
+                Some((_, commands)) => commands.push(*i),
+                None => routes.push((node.clone(), vec![*i])),
+            }
+        }
+        Ok(routes)
+    }
+
+    fn learn_slots(&self, slots: &Mutex<Slots>, until: Instant) -> Result<(), Error> {
+        let mut command = cmd("CLUSTER");
+        command.arg("SLOTS");
+        let batch = Batch::one(0, &command);
+        // Whoever was a node lately, then those that the URL names.
+        let mut all = lock(slots).seen();
+        all.extend(self.remote.servers.iter().filter(|server| !all.contains(server)).cloned().collect::<Vec<_>>());
+        let mut failure = None;
+        for address in all {
+            let mut answers = vec![None];
+            match self.exchange(&batch, &address, &[0], Again::Yes, until, &mut answers) {
+                Ok(()) => match answers.pop().flatten() {
+                    Some(Value::ServerError(error)) => failure = Some(refusal(&error)),
+                    Some(answer) if lock(slots).learn(&answer, &address) => return Ok(()),
+                    _ => failure = Some(Error::new(ErrorKind::Io, format!("{address} tells of no slots"))),
+                },
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Io, "there is no server")))
+    }
+
+    /// Whether an answer says that the command was not executed and should be sent again; learns from it where to.
+    fn must_repeat(&self, answer: Option<&Value>) -> bool {
+        use ServerErrorKind::{Ask, BusyLoading, ClusterDown, Moved, NoScript, ReadOnly, TryAgain};
+        let Some(Value::ServerError(error)) = answer else { return answer.is_none() };
+        match (error.kind(), &self.slots) {
+            (Some(Moved | ClusterDown | ReadOnly), Some(slots)) => {
+                lock(slots).forget();
+                true
+            }
+            // Slots on their way are asked for again rather than followed: soon they have arrived.
+            (Some(Ask | TryAgain), Some(_)) | (Some(NoScript | BusyLoading), _) => true,
+            _ => false,
+        }
+    }
+
+    /// Sends commands to one node and takes its answers.
+    fn exchange(
+        &self,
+        batch: &Batch,
+        address: &Address,
+        commands: &[usize],
+        again: Again,
+        until: Instant,
+        answers: &mut [Option<Value>],
+    ) -> Result<(), Error> {
+        let node = self.node(address);
+        let by = |timeout| (Instant::now() + timeout).min(until);
+        let outcome = node.exchange(&self.remote, &self.tally, again, until, |connection: &mut Connection| {
+            if commands.len() == batch.len() {
+                connection.send(&batch.bytes, by(self.remote.write_timeout))?;
+            } else {
+                let some: Vec<u8> = commands.iter().flat_map(|i| batch.command(*i)).copied().collect();
+                connection.send(&some, by(self.remote.write_timeout))?;
+            }
+            let by = by(self.remote.read_timeout);
+            let mut unknown_scripts = false;
+            for i in commands {
+                let answer = connection.receive(by)?;
+                unknown_scripts |= is_unknown_script(&answer);
+                answers[*i] = Some(answer);
+            }
+            if unknown_scripts {
+                let (loading, n) = scripts::loading();
+                connection.send(&loading, by)?;
+                for _ in 0..n {
+                    connection.receive(by)?;
+                }
+            }
+            Ok(((), true))
+        });
+        if let (Err(_), Some(slots)) = (&outcome, &self.slots) {
+            lock(slots).forget();
+        }
+        outcome
+    }
+
+    fn node(&self, address: &Address) -> Arc<Node<Connection>> {
+        let mut nodes = lock(&self.nodes);
+        nodes.entry(address.clone()).or_insert_with(|| Arc::new(Node::new(address.clone()))).clone()
+    }
+
+    /// Commands for one server of all, whatever slots they belong to.
+    pub(super) fn run_on(&self, address: &Address, batch: &Batch, until: Instant) -> Result<Vec<Value>, Error> {
+        let all: Vec<usize> = (0..batch.len()).collect();
+        let mut answers: Vec<Option<Value>> = all.iter().map(|_| None).collect();
+        for _ in 0..2 {
+            self.exchange(batch, address, &all, Again::Yes, until, &mut answers)?;
+            let unknown = |answer: &Option<Value>| matches!(answer, Some(Value::ServerError(e)) if e.kind() == Some(ServerErrorKind::NoScript));
+            if !answers.iter().any(unknown) {
+                break;
+            }
+        }
+        Ok(answers.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// Learns where the slots of a cluster are, where that isn't known.
+    pub(super) fn find_servers(&self, until: Instant) -> Result<Vec<Address>, Error> {
+        if let Some(slots) = &self.slots
+            && lock(slots).is_empty()
+        {
+            self.learn_slots(slots, until)?;
+        }
+        Ok(self.servers())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_unknown_script(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
+}
+
+/// An answer that says no.
+pub(super) fn refusal(error: &redis::ServerError) -> Error {
+    let kind = match error.code() {
+        "OOM" => ErrorKind::Full,
+        "WRONGPASS" | "NOAUTH" | "NOPERM" => ErrorKind::Refused,
+        "READONLY" => ErrorKind::ReadOnly,
+        "LOADING" | "TRYAGAIN" | "CLUSTERDOWN" => ErrorKind::Busy,
+        _ => ErrorKind::Io,
+    };
+    let text = format!("the server refuses: {} {}", error.code(), error.details().unwrap_or_default());
+    Error::new(kind, text.trim_end().to_owned())
+}

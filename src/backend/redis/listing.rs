@@ -1,0 +1,163 @@
+//! Going over all keys of the cache on the server: `SCAN`, node by node, part by part.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use redis::{Value as Answer, cmd};
+
+use super::Redis;
+use super::client::{Batch, refusal};
+use super::generations::Seen;
+use super::scripts::{self, Name};
+use crate::backend::networked::{Networked, unexpected};
+use crate::backend::node::Again;
+use crate::backend::remote::Address;
+use crate::backend::wire::bound_of;
+use crate::backend::{Listing, envelope};
+use crate::entry::Entry;
+use crate::error::Result;
+use crate::file::tree::format;
+use crate::key::Id;
+
+/// Keys that a server looks at for one answer.
+const STEP: u32 = 500;
+
+/// Where a walk over the keys is.
+struct Walk {
+    nodes: Vec<Address>,
+    /// Of the last node; 0: it hasn't begun there.
+    cursor: u64,
+    pattern: String,
+}
+
+impl Redis {
+    fn walk(&self, until: Instant) -> Result<Walk> {
+        let nodes = self.local()?.client.find_servers(until)?;
+        // No character of a prefix means anything in a pattern.
+        Ok(Walk { nodes, cursor: 0, pattern: format!("{}:{{*}}:e:*", self.remote.prefix) })
+    }
+
+    /// Some more keys, and the node that has them; `None`: that was all.
+    fn step(&self, walk: &mut Walk, until: Instant) -> Result<Option<(Address, Vec<Vec<u8>>)>> {
+        let Some(node) = walk.nodes.last().cloned() else { return Ok(None) };
+        let mut scan = cmd("SCAN");
+        scan.arg(walk.cursor).arg("MATCH").arg(&walk.pattern).arg("COUNT").arg(STEP);
+        let answer = self.local()?.client.run_on(&node, &Batch::one(0, &scan), until)?.pop();
+        let Some(Answer::Array(parts)) = answer else { return Err(unexpected()) };
+        let [Answer::BulkString(cursor), Answer::Array(keys)] = parts.as_slice() else { return Err(unexpected()) };
+        walk.cursor = std::str::from_utf8(cursor).ok().and_then(|n| n.parse().ok()).ok_or_else(unexpected)?;
+        if walk.cursor == 0 {
+            walk.nodes.pop();
+        }
+        let keys = keys.iter().filter_map(|key| match key {
+            Answer::BulkString(key) => Some(key.clone()),
+            _ => None,
+        });
+        Ok(Some((node, keys.collect())))
+    }
+
+    /// Removes entries of other epochs, until the time is over.
+    pub(super) fn sweep(&self, epoch: [u8; 8], until: Instant) -> Result<()> {
+        let mut walk = self.walk(until)?;
+        while let Some((node, keys)) = self.step(&mut walk, until)? {
+            let mut batch = Batch::default();
+            for key in &keys {
+                let mut command = scripts::call(Name::Sweep, &[key]);
+                command.arg(&epoch);
+                batch.push(0, &command);
+            }
+            if batch.len() > 0 {
+                self.local()?.client.run_on(&node, &batch, until)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn list(store: Arc<Networked<Redis>>) -> Result<Listing> {
+    let until = bound_of(&store.remote);
+    let local = store.server.local()?;
+    let mut batch = Batch::default();
+    for part in &local.parts {
+        batch.push(part.slot, cmd("HGETALL").arg(&part.hash));
+    }
+    let mut generations = HashMap::new();
+    for (part, answer) in local.parts.iter().zip(local.run(&batch, Again::Yes, until)?) {
+        if let Answer::ServerError(error) = &answer {
+            return Err(refusal(error));
+        }
+        generations.insert(part.prefix.clone(), Seen::parse_all(&answer).ok_or_else(unexpected)?);
+    }
+    let walk = store.server.walk(until)?;
+    let (met, ready) = (HashSet::new(), VecDeque::new());
+    Ok(Box::new(Entries { store, walk, generations, met, ready, failed: false }))
+}
+
+/// A listing on its way. Each step takes its own time.
+struct Entries {
+    store: Arc<Networked<Redis>>,
+    walk: Walk,
+    /// As they were when it began.
+    generations: HashMap<String, Seen>,
+    /// The server may tell of a key twice.
+    met: HashSet<Vec<u8>>,
+    ready: VecDeque<Entry>,
+    failed: bool,
+}
+
+impl Entries {
+    fn fill(&mut self) -> Result<bool> {
+        let until = bound_of(&self.store.remote);
+        let Some((node, keys)) = self.store.server.step(&mut self.walk, until)? else { return Ok(false) };
+        let keys: Vec<Vec<u8>> = keys.into_iter().filter(|key| self.met.insert(key.clone())).collect();
+        let mut batch = Batch::default();
+        for key in &keys {
+            batch.push(0, &scripts::call(Name::Look, &[key]));
+        }
+        if batch.len() == 0 {
+            return Ok(true);
+        }
+        let answers = self.store.server.local()?.client.run_on(&node, &batch, until)?;
+        for (key, answer) in keys.iter().zip(answers) {
+            let Answer::Array(parts) = answer else { continue };
+            let [Answer::Int(len), Answer::BulkString(head)] = parts.as_slice() else { continue };
+            self.ready.extend(self.entry(key, u64::try_from(*len).unwrap_or(0), head));
+        }
+        Ok(true)
+    }
+
+    fn entry(&self, key: &[u8], len: u64, head: &[u8]) -> Option<Entry> {
+        // Who it is stands in the head alone, and is held against the sum with the rest of it.
+        let header = format::parse_lengths(head, len).ok()?;
+        let id = head.get(header.head_len() - header.id_len..header.head_len())?;
+        let id = Id::parse(id)?;
+        let label = envelope::decode_label(&self.store.server.seal, id, head, len).ok()?;
+        let end = key.iter().position(|byte| *byte == b'}')? + 2;
+        let seen = self.generations.get(std::str::from_utf8(key.get(..end)?).ok()?)?;
+        // All fields that there are were read: what isn't among them never was invalidated.
+        let cleared = seen.is_cleared(&label, id.namespace).unwrap_or(false);
+        Some(self.store.describe(id, &label, cleared, key))
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Result<Entry>> {
+        while !self.failed {
+            if let Some(entry) = self.ready.pop_front() {
+                return Some(Ok(entry));
+            }
+            match self.fill() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => {
+                    self.failed = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+}

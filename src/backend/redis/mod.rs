@@ -1,0 +1,619 @@
+//! The store on a Redis server, or on the nodes of a cluster.
+//!
+//! A value lies there as an [envelope] under a name that is a hash of its identity. What an entry says of itself decides
+//! whether it's live; the server's own expiry is only there to take away what nobody will ask for. Every change is one
+//! script, which holds the entry's state and the generations against those that the caller decided by.
+
+mod client;
+mod generations;
+mod listing;
+mod plain;
+mod scripts;
+mod slots;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, Value as Answer, cmd};
+
+use crate::backend::envelope::{self, Label};
+use crate::backend::flights::{Flights, LEASE_MS, Other};
+use crate::backend::networked::{
+    Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected,
+};
+use crate::backend::node::Again;
+use crate::backend::raw::Raw;
+use crate::backend::remote::Remote;
+use crate::backend::{Backend, Lead, Leadership, Lease, Listing};
+use crate::capabilities::{self, Capabilities};
+use crate::entry::{Extra, Facts, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::tree::format::{self, MAX_META_LEN, Seal};
+use crate::key::Id;
+use crate::stats::{Count, Network};
+use crate::sys::fork::{self, PerProcess};
+use crate::sys::fs;
+
+use client::{Batch, Client, refusal};
+use generations::{Field, PARTS, Part, Seen};
+use scripts::Name;
+
+/// Most bytes of a value: what a server takes, less room for head and metadata.
+const MAX_VALUE: u64 = (512 << 20) - 2 * MAX_META_LEN as u64 - 1024;
+
+/// What belongs to one process, and is made anew in a forked child.
+struct Local {
+    client: Client,
+    parts: Vec<Part>,
+    flights: Flights,
+    /// Nonces are this random number, counted on.
+    nonces: [u8; 16],
+    count: AtomicU64,
+}
+
+impl Local {
+    fn new(remote: &Remote) -> io::Result<Arc<Local>> {
+        let parts = if remote.scheme == "redis-cluster" { PARTS } else { 1 };
+        Ok(Arc::new(Local {
+            client: Client::new(remote.clone()),
+            parts: (0..parts).map(|number| Part::new(&remote.prefix, number)).collect(),
+            flights: Flights::default(),
+            nonces: fs::random()?.first_chunk().copied().unwrap_or_default(),
+            count: AtomicU64::new(1),
+        }))
+    }
+
+    fn nonce(&self) -> u128 {
+        u128::from_le_bytes(self.nonces).wrapping_add(u128::from(self.count.fetch_add(1, Relaxed)))
+    }
+
+    /// Tells a lease from all others. Never 0.
+    fn word(&self) -> u64 {
+        let random = self.nonces.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        random.wrapping_add(self.count.fetch_add(1, Relaxed)) | 1 << 63
+    }
+
+    fn place(&self, id: Id<'_>) -> Place<'_> {
+        let mut hasher = blake3::Hasher::new();
+        id.each_part(|part| {
+            hasher.update(part);
+        });
+        let hash = hasher.finalize();
+        let name = hash.to_hex()[..32].to_owned();
+        let part = &self.parts[usize::from(hash.as_bytes()[31]) % self.parts.len()];
+        Place { entry: part.key('e', &name), part, name }
+    }
+
+    fn run(&self, batch: &Batch, again: Again, until: Instant) -> Result<Vec<Answer>> {
+        let answers = self.client.run(batch, again, until)?;
+        if answers.len() == batch.len() { Ok(answers) } else { Err(unexpected()) }
+    }
+
+    fn run_one(&self, slot: u16, command: &Cmd, again: Again, until: Instant) -> Result<Answer> {
+        match self.run(&Batch::one(slot, command), again, until)?.pop() {
+            Some(Answer::ServerError(error)) => Err(refusal(&error)),
+            answer => answer.ok_or_else(unexpected),
+        }
+    }
+}
+
+/// A key's place.
+struct Place<'a> {
+    part: &'a Part,
+    name: String,
+    entry: Vec<u8>,
+}
+
+impl Place<'_> {
+    fn lease(&self) -> Vec<u8> {
+        self.part.key('l', &self.name)
+    }
+}
+
+/// The server, or the nodes.
+pub(crate) struct Redis {
+    remote: Remote,
+    seal: Seal,
+    local: PerProcess<Arc<Local>>,
+}
+
+/// The state of what is absent, as scripts reckon it.
+const ABSENT: &[u8] = b"0:";
+
+/// The state of what has so many bytes and begins with these.
+fn state_of(len: u64, bytes: &[u8]) -> Is {
+    if len == 0 {
+        return Is::Absent;
+    }
+    let nonce = bytes.get(format::AT_NONCE..).unwrap_or_default();
+    Is::This([len.to_string().as_bytes(), b":", &nonce[..nonce.len().min(16)]].concat())
+}
+
+fn state(is: &Is) -> &[u8] {
+    match is {
+        Is::Anything => b"",
+        Is::Absent => ABSENT,
+        Is::This(state) => state,
+    }
+}
+
+fn no_random(error: io::Error) -> Error {
+    Error::io("can't draw random numbers", error)
+}
+
+/// Never 0.
+fn new_epoch() -> Result<[u8; 8]> {
+    let random = fs::random().map_err(no_random)?;
+    Ok((u64::from_le_bytes(random.first_chunk().copied().unwrap_or_default()) | 1).to_le_bytes())
+}
+
+/// The fields of the namespaces of some keys.
+fn namespaces(ids: &[Id<'_>]) -> Vec<Field> {
+    let mut fields: Vec<_> = ids.iter().filter_map(|id| generations::namespace_field(id.namespace)).collect();
+    fields.sort();
+    fields.dedup();
+    fields
+}
+
+/// The store on Redis.
+pub(crate) fn open(remote: Remote) -> Result<Arc<dyn Backend>> {
+    if remote.scheme == "rediss" {
+        let text = "rediss:// is not in this build: each TLS that Redis's crate knows brings a library in C; use \
+            redis+unix://, or a TLS proxy beside the program";
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    }
+    if remote.scheme == "redis-cluster" && remote.db != 0 {
+        return Err(Error::new(ErrorKind::InvalidOption, "a cluster has the database 0 alone"));
+    }
+    let local = PerProcess::new(Local::new(&remote).map_err(no_random)?);
+    if remote.raw {
+        if remote.mac_key.is_some() {
+            return Err(Error::new(ErrorKind::InvalidOption, "bare values can't be sealed by a key"));
+        }
+        let raw = Raw::new(plain::PlainRedis { remote: remote.clone(), local }, &remote);
+        return Ok(Arc::new(Networked::new(remote, raw)));
+    }
+    let seal = envelope::seal(&remote.prefix, remote.mac_key.as_ref());
+    let server = Redis { seal, local, remote: remote.clone() };
+    Ok(Arc::new(Networked::new(remote, server)))
+}
+
+impl Redis {
+    fn local(&self) -> Result<&Arc<Local>> {
+        self.local.get(|| Local::new(&self.remote)).map_err(no_random)
+    }
+
+    /// Epoch and generation of a part, as they were lately; they are made where there are none.
+    fn lately(&self, local: &Local, part: &Part, until: Instant) -> Result<Moment> {
+        match part.seen() {
+            (0, _) => self.begin(local, part, until),
+            seen => Ok(seen),
+        }
+    }
+
+    /// The same as they are now.
+    fn begin(&self, local: &Local, part: &Part, until: Instant) -> Result<Moment> {
+        let epoch = new_epoch()?;
+        let mut command = scripts::call(Name::Begin, &[&part.hash]);
+        command.arg(&epoch).arg(self.remote.clock.now());
+        let Answer::Array(parts) = local.run_one(part.slot, &command, Again::Yes, until)? else {
+            return Err(unexpected());
+        };
+        let seen = Seen::parse_state(&parts).filter(|seen| seen.epoch != 0).ok_or_else(unexpected)?;
+        part.note(&seen);
+        Ok((seen.epoch, seen.generation))
+    }
+
+    /// Whether an entry was cleared; asks for what is needed to know.
+    fn is_cleared(
+        local: &Local,
+        part: &Part,
+        seen: &mut Seen,
+        label: &Label,
+        id: Id<'_>,
+        until: Instant,
+    ) -> Result<bool> {
+        if let Some(cleared) = seen.is_cleared(label, id.namespace) {
+            return Ok(cleared);
+        }
+        part.complete(seen);
+        if let Some(cleared) = seen.is_cleared(label, id.namespace) {
+            return Ok(cleared);
+        }
+        let fields = generations::fields(id.namespace, &label.extra);
+        let answer = local.run_one(part.slot, &Seen::command(&part.hash, &fields), Again::Yes, until)?;
+        *seen = part.read(Some(answer), &fields)?;
+        Ok(seen.is_cleared(label, id.namespace).unwrap_or(true))
+    }
+
+    /// What is there under a key, by an answer that holds all of it.
+    fn open_value(
+        &self,
+        local: &Local,
+        (place, id): (&Place<'_>, Id<'_>),
+        seen: &Seen,
+        answer: Answer,
+        until: Instant,
+    ) -> Result<Found<Value>> {
+        let bytes = match answer {
+            Answer::Nil => return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) }),
+            Answer::BulkString(bytes) => bytes,
+            // A type of Redis's that isn't ours.
+            Answer::ServerError(error) if error.code() == "WRONGTYPE" => {
+                return Ok(Found { is: Is::Anything, held: Err(Count::MissForeign) });
+            }
+            Answer::ServerError(error) => return Err(refusal(&error)),
+            _ => return Err(unexpected()),
+        };
+        let is = state_of(bytes.len() as u64, &bytes);
+        let held = match envelope::decode(&self.seal, id, bytes) {
+            Ok((label, value)) => {
+                let cleared = Redis::is_cleared(local, place.part, &mut seen.clone(), &label, id, until)?;
+                if cleared { Err(Count::MissCleared) } else { Ok(value) }
+            }
+            Err(reason) => Err(reason),
+        };
+        Ok(Found { is, held })
+    }
+
+    /// The same without the value, by an answer `{length, head}`.
+    fn open_label(
+        &self,
+        local: &Local,
+        (place, id): (&Place<'_>, Id<'_>),
+        seen: &Seen,
+        answer: &Answer,
+        until: Instant,
+    ) -> Result<Found<Label>> {
+        let (len, head) = match answer {
+            Answer::Array(parts) => match parts.as_slice() {
+                [Answer::Int(len), Answer::BulkString(head)] => (u64::try_from(*len).unwrap_or(0), head),
+                _ => return Err(unexpected()),
+            },
+            Answer::ServerError(error) => return Err(refusal(error)),
+            _ => return Err(unexpected()),
+        };
+        if len == 0 {
+            return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) });
+        }
+        let held = match envelope::decode_label(&self.seal, id, head, len) {
+            Ok(label) if Redis::is_cleared(local, place.part, &mut seen.clone(), &label, id, until)? => {
+                Err(Count::MissCleared)
+            }
+            outcome => outcome,
+        };
+        Ok(Found { is: state_of(len, head), held })
+    }
+
+    /// Runs a script on each entry that answers `{length, head}`.
+    fn labels(&self, script: Name, ids: &[Id<'_>], again: Again, until: Instant) -> Result<Vec<Found<Label>>> {
+        let local = self.local()?;
+        let places: Vec<_> = ids.iter().map(|id| local.place(*id)).collect();
+        let fields = namespaces(ids);
+        let mut batch = Batch::default();
+        for place in &places {
+            batch.push(place.part.slot, &Seen::command(&place.part.hash, &fields));
+            batch.push(place.part.slot, &scripts::call(script, &[&place.entry, &place.lease()]));
+        }
+        let mut answers = local.run(&batch, again, until)?.into_iter();
+        let mut next = || answers.next().unwrap_or_default();
+        let mut found = Vec::with_capacity(ids.len());
+        for (id, place) in ids.iter().zip(&places) {
+            let seen = place.part.read(Some(next()), &fields)?;
+            found.push(self.open_label(local, (place, *id), &seen, &next(), until)?);
+        }
+        Ok(found)
+    }
+
+    /// The bytes of an entry's expiry. Where they are sealed the head is part of the sum.
+    fn touched(&self, local: &Local, place: &Place<'_>, expires: u64, until: Instant) -> Result<Vec<u8>> {
+        if !self.seal.is_mac() {
+            return Ok(format::expiry_word(expires).to_le_bytes().to_vec());
+        }
+        let command = scripts::call(Name::Look, &[&place.entry]);
+        match local.run_one(place.part.slot, &command, Again::Yes, until)? {
+            Answer::Array(parts) => match parts.as_slice() {
+                [_, Answer::BulkString(head)] if head.len() >= format::HEADER_LEN => {
+                    Ok(format::encode_touch(&self.seal, head, expires))
+                }
+                // It's gone, as the state will tell.
+                _ => Ok(vec![0; 8]),
+            },
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The command that puts an entry in place, or removes it (`None`).
+    fn store_command(
+        &self,
+        place: &Place<'_>,
+        id: Id<'_>,
+        put: Option<Put<'_>>,
+        when: When<'_>,
+        (epoch, generation): Moment,
+    ) -> Result<Cmd> {
+        let mut command = scripts::call(Name::Store, &[&place.entry, &place.lease(), &place.part.hash]);
+        command.arg(&epoch.to_le_bytes()).arg(generation).arg(state(when.is));
+        match put {
+            Some(put) => {
+                let (facts, extra) = (put.facts, put.extra.clone());
+                let label = Label { facts, extra, generation, scopes: vec![epoch], len: 0 };
+                command.arg(envelope::encode(&self.seal, id, &label, put.value)?);
+                match keep_for(&facts, self.remote.clock.now()) {
+                    Some(ms) => command.arg(ms),
+                    None => command.arg(""),
+                };
+            }
+            None => {
+                command.arg("").arg("");
+            }
+        }
+        if when.since.is_some() {
+            let word = if when.lease == 0 { Vec::new() } else { when.lease.to_le_bytes().to_vec() };
+            let none = Extra::default();
+            let mut fields = generations::fields(id.namespace, put.map_or(&none, |put| put.extra));
+            // One at least, for the command's sake.
+            fields.push("n".to_owned());
+            command.arg(word).arg(generation).arg(fields);
+        } else {
+            command.arg("").arg("");
+        }
+        Ok(command)
+    }
+
+    /// Runs a script on the generations of every part.
+    fn on_all_parts(&self, until: Instant, command: impl Fn(&Part) -> Cmd) -> Result<()> {
+        let local = self.local()?;
+        let mut batch = Batch::default();
+        for part in &local.parts {
+            batch.push(part.slot, &command(part));
+        }
+        for answer in local.run(&batch, Again::Yes, until)? {
+            if let Answer::ServerError(error) = answer {
+                return Err(refusal(&error));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a `STORE` answered; `None`: the generations are others than were expected.
+fn outcome(part: &Part, answer: Answer) -> Result<Option<Stored>> {
+    match answer {
+        Answer::Int(1) => Ok(Some(Stored::Done)),
+        Answer::Int(_) => Ok(Some(Stored::Refused)),
+        Answer::Array(parts) if parts.len() == 2 => {
+            part.note(&Seen::parse_state(&parts).ok_or_else(unexpected)?);
+            Ok(None)
+        }
+        Answer::Array(parts) if parts.len() == 3 => Ok(Some(Stored::Changed)),
+        Answer::ServerError(error) => Err(refusal(&error)),
+        _ => Err(unexpected()),
+    }
+}
+
+impl Server for Redis {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { max_value: MAX_VALUE, ..capabilities::REDIS }
+    }
+
+    fn nonce(&self) -> Result<u128> {
+        Ok(self.local()?.nonce())
+    }
+
+    fn fetch(&self, id: Id<'_>, until: Instant) -> Result<Found<Value>> {
+        let local = self.local()?;
+        let (place, fields) = (local.place(id), namespaces(&[id]));
+        let mut batch = Batch::one(place.part.slot, &Seen::command(&place.part.hash, &fields));
+        batch.push(place.part.slot, cmd("GET").arg(&place.entry));
+        let mut answers = local.run(&batch, Again::Yes, until)?.into_iter();
+        let seen = place.part.read(answers.next(), &fields)?;
+        self.open_value(local, (&place, id), &seen, answers.next().unwrap_or_default(), until)
+    }
+
+    fn fetch_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Result<Found<Value>>>> {
+        let local = self.local()?;
+        let places: Vec<_> = ids.iter().map(|id| local.place(*id)).collect();
+        let fields = namespaces(ids);
+        let mut groups: Vec<(&Part, Vec<usize>)> = Vec::new();
+        for (i, place) in places.iter().enumerate() {
+            match groups.iter_mut().find(|(part, _)| part.slot == place.part.slot) {
+                Some((_, some)) => some.push(i),
+                None => groups.push((place.part, vec![i])),
+            }
+        }
+        let mut batch = Batch::default();
+        for (part, some) in &groups {
+            batch.push(part.slot, &Seen::command(&part.hash, &fields));
+            let keys: Vec<&[u8]> = some.iter().map(|i| places[*i].entry.as_slice()).collect();
+            batch.push(part.slot, cmd("MGET").arg(keys));
+        }
+        let mut answers = local.run(&batch, Again::Yes, until)?.into_iter();
+        let mut found: Vec<Result<Found<Value>>> = ids.iter().map(|_| Err(unexpected())).collect();
+        for (part, some) in groups {
+            let seen = part.read(answers.next(), &fields)?;
+            let values = match answers.next() {
+                Some(Answer::Array(values)) if values.len() == some.len() => values,
+                Some(Answer::ServerError(error)) => return Err(refusal(&error)),
+                _ => return Err(unexpected()),
+            };
+            for (i, value) in some.into_iter().zip(values) {
+                found[i] = self.open_value(local, (&places[i], ids[i]), &seen, value, until);
+            }
+        }
+        Ok(found)
+    }
+
+    fn look(&self, id: Id<'_>, until: Instant) -> Result<Found<Label>> {
+        self.labels(Name::Look, &[id], Again::Yes, until)?.pop().ok_or_else(unexpected)
+    }
+
+    fn store(&self, id: Id<'_>, put: Option<Put<'_>>, when: When<'_>, until: Instant) -> Result<Stored> {
+        let local = self.local()?;
+        let place = local.place(id);
+        // Of what was removed nobody would know that it was this who did.
+        let again = if put.is_some() { Again::Yes } else { Again::No };
+        loop {
+            let now = match when.since {
+                Some(moment) => moment,
+                None => self.lately(local, place.part, until)?,
+            };
+            let command = self.store_command(&place, id, put, when, now)?;
+            let answers = local.run(&Batch::one(place.part.slot, &command), again, until)?;
+            match outcome(place.part, answers.into_iter().next().unwrap_or_default())? {
+                Some(stored) => return Ok(stored),
+                None if Instant::now() >= until => return Err(busy()),
+                None => {}
+            }
+        }
+    }
+
+    fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Instant) -> Result<Vec<Option<Result<()>>>> {
+        let local = self.local()?;
+        let places: Vec<_> = items.iter().map(|(id, _)| local.place(*id)).collect();
+        let mut batch = Batch::default();
+        for (place, (id, put)) in places.iter().zip(items) {
+            let now = self.lately(local, place.part, until)?;
+            let when = When { is: &Is::Anything, since: None, lease: 0 };
+            batch.push(place.part.slot, &self.store_command(place, *id, Some(*put), when, now)?);
+        }
+        let answers = local.run(&batch, Again::Yes, until)?;
+        let outcomes = places.iter().zip(answers).map(|(place, answer)| match outcome(place.part, answer) {
+            Ok(Some(Stored::Done)) => Some(Ok(())),
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        });
+        Ok(outcomes.collect())
+    }
+
+    fn take_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Found<Label>>> {
+        self.labels(Name::Take, ids, Again::Yes, until)
+    }
+
+    fn touch(&self, id: Id<'_>, is: &Is, label: &Label, expires: u64, until: Instant) -> Result<bool> {
+        let local = self.local()?;
+        let place = local.place(id);
+        let facts = Facts { expires, ..label.facts };
+        let mut command = scripts::call(Name::Touch, &[&place.entry]);
+        command.arg(state(is)).arg(self.touched(local, &place, expires, until)?);
+        match keep_for(&facts, self.remote.clock.now()) {
+            Some(ms) => command.arg(ms),
+            None => command.arg(""),
+        };
+        match local.run_one(place.part.slot, &command, Again::Yes, until)? {
+            Answer::Int(n) => Ok(n == 1),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn lead(&self, id: Id<'_>, until: Instant) -> Result<Lead> {
+        let local = self.local()?;
+        let place = local.place(id);
+        let word = local.word();
+        match local.flights.begin(&place.name, word) {
+            Err(Other::Myself) => return Ok(Lead::Nested),
+            Err(Other::Thread) => return Ok(Lead::Taken),
+            Ok(()) => {}
+        }
+        let hold = Holding {
+            local: local.clone(),
+            process: fork::epoch(),
+            slot: place.part.slot,
+            lease: place.lease(),
+            word,
+            bound: self.remote.read_timeout,
+        };
+        let mut command = cmd("SET");
+        command.arg(&hold.lease).arg(&word.to_le_bytes()).arg("NX").arg("PX").arg(LEASE_MS);
+        if local.run_one(place.part.slot, &command, Again::No, until)? != Answer::Okay {
+            return Ok(Lead::Taken);
+        }
+        local.flights.annotate(word, 1);
+        let (epoch, generation) = self.begin(local, place.part, until)?;
+        local.flights.annotate(word, epoch);
+        Ok(Lead::Mine(Leadership { lease: Lease { generation, word }, _hold: Box::new(hold) }))
+    }
+
+    fn moment_of(&self, lease: Lease) -> Option<Moment> {
+        let epoch = self.local().ok()?.flights.note(lease.word)?;
+        Some((epoch, lease.generation))
+    }
+
+    fn moment(&self, id: Id<'_>, until: Instant) -> Result<Moment> {
+        let local = self.local()?;
+        self.begin(local, local.place(id).part, until)
+    }
+
+    fn invalidate(&self, scope: Scope<'_>, until: Instant) -> Result<()> {
+        let field = match scope {
+            Scope::Tag(tag) => generations::tag_field(tag),
+            Scope::Namespace(name) => generations::namespace_field(name).unwrap_or_default(),
+            Scope::Everything => {
+                let (epoch, now) = (new_epoch()?, self.remote.clock.now());
+                self.on_all_parts(until, |part| {
+                    let mut command = scripts::call(Name::Clear, &[&part.hash]);
+                    command.arg(&epoch).arg(now);
+                    command
+                })?;
+                // They count no more; what isn't removed now is when its time is over, or by the server's eviction.
+                let _ = self.sweep(epoch, until);
+                return Ok(());
+            }
+        };
+        self.on_all_parts(until, |part| {
+            let mut command = scripts::call(Name::Invalidate, &[&part.hash]);
+            command.arg(&field);
+            command
+        })
+    }
+
+    fn list(store: Arc<Networked<Redis>>) -> Result<Listing> {
+        listing::list(store)
+    }
+
+    fn generation(&self, until: Instant) -> Result<u64> {
+        let local = self.local()?;
+        let mut batch = Batch::default();
+        for part in &local.parts {
+            batch.push(part.slot, cmd("HGET").arg(&part.hash).arg("g"));
+        }
+        let number = |answer| match answer {
+            Answer::BulkString(bytes) => std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok()),
+            _ => None,
+        };
+        let answers = local.run(&batch, Again::Yes, until)?;
+        Ok(answers.into_iter().filter_map(number).fold(0, u64::wrapping_add))
+    }
+
+    fn network(&self) -> Result<Network> {
+        Ok(self.local()?.client.tally.network())
+    }
+}
+
+/// A leadership; dropped, it's given up.
+struct Holding {
+    local: Arc<Local>,
+    process: u64,
+    slot: u16,
+    lease: Vec<u8>,
+    word: u64,
+    bound: Duration,
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        if self.process != fork::epoch() {
+            return;
+        }
+        let held = self.local.flights.note(self.word).is_some_and(|epoch| epoch != 0);
+        self.local.flights.end(self.word);
+        if held {
+            let mut command = scripts::call(Name::Release, &[&self.lease]);
+            command.arg(&self.word.to_le_bytes());
+            // One that can't be given up ends by itself.
+            let _ = self.local.client.run(&Batch::one(self.slot, &command), Again::Yes, Instant::now() + self.bound);
+        }
+    }
+}

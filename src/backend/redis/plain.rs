@@ -1,0 +1,225 @@
+//! Bare values on Redis: its own commands for what they do.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use redis::{Cmd, Value as Answer, cmd};
+
+use super::client::{Batch, refusal};
+use super::scripts::{self, Name};
+use super::slots::slot;
+use super::{Local, MAX_VALUE, no_random};
+use crate::backend::flights::LEASE_MS;
+use crate::backend::networked::{Is, unexpected};
+use crate::backend::node::Again;
+use crate::backend::raw::{Bytes, Plain};
+use crate::backend::remote::Remote;
+use crate::capabilities::{self, Capabilities};
+use crate::error::{Error, ErrorKind, Result};
+use crate::stats::Network;
+use crate::sys::fork::PerProcess;
+
+pub(super) struct PlainRedis {
+    pub(super) remote: Remote,
+    pub(super) local: PerProcess<Arc<Local>>,
+}
+
+/// The slot of any key: braces in it choose what counts.
+fn slot_of(key: &[u8]) -> u16 {
+    let open = key.iter().position(|byte| *byte == b'{').map(|at| at + 1);
+    let inside = open.and_then(|at| Some(&key[at..][..key[at..].iter().position(|byte| *byte == b'}')?]));
+    slot(inside.filter(|inside| !inside.is_empty()).unwrap_or(key))
+}
+
+fn whole(answer: Answer) -> Result<i64> {
+    match answer {
+        Answer::Int(n) => Ok(n),
+        Answer::ServerError(error) => Err(refusal(&error)),
+        _ => Err(unexpected()),
+    }
+}
+
+/// `SET key bytes`, for so long.
+fn set(key: &[u8], bytes: &[u8], ms: Option<u64>) -> Cmd {
+    let mut command = cmd("SET");
+    command.arg(key).arg(bytes);
+    if let Some(ms) = ms {
+        command.arg("PX").arg(ms);
+    }
+    command
+}
+
+impl PlainRedis {
+    fn local(&self) -> Result<&Arc<Local>> {
+        self.local.get(|| Local::new(&self.remote)).map_err(no_random)
+    }
+
+    fn one(&self, key: &[u8], command: &Cmd, again: Again, until: Instant) -> Result<Answer> {
+        self.local()?.run_one(slot_of(key), command, again, until)
+    }
+}
+
+impl Plain for PlainRedis {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { max_value: MAX_VALUE, ..capabilities::REDIS }
+    }
+
+    fn read(&self, keys: &[Vec<u8>], until: Instant) -> Result<Vec<Bytes>> {
+        let mut batch = Batch::default();
+        for key in keys {
+            batch.push(slot_of(key), cmd("GET").arg(key));
+        }
+        let answers = self.local()?.run(&batch, Again::Yes, until)?.into_iter();
+        let found = answers.map(|answer| match answer {
+            Answer::Nil => Ok(None),
+            Answer::BulkString(bytes) => {
+                let is = Is::This(bytes.clone());
+                Ok(Some((bytes, is)))
+            }
+            Answer::ServerError(error) => Err(refusal(&error)),
+            _ => Err(unexpected()),
+        });
+        found.collect()
+    }
+
+    fn look(&self, key: &[u8], until: Instant) -> Result<Option<(u64, Option<u64>)>> {
+        let mut batch = Batch::one(slot_of(key), cmd("STRLEN").arg(key));
+        batch.push(slot_of(key), cmd("PTTL").arg(key));
+        let mut answers = self.local()?.run(&batch, Again::Yes, until)?.into_iter();
+        let mut next = || whole(answers.next().unwrap_or_default());
+        let (len, left) = (u64::try_from(next()?).unwrap_or(0), next()?);
+        Ok(match left {
+            -2 => None,
+            left => Some((len, u64::try_from(left).ok())),
+        })
+    }
+
+    fn write(&self, key: &[u8], bytes: Option<&[u8]>, ms: Option<u64>, is: &Is, until: Instant) -> Result<bool> {
+        let answer = match (bytes, is) {
+            (Some(bytes), Is::Anything) => self.one(key, &set(key, bytes, ms), Again::Yes, until)?,
+            (Some(bytes), Is::Absent) => self.one(key, set(key, bytes, ms).arg("NX"), Again::No, until)?,
+            (None, Is::Anything) => self.one(key, cmd("DEL").arg(key), Again::Yes, until)?,
+            (None, Is::Absent) => {
+                self.one(key, cmd("EXISTS").arg(key), Again::Yes, until).map(|answer| match answer {
+                    Answer::Int(0) => Answer::Okay,
+                    _ => Answer::Nil,
+                })?
+            }
+            (bytes, Is::This(old)) => {
+                let mut command = scripts::call(Name::Swap, &[key]);
+                command.arg(old).arg(bytes.map_or("0", |_| "1")).arg(bytes.unwrap_or_default());
+                match ms {
+                    Some(ms) => command.arg(ms),
+                    None => command.arg(""),
+                };
+                self.one(key, &command, Again::No, until)?
+            }
+        };
+        Ok(!matches!(answer, Answer::Nil | Answer::Int(0)) || (bytes.is_none() && *is == Is::Anything))
+    }
+
+    fn write_many(&self, items: &[(Vec<u8>, &[u8])], ms: Option<u64>, until: Instant) -> Result<Vec<Result<()>>> {
+        let mut batch = Batch::default();
+        for (key, bytes) in items {
+            batch.push(slot_of(key), &set(key, bytes, ms));
+        }
+        let answers = self.local()?.run(&batch, Again::Yes, until)?.into_iter();
+        Ok(answers.map(|answer| if let Answer::ServerError(e) = answer { Err(refusal(&e)) } else { Ok(()) }).collect())
+    }
+
+    fn remove(&self, keys: &[Vec<u8>], until: Instant) -> Result<Vec<bool>> {
+        let mut batch = Batch::default();
+        for key in keys {
+            batch.push(slot_of(key), cmd("DEL").arg(key));
+        }
+        self.local()?.run(&batch, Again::Yes, until)?.into_iter().map(|answer| Ok(whole(answer)? == 1)).collect()
+    }
+
+    fn touch(&self, key: &[u8], ms: Option<u64>, until: Instant) -> Result<bool> {
+        let mut batch = match ms {
+            Some(ms) => Batch::one(slot_of(key), cmd("PEXPIRE").arg(key).arg(ms)),
+            None => Batch::one(slot_of(key), cmd("PERSIST").arg(key)),
+        };
+        // A `PERSIST` of what has no end says no as well.
+        batch.push(slot_of(key), cmd("EXISTS").arg(key));
+        let answers = self.local()?.run(&batch, Again::Yes, until)?;
+        answers.into_iter().last().map_or(Err(unexpected()), |answer| Ok(whole(answer)? == 1))
+    }
+
+    fn add(
+        &self,
+        key: &[u8],
+        by: i64,
+        initial: Option<(i64, Option<u64>)>,
+        until: Instant,
+    ) -> Option<Result<Option<i64>>> {
+        let mut command = scripts::call(Name::Add, &[key]);
+        command.arg(by).arg(initial.map_or(String::new(), |(first, _)| first.to_string()));
+        match initial.and_then(|(_, ms)| ms) {
+            Some(ms) => command.arg(ms),
+            None => command.arg(""),
+        };
+        let answer = self.local().and_then(|local| local.run(&Batch::one(slot_of(key), &command), Again::No, until));
+        Some(match answer.map(|mut answers| answers.pop()) {
+            Ok(Some(Answer::Nil)) => Ok(None),
+            Ok(Some(Answer::BulkString(text))) => {
+                std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()).map(Some).ok_or_else(unexpected)
+            }
+            Ok(Some(Answer::ServerError(error))) => Err(match error.details().unwrap_or_default() {
+                text if text.contains("overflow") => Error::new(ErrorKind::Overflow, "the sum is out of range"),
+                text if text.contains("not an integer") => {
+                    Error::new(ErrorKind::NotANumber, "the value is no decimal integer")
+                }
+                _ => refusal(&error),
+            }),
+            Ok(_) => Err(unexpected()),
+            Err(error) => Err(error),
+        })
+    }
+
+    fn lock(&self, key: &[u8], word: u64, until: Instant) -> Result<bool> {
+        let command = set(key, &word.to_le_bytes(), Some(LEASE_MS)).arg("NX").clone();
+        Ok(self.one(key, &command, Again::No, until)? == Answer::Okay)
+    }
+
+    fn unlock(&self, key: &[u8], word: u64, until: Instant) {
+        let mut command = scripts::call(Name::Release, &[key]);
+        command.arg(&word.to_le_bytes());
+        // One that can't be given up ends by itself.
+        let _ = self.one(key, &command, Again::Yes, until);
+    }
+
+    fn clear(&self, prefix: &str, until: Instant) -> Result<()> {
+        let local = self.local()?;
+        for node in local.client.find_servers(until)? {
+            let mut cursor = b"0".to_vec();
+            loop {
+                let mut scan = cmd("SCAN");
+                scan.arg(&cursor).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(1000);
+                let answer = local.client.run_on(&node, &Batch::one(0, &scan), until)?.pop();
+                let Some(Answer::Array(parts)) = answer else { return Err(unexpected()) };
+                let [Answer::BulkString(next), Answer::Array(keys)] = parts.as_slice() else {
+                    return Err(unexpected());
+                };
+                let mut batch = Batch::default();
+                for key in keys {
+                    if let Answer::BulkString(key) = key {
+                        batch.push(0, cmd("UNLINK").arg(key));
+                    }
+                }
+                if batch.len() > 0 {
+                    local.client.run_on(&node, &batch, until)?;
+                }
+                if next == b"0" {
+                    break;
+                }
+                cursor.clone_from(next);
+            }
+        }
+        Ok(())
+    }
+
+    fn network(&self) -> Result<Network> {
+        Ok(self.local()?.client.tally.network())
+    }
+}
