@@ -21,6 +21,7 @@ use crate::file::tree::write::{Draft, Temp};
 use crate::file::{FileBackend, charged};
 use crate::key::Id;
 use crate::stats::Count;
+use crate::sys::mmap::Memory;
 use crate::sys::{fs, point};
 
 /// How often a change starts again because clears came in between.
@@ -243,8 +244,12 @@ impl FileBackend {
                 let fill = Fill { place: record.place, size, ..fill };
                 let unlink = || {
                     // With the shard's lock: there is a file, or there may be one that a rebuild couldn't read.
-                    if keys.shard.is_some() {
-                        self.unlink_named(hash);
+                    if keys.shard.is_some()
+                        && self.unlink_named(hash).is_err()
+                        && let Some(accel) = &self.accel
+                    {
+                        // It stays without a slot: whoever changes this name next has another try.
+                        accel.index.words.add(table::UNREAD, 1);
                     }
                 };
                 let published = keys.bucket.publish(hash, target, &fill, || Ok::<(), Error>(()), unlink);
@@ -280,26 +285,29 @@ impl FileBackend {
         }
     }
 
-    /// Unlinks the file of a name, within its locks.
-    fn unlink_named(&self, hash: Hash) {
+    /// Unlinks the file of a name, if there is one, within its locks.
+    fn unlink_named(&self, hash: Hash) -> io::Result<()> {
         let name = hash.name();
-        let Ok(Some(dir)) = self.shard_dir(name.shard()) else { return };
+        let Some(dir) = self.shard_dir(name.shard()).map_err(io::Error::from)? else { return Ok(()) };
         let file_name = name.file_name();
-        if let Ok(Some(stat)) = fs::stat_at(dir.as_fd(), &file_name)
-            && stat.regular
-            && matches!(fs::unlink(dir.as_fd(), &file_name), Ok(true))
+        if let Some(stat) = fs::stat_at(dir.as_fd(), &file_name)?.filter(|stat| stat.regular)
+            && fs::unlink(dir.as_fd(), &file_name)?
         {
             self.account(name.shard(), Some(stat.size), None);
         }
+        Ok(())
     }
 
-    /// Empties a slot, and unlinks its file where it has one; the caller then holds the shard's lock too.
-    pub(super) fn drop_slot(&self, locked: &Held<'_>, at: At, slot: &Slot, hash: Hash) {
-        locked.remove(at, slot, || {
-            if slot.place.is_file() {
-                self.unlink_named(hash);
-            }
-        });
+    /// Empties a slot, and unlinks its file where it has one; the caller then holds the shard's lock too. Where that
+    /// fails the entry stays: without its slot the file would come back with the next rebuild.
+    pub(super) fn drop_slot(&self, locked: &Held<'_>, at: At, slot: &Slot, hash: Hash) -> io::Result<()> {
+        let gone = locked.remove(at, slot, || if slot.place.is_file() { self.unlink_named(hash) } else { Ok(()) });
+        if gone.is_err() {
+            let flags = slot.uses & (table::SCOPED | table::STALE);
+            let fill = Fill { place: slot.place, expires: slot.expires, size: slot.size, flags };
+            locked.adopt(hash, Target::Free(at), &fill);
+        }
+        gone
     }
 
     /// A set whose time is over already: what is there goes.
@@ -358,10 +366,10 @@ impl FileBackend {
             },
         };
         if let Some((at, slot)) = found {
-            self.drop_slot(&keys.bucket, at, &slot, hash);
+            self.drop_slot(&keys.bucket, at, &slot, hash).doing("can't remove an entry")?;
         }
         if accel.has_unread() && keys.shard.is_some() {
-            self.unlink_named(hash);
+            self.unlink_named(hash).doing("can't remove an entry")?;
         }
         drop(keys);
         FileBackend::sync_names(names.as_ref())?;
@@ -391,7 +399,7 @@ impl FileBackend {
             other => other.map_err(|_| Count::MissCorrupt),
         };
         if let Some((at, slot)) = found {
-            self.drop_slot(&keys.bucket, at, &slot, hash);
+            self.drop_slot(&keys.bucket, at, &slot, hash).doing("can't remove an entry")?;
         }
         drop(keys);
         FileBackend::sync_names(names.as_ref())?;

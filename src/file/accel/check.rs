@@ -354,10 +354,7 @@ impl FileBackend {
         };
         let gone = match locked.find(hash) {
             Some((_, slot)) if slot.place.is_file_of(nonce) => false,
-            Some((at, slot)) if slot.place.is_file() => {
-                self.drop_slot(&locked, at, &slot, hash);
-                true
-            }
+            Some((at, slot)) if slot.place.is_file() => self.drop_slot(&locked, at, &slot, hash).is_ok(),
             _ => self.unlink(name, &found.stat)?,
         };
         drop((locked, shard));

@@ -226,7 +226,7 @@ impl FileBackend {
             Err(Miss::Damaged(..)) => true,
             Err(Miss::Absent | Miss::Foreign) => false,
         };
-        self.drop_slot(&locked, at, &slot, hash);
+        self.drop_slot(&locked, at, &slot, hash).doing("can't remove an entry")?;
         drop((locked, shard));
         if damaged {
             trace!(place = hash.name().path(), "removed a damaged entry");

@@ -329,9 +329,9 @@ impl FileBackend {
         let locked = self.lock_name(&ground, hash)?;
         let found = locked.find(hash).filter(|(_, slot)| slot.place == seen.place && still(slot));
         let Some((at, slot)) = found else { return Ok(false) };
-        self.drop_slot(&locked, at, &slot, hash);
+        let gone = self.drop_slot(&locked, at, &slot, hash).is_ok();
         drop((locked, shard));
-        Ok(true)
+        Ok(gone)
     }
 
     /// Whether a file can be read, or is damaged: what a newer release wrote, or the disk doesn't give just now, stays.

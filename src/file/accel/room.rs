@@ -314,9 +314,9 @@ impl FileBackend {
         }
         let found = locked.find(hash).filter(|(_, slot)| slot.place == place && still(slot));
         let Some((at, slot)) = found else { return Ok(None) };
-        self.drop_slot(&locked, at, &slot, hash);
+        let gone = self.drop_slot(&locked, at, &slot, hash);
         drop((locked, shard));
-        Ok(Some(slot.size))
+        Ok(gone.is_ok().then_some(slot.size))
     }
 
     /// Evicts whoever should go next, and gives its charged bytes; `None`: nobody could.
@@ -372,10 +372,12 @@ impl FileBackend {
                     if accel.is_building() {
                         locked.close();
                     }
+                    if self.drop_slot(&locked, at, &slot, victim.hash).is_err() {
+                        continue;
+                    }
                     if small {
                         locked.add_ghost(victim.hash.ghost());
                     }
-                    self.drop_slot(&locked, at, &slot, victim.hash);
                     drop((locked, shard));
                     trace!(place = victim.hash.name().path(), ?over, "evict");
                     self.count(over.count(), 1);

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use larder::{Accelerate, Cache, Error, Options, Ttl};
 
+use crate::support::campaign::campaign;
 use crate::support::{Dice, HandClock, options, temp_dir};
 
 const KEYS: u64 = 60;
-/// Damaged words in one run; `LARDER_SOAK` multiplies them.
+/// Damaged words in one round.
 const MUTATIONS: u64 = 8_000;
 
 /// What a key may hold, and nothing else: every value names its key, and every byte of it follows from that.
@@ -85,10 +86,8 @@ fn use_it(cache: &Cache, dice: &mut Dice, round: u64, what: &str) -> Result<(), 
 }
 
 /// Damage to one word after another, with the cache in use all the time.
-fn campaign(seed: u64, many_at_once: u64, before_opening: bool, mutations: u64) {
+fn round(seed: u64, many_at_once: u64, before_opening: bool, mutations: u64) -> u64 {
     let (mut dice, clock) = (Dice::new(seed), HandClock::new());
-    let soak = std::env::var("LARDER_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(1_u64).max(1);
-    let mutations = mutations * soak;
     let (mut done, mut failed) = (0, 0);
     while done < mutations {
         let dir = temp_dir();
@@ -112,16 +111,19 @@ fn campaign(seed: u64, many_at_once: u64, before_opening: bool, mutations: u64) 
     }
     println!("{done} words damaged, {failed} calls failed");
     assert!(failed < done / 2, "{failed} of {done} calls failed");
+    done
 }
 
 #[test]
 fn damage_to_any_word_under_an_open_cache_is_never_a_wrong_value() {
-    campaign(1, 200, false, MUTATIONS);
+    let test = "corruption::accelerated::damage_to_any_word_under_an_open_cache_is_never_a_wrong_value";
+    campaign(test, MUTATIONS, |seed| round(seed, 200, false, MUTATIONS));
 }
 
 #[test]
 fn damage_to_any_word_before_opening_is_never_a_wrong_value() {
-    campaign(2, 20, true, MUTATIONS / 20);
+    let test = "corruption::accelerated::damage_to_any_word_before_opening_is_never_a_wrong_value";
+    campaign(test, MUTATIONS / 20, |seed| round(seed, 20, true, MUTATIONS / 20));
 }
 
 /// What became of a mapped file under an open cache.

@@ -9,12 +9,12 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::panic::catch_unwind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use larder::fault::{Call, Injector, Verdict, inject};
-use larder::{Cache, Options, Prune, Ttl, Verify};
+use larder::{Cache, ErrorKind, Options, Prune, Ttl, Verify};
 
 use super::{NOW, kill_myself};
 use crate::support::campaign::{reached as came_to, soak};
@@ -31,7 +31,8 @@ fn child() {
     let story = STORIES.iter().find(|story| story.name == name).expect("a story");
     match at.split_once('#') {
         None => list(&role, story),
-        Some((point, nth)) => die_at(&role, story, point, nth.parse().expect("a number")),
+        Some((point, "stop")) => end_at(&role, story, point, 0, stop_myself),
+        Some((point, nth)) => end_at(&role, story, point, nth.parse().expect("a number"), || kill_myself()),
     }
 }
 
@@ -162,7 +163,9 @@ const STORIES: &[Story] = &[
         act: |c| {
             let other = c.clone();
             let child = larder::fault::fork(move || {
-                inject(Killer { point: "publish: placed".to_owned(), left: 0 }, || set(&other, "small", "new"));
+                inject(Killer { point: "publish: placed".to_owned(), left: 0, end: || kill_myself() }, || {
+                    set(&other, "small", "new");
+                });
                 1
             });
             let end = larder::fault::wait_for(child.expect("a fork")).expect("its end");
@@ -247,6 +250,7 @@ impl Injector for Lister {
 struct Killer {
     point: String,
     left: usize,
+    end: fn(),
 }
 
 impl Injector for Killer {
@@ -256,10 +260,13 @@ impl Injector for Killer {
 
     fn at(&mut self, point: &'static str) {
         if point == self.point {
-            if self.left == 0 {
-                kill_myself();
+            if let Some(left) = self.left.checked_sub(1) {
+                self.left = left;
+            } else {
+                // Once.
+                self.left = usize::MAX;
+                (self.end)();
             }
-            self.left -= 1;
         }
     }
 }
@@ -277,13 +284,17 @@ fn list(role: &Role, story: &Story) {
     }
 }
 
-fn die_at(role: &Role, story: &Story, point: &str, left: usize) {
+fn stop_myself() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+}
+
+fn end_at(role: &Role, story: &Story, point: &str, left: usize, end: fn()) {
     let cache = open(role.dir(), story);
     if !story.opens {
         role.tell("ready");
         role.hear();
     }
-    act(role.dir(), story, cache, Killer { point: point.to_owned(), left });
+    act(role.dir(), story, cache, Killer { point: point.to_owned(), left, end });
 }
 
 /// All keys that there may be, with what they have.
@@ -380,6 +391,33 @@ fn kill(
     Ok(true)
 }
 
+/// Holds who goes on while another is stopped at a step to what he may see, and both to what is there once all is over.
+fn stop(dir: &Path, story: &Story, point: &str, untouched: &BTreeMap<String, String>) -> Result<(), String> {
+    let mut child = process::child("kills::points::child", "mortal", dir).start();
+    child.tell(&format!("{}|{point}#stop", story.name));
+    assert_eq!(child.hear(), "ready");
+    let options = Cache::file(dir).clock(HandClock::at(NOW).source()).lock_wait(Duration::from_millis(5));
+    let survivor = (story.options)(options).open().expect("a cache");
+    child.tell("go on");
+    child.wait_until_stopped();
+    check(&survivor, story, untouched).map_err(|e| format!("while it is stopped {e}"))?;
+    let mut busy = 0;
+    for i in 0..30 {
+        match survivor.set(format!("by {i}"), "by", Ttl::Never) {
+            Err(e) if e.kind() == ErrorKind::Busy => busy += 1,
+            other => other.map_err(|e| format!("a set while it is stopped: {e}"))?,
+        }
+    }
+    if busy > 15 {
+        Err(format!("{busy} of 30 sets wait for one that is stopped"))?;
+    }
+    child.go_on();
+    child.finish();
+    check(&survivor, story, untouched).map_err(|e| format!("once it went on {e}"))?;
+    counts_match(&survivor);
+    Ok(())
+}
+
 /// The names of all steps, as they stand in the sources.
 fn in_the_sources() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -397,11 +435,20 @@ fn in_the_sources() -> BTreeSet<String> {
     found
 }
 
-#[test]
-fn a_kill_at_any_step_in_shared_memory_leaves_old_or_new() {
-    let soak = soak().is_some();
-    let (mut kills, mut reached, mut wrong) = (0, BTreeSet::new(), Vec::new());
-    for story in STORIES {
+/// A story's directory, what is in it, and the steps that it reaches, each with how often.
+struct Stage {
+    room: tempfile::TempDir,
+    image: Image,
+    untouched: BTreeMap<String, String>,
+    steps: Vec<(String, usize)>,
+}
+
+impl Stage {
+    fn dir(&self) -> PathBuf {
+        self.room.path().join("cache")
+    }
+
+    fn of(story: &Story) -> Stage {
         let room = temp_dir();
         let dir = room.path().join("cache");
         let cache = prepare(&dir, story);
@@ -410,12 +457,44 @@ fn a_kill_at_any_step_in_shared_memory_leaves_old_or_new() {
         let image = Image::take(&dir);
         let mut child = process::child("kills::points::child", "mortal", &dir).start();
         child.tell(&format!("{}|all", story.name));
-        let points = child.finish();
-        println!("{}: {}", story.name, points.join(", "));
-        for line in points {
+        let lines = child.finish();
+        println!("{}: {}", story.name, lines.join(", "));
+        let step = |line: &String| {
             let (point, count) = line.split_once('#').expect("a step and a count");
-            let count: usize = count.parse().expect("a number");
-            reached.insert(point.to_owned());
+            (point.to_owned(), count.parse().expect("a number"))
+        };
+        Stage { room, image, untouched, steps: lines.iter().map(step).collect() }
+    }
+}
+
+/// While somebody is stopped, or dead and not yet known to be, others wait for a bucket or a shard at the most.
+#[test]
+fn a_stop_at_any_step_in_shared_memory_hurts_nobody() {
+    let (mut stops, mut wrong) = (0, Vec::new());
+    for story in STORIES.iter().filter(|story| !story.opens) {
+        let stage = Stage::of(story);
+        for (point, _) in &stage.steps {
+            stops += 1;
+            stage.image.put(&stage.dir());
+            let outcome = catch_unwind(|| stop(&stage.dir(), story, point, &stage.untouched));
+            if let Err(what) = outcome.unwrap_or_else(|_| Err("a panic".to_owned())) {
+                wrong.push(format!("{}, stopped at {point}: {what}", story.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {stops} stops:\n{}", wrong.len(), wrong.join("\n"));
+    came_to("kills::points::a_stop_at_any_step_in_shared_memory_hurts_nobody", stops, 100);
+}
+
+#[test]
+fn a_kill_at_any_step_in_shared_memory_leaves_old_or_new() {
+    let soak = soak().is_some();
+    let (mut kills, mut reached, mut wrong) = (0, BTreeSet::new(), Vec::new());
+    for story in STORIES {
+        let stage = Stage::of(story);
+        for (point, count) in &stage.steps {
+            let count = *count;
+            reached.insert(point.clone());
             let mut nths = vec![0, 1, count / 2, count - 1];
             if soak {
                 nths.extend((0..count).step_by((count / 50).max(1)));
@@ -424,8 +503,8 @@ fn a_kill_at_any_step_in_shared_memory_leaves_old_or_new() {
             nths.sort_unstable();
             nths.dedup();
             for nth in nths {
-                image.put(&dir);
-                let outcome = catch_unwind(|| kill(&dir, story, point, nth, &untouched));
+                stage.image.put(&stage.dir());
+                let outcome = catch_unwind(|| kill(&stage.dir(), story, point, nth, &stage.untouched));
                 match outcome.unwrap_or_else(|_| Err("a panic".to_owned())) {
                     Ok(true) => kills += 1,
                     Ok(false) => assert!(nth > 0, "{}: {point} isn't reached", story.name),

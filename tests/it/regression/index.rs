@@ -291,3 +291,46 @@ fn a_prune_of_what_has_expired_looks_at_nothing_else() {
     assert_eq!(cache.prune(&Prune::new().expired()).expect("prune").examined, 0);
     counts_match(&cache);
 }
+
+/// A removal emptied the slot first, and took no notice where the file couldn't be unlinked: the delete was acknowledged,
+/// and the next rebuild brought the entry back. The same with a large value that a small one had replaced.
+#[test]
+fn what_cannot_be_unlinked_is_not_deleted_and_does_not_come_back() {
+    struct Stuck;
+    impl Injector for Stuck {
+        fn before(&mut self, call: &Call) -> Verdict {
+            if call.name == "unlink" && call.path.contains("/shards/") {
+                Verdict::Fail(libc::EIO)
+            } else {
+                Verdict::Pass
+            }
+        }
+    }
+    let (dir, clock, cache) = fresh();
+    for key in ["deleted", "popped", "replaced", "evicted"] {
+        cache.set(key, large().expect("a value"), Ttl::Never).expect("set");
+    }
+    inject(Stuck, || {
+        assert_eq!(cache.delete("deleted").expect_err("it stays").kind(), ErrorKind::Io);
+        assert_eq!(cache.pop("popped").expect_err("it stays").kind(), ErrorKind::Io);
+        cache.set("replaced", "small", Ttl::Never).expect("the new value is there all the same");
+        cache.prune(&Prune::new().max_bytes(1)).expect("prune");
+    });
+    for key in ["deleted", "popped", "evicted"] {
+        assert!(get(&cache, key) == large(), "{key}");
+    }
+    assert_eq!(get(&cache, "replaced").as_deref(), None, "it could be evicted");
+    for key in ["deleted", "popped"] {
+        assert!(cache.delete(key).expect("delete"));
+    }
+    assert!(!cache.delete("replaced").expect("delete"));
+    let index = cache.dir().join("index");
+    drop(cache);
+    fs::remove_file(&index).expect("the index");
+    let cache = options(&dir, &clock).open().expect("the cache");
+    for key in ["deleted", "popped", "replaced"] {
+        assert_eq!(get(&cache, key), None, "{key}");
+    }
+    assert!(get(&cache, "evicted") == large());
+    counts_match(&cache);
+}

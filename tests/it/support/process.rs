@@ -258,6 +258,12 @@ impl Child {
         stop(self.pid());
     }
 
+    /// Waits for a child that stops itself.
+    #[cfg(feature = "fault")]
+    pub(crate) fn wait_until_stopped(&self) {
+        wait_until_stopped(self.pid());
+    }
+
     pub(crate) fn go_on(&mut self) {
         rustix::process::kill_process(self.pid(), Signal::CONT).expect("to continue a child");
     }
@@ -270,6 +276,10 @@ impl Child {
 /// Stops a process, and returns once all of its threads have stopped.
 pub(crate) fn stop(pid: Pid) {
     rustix::process::kill_process(pid, Signal::STOP).expect("to stop a process");
+    wait_until_stopped(pid);
+}
+
+fn wait_until_stopped(pid: Pid) {
     let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
     let is_stopped = |task: io::Result<fs::DirEntry>| {
         // One that is gone by now has stopped for good.
