@@ -414,10 +414,7 @@ impl<S: Server> Networked<S> {
         let (until, now) = (bound_of(&self.remote), self.remote.clock.now());
         let first = initial.map(|(first, ttl)| (first, ttl.expiry(now, self.remote.default_ttl)));
         if let Some(sum) = self.server.add(id, by, first.filter(|(_, expires)| *expires > now), until) {
-            let sum = match (sum?, first) {
-                (Some(sum), _) | (None, Some((sum, _))) => sum,
-                (None, None) => return Err(rules::no_number()),
-            };
+            let sum = sum?.or(first.map(|(first, _)| first)).ok_or_else(rules::no_number)?;
             self.counts.add(Count::Sets, 1);
             return Ok(sum);
         }
