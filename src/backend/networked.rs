@@ -151,6 +151,13 @@ pub(crate) fn busy() -> Error {
     Error::new(ErrorKind::Busy, "the entry was changed by others again and again")
 }
 
+/// What a key's name on a server is made of.
+pub(crate) fn hash_of(id: Id<'_>) -> blake3::Hash {
+    let mut bytes = Vec::with_capacity(id.encoded_len());
+    id.each_part(|part| bytes.extend_from_slice(part));
+    blake3::hash(&bytes)
+}
+
 /// For how long a server keeps an entry, in milliseconds; `None`: for ever. Beyond its time, as the clocks of those who
 /// read it may be slow.
 pub(crate) fn keep_for(facts: &Facts, now: u64) -> Option<u64> {

@@ -90,7 +90,9 @@ pub(crate) fn run(args: &[String]) -> Result<bool, String> {
 
 fn redis(table: &mut Table) -> Result<(), String> {
     let text = |e: redis::RedisError| e.to_string();
-    let server = Server::start("redis-server", |port| words(&format!("--port {port} --bind 127.0.0.1 --save  --appendonly no")))?;
+    let server = Server::start("redis-server", |port| {
+        words(&format!("--port {port} --bind 127.0.0.1 --save  --appendonly no"))
+    })?;
     let address = format!("redis://127.0.0.1:{}", server.port);
     let open = |more: &str| Cache::from_url(&format!("{address}?{more}")).map_err(|e| e.to_string());
     let (cache, raw) = (open("prefix=a")?, open("prefix=b&raw=true")?);
@@ -117,7 +119,9 @@ fn redis(table: &mut Table) -> Result<(), String> {
         let get_many = || assert_eq!(black_box(cache.get_many(some).expect("get_many")).len(), MANY);
         table.compare(&format!("Redis, get_many of {MANY}, {name}"), 1, 1.2, get_many, || {
             let mut pipe = redis::pipe();
-            some.iter().for_each(|key| drop(pipe.get(format!("c:{key}"))));
+            for key in some {
+                pipe.get(format!("c:{key}"));
+            }
             let values: Vec<Vec<u8>> = black_box(pipe.query(&mut bare).expect("a pipeline"));
             assert_eq!(values.len(), MANY);
         });
@@ -127,7 +131,9 @@ fn redis(table: &mut Table) -> Result<(), String> {
         };
         table.compare(&format!("Redis, set_many of {MANY}, {name}"), 1, 2.0, set_many, || {
             let mut pipe = redis::pipe();
-            some.iter().for_each(|key| drop(pipe.pset_ex(format!("c:{key}"), &value, 3_600_000).ignore()));
+            for key in some {
+                pipe.pset_ex(format!("c:{key}"), &value, 3_600_000).ignore();
+            }
             let () = pipe.query(&mut bare).expect("a pipeline");
         });
     }
