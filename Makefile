@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := list
-.PHONY: servers list demo test lint bench bench-traces bench-peers bench-remote fuzz mutants audit clean bench-gates
+.PHONY: servers list demo test lint bench bench-traces bench-peers bench-remote fuzz soak mutants audit clean bench-gates
 
 list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -12,22 +12,8 @@ demo:  ## build, then show the main job on real data
 	$(CARGO) build --release --workspace
 	$(CARGO) run --release --quiet --example demo
 
-# Without these the tests of their stores are left out, aloud.
-SERVERS = redis-server memcached
 servers:  ## install the servers that tests start, where apt-get may
-	@missing=; for s in $(SERVERS); do command -v $$s >/dev/null || missing="$$missing $$s"; done; \
-	test -z "$$missing" && exit 0; \
-	if command -v apt-get >/dev/null; then sudo=; \
-		test "$$(id -u)" = 0 || { sudo -n true 2>/dev/null && sudo="sudo -n"; } || sudo=no; \
-		test "$$sudo" = no || { \
-			policy=/usr/sbin/policy-rc.d; \
-			test -e $$policy || { made=1; printf '#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null; $$sudo chmod +x $$policy; }; \
-			$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing >/dev/null 2>&1 || \
-			{ $$sudo apt-get update >/dev/null 2>&1 && \
-			$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing >/dev/null 2>&1; }; \
-			test -z "$$made" || $$sudo rm -f $$policy; }; fi; \
-	for s in $$missing; do command -v $$s >/dev/null || \
-		echo "test: $$s isn't installed, its tests are left out; to have them: apt-get install $$s" >&2; done
+	@.ci/servers
 
 test: servers  ## the whole suite: unit, integration, command line, examples, doc tests
 	$(CARGO) test --workspace --all-features --no-fail-fast
@@ -65,6 +51,9 @@ fuzz:  ## the fuzzers for MINUTES=5 each, or one of them: TARGET=entry
 		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target target/fuzz-corpus/$$target fuzz/corpus/$$target -- \
 			-max_total_time=$$(($(MINUTES) * 60)) -max_len=16384 -timeout=10 -print_final_stats=1; \
 	done
+
+soak:  ## all campaigns at length, with random seeds and a table of counts: MINUTES=60
+	@.ci/soak $(MINUTES)
 
 mutants:  ## mutation testing of tree and cull code; ARGS="--shard 0/8", ARGS="--iterate" (see .cargo/mutants.toml)
 	@$(CARGO) mutants --version >/dev/null 2>&1 || \

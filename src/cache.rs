@@ -123,7 +123,8 @@ impl Cache {
     /// The value of a key: `Ok(None)` where there's none, it has expired, was cleared, or can't be read just now
     /// ([`stats`](Cache::stats) counts the reasons). A stored empty value is a hit.
     ///
-    /// One file is opened, read and closed; no lock is taken. Damaged entries are misses, and are removed.
+    /// In a directory, a small value is copied out of mapped memory, a larger one read from its file; no lock is taken.
+    /// Damaged entries are misses, and are removed.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.store.get(self.id(key.as_ref())?, None)
     }
@@ -326,8 +327,8 @@ impl Cache {
         self.store.clear(None)
     }
 
-    /// All live entries of this handle's namespace in all versions, or of the whole cache where it has none, one at a time, in no particular order. Holds no lock and disturbs nobody; entries that change
-    /// meanwhile may be missing.
+    /// All live entries of this handle's namespace in all versions, or of the whole cache where it has none, one at a
+    /// time, in no particular order. Holds no lock and disturbs nobody; entries that change meanwhile may be missing.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

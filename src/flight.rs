@@ -149,12 +149,30 @@ impl Flight<'_> {
         &self,
         compute: impl FnOnce(&mut SetOptions) -> Result<Vec<u8>, E>,
     ) -> Result<Value, E> {
-        let known = self.store.get(self.id, self.expect)?;
-        if let Some(value) = &known
-            && !self.is_due(value)
-        {
-            return Ok(value.clone());
+        let known = self.look()?;
+        match self.good(known.as_ref()) {
+            Some(value) => Ok(value),
+            None => self.go_on(known, compute),
         }
+    }
+
+    /// What a `get` finds.
+    pub(crate) fn look(&self) -> Result<Option<Value>> {
+        self.store.get(self.id, self.expect)
+    }
+
+    /// What a look found, where nothing more is to be done.
+    pub(crate) fn good(&self, known: Option<&Value>) -> Option<Value> {
+        let is_due = |value: &Value| self.store.now().is_ok_and(|now| self.fetch.is_due(value.facts(), now));
+        known.filter(|value| !is_due(value)).cloned()
+    }
+
+    /// The rest of a call whose look found nothing good.
+    pub(crate) fn go_on<E: From<Error>>(
+        &self,
+        known: Option<Value>,
+        compute: impl FnOnce(&mut SetOptions) -> Result<Vec<u8>, E>,
+    ) -> Result<Value, E> {
         let mut wait = Wait::new(self.fetch.wait_max).pausing(PAUSE);
         loop {
             match self.store.lead(self.id) {
@@ -217,10 +235,6 @@ impl Flight<'_> {
         }
         let now = self.store.now().unwrap_or(0);
         Ok(Value::computed(bytes, &options, now, options.ttl.expiry(now, self.store.default_ttl())))
-    }
-
-    fn is_due(&self, value: &Value) -> bool {
-        self.store.now().is_ok_and(|now| self.fetch.is_due(value.facts(), now))
     }
 
     /// A value that isn't stale.

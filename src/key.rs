@@ -1,5 +1,7 @@
 //! Who an entry is: namespace, version and key, each told apart from its neighbour by its length.
 
+use std::hash::{Hash, Hasher};
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// Longest key, in bytes.
@@ -8,11 +10,32 @@ pub const MAX_KEY_LEN: usize = 64 * 1024;
 pub const MAX_NAMESPACE_LEN: usize = 1024;
 
 /// The full identity of an entry, borrowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Eq)]
 pub(crate) struct Id<'a> {
     pub namespace: &'a str,
     pub version: u64,
     pub key: &'a [u8],
+}
+
+impl PartialEq for Id<'_> {
+    fn eq(&self, other: &Id<'_>) -> bool {
+        // An empty text may lie at no address at all, and some `memcmp`s spend 60 ns on finding that out.
+        let same_namespace = || self.namespace.is_empty() || self.namespace == other.namespace;
+        self.version == other.version
+            && self.key == other.key
+            && self.namespace.len() == other.namespace.len()
+            && same_namespace()
+    }
+}
+
+impl Hash for Id<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.key);
+        state.write_u64(self.version);
+        if !self.namespace.is_empty() {
+            state.write(self.namespace.as_bytes());
+        }
+    }
 }
 
 impl<'a> Id<'a> {

@@ -37,7 +37,8 @@
 //!
 //! Start with [`Cache`]; [`Options`] has the defaults. Modules, in suggested reading order: `error`, `key`, `entry`,
 //! `settings`, `clock`, `stats` (words); `policy`; `backend` (what a store must do, and the small stores: memory, null,
-//! tiered); `file` (the store on disk); `options`, `cache` (the face); `sys` (all calls to the operating system).
+//! tiered); `file` (the store on disk); `options`, `cache`, `async_cache` (the face); `sys` (all calls to the operating
+//! system).
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("Larder runs on Linux (x86-64 and aarch64): it builds on openat2, OFD locks and renameat2.");
@@ -45,6 +46,8 @@ compile_error!("Larder runs on Linux (x86-64 and aarch64): it builds on openat2,
 #[macro_use]
 mod trace;
 
+#[cfg(feature = "tokio")]
+mod async_cache;
 mod backend;
 mod cache;
 mod capabilities;
@@ -64,6 +67,8 @@ mod sys;
 mod typed;
 pub mod units;
 
+#[cfg(feature = "tokio")]
+pub use async_cache::AsyncCache;
 pub use backend::remote::OnError;
 pub use cache::{Cache, Entries, Maintenance};
 pub use capabilities::{Capabilities, Reach};

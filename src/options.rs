@@ -215,8 +215,9 @@ impl Options {
     }
 
     /// Most bytes held, counting each file in whole blocks of 4 KiB and 256 more for its inode, records as they are with
-    /// the room that segments need beside them, and the index. Default: 1 GiB; 0: no
-    /// limit, and the disk may run full. A value larger than this can't be stored.
+    /// the room that segments need beside them, and the index. Default: 1 GiB; 0: no limit, and the disk may run full.
+    /// A value larger than this can't be stored. A cache in memory counts key, value, metadata and 320 bytes an entry, and
+    /// has 256 MiB by default; 0: no limit but the machine's.
     pub fn max_bytes(self, n: u64) -> Options {
         self.change("max_bytes", |c| c.max_bytes(n))
     }
@@ -443,7 +444,7 @@ impl Options {
             Place::File => {
                 let file = Arc::new(file::open(config)?);
                 // What can't begin now begins with the next opening; until it's done, misses are counted as such.
-                let _ = file.start_rebuild();
+                file.start_rebuild();
                 return Ok(Opened::File(file));
             }
             Place::Null => {

@@ -18,6 +18,8 @@ use std::thread::{self, ThreadId};
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
+#[cfg(feature = "tokio")]
+use crate::backend::Call;
 use crate::backend::{Backend, Condition, Expect, Lead, Leadership, Lease, Listing, Reading, Writing, rules};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, from_ms};
@@ -288,7 +290,7 @@ impl MemoryBackend {
             facts,
             expires: AtomicU64::new(facts.expires),
             extra: (!extra.is_empty()).then(|| Arc::new(extra)),
-            bytes,
+            bytes: bytes.into_boxed_slice(),
             generation,
             used: AtomicU64::new(facts.created),
             charged,
@@ -594,6 +596,11 @@ impl Backend for MemoryBackend {
             reclaimable: generation > self.floor.load(SeqCst).max(1),
             ..self.counts.stats()
         })
+    }
+
+    #[cfg(feature = "tokio")]
+    fn is_quick(&self, _: Call<'_>) -> bool {
+        true
     }
 
     fn flush(&self) -> Result<()> {

@@ -111,6 +111,18 @@ pub(crate) struct Expect {
     pub schema: u32,
 }
 
+/// A call, as far as it matters for how long it may take.
+#[cfg(feature = "tokio")]
+#[derive(Clone, Copy)]
+pub(crate) enum Call<'a> {
+    /// Reads a value.
+    Get(Id<'a>),
+    /// Asks for what is known of an entry, and not for its value.
+    Look(Id<'a>),
+    /// Anything else.
+    Other,
+}
+
 /// Who must hear of changes in a store: the near tier of a tiered one.
 #[allow(dead_code, reason = "for the stores behind a network")]
 pub(crate) trait Listener: Send + Sync {
@@ -228,6 +240,13 @@ pub(crate) trait Backend: Send + Sync {
     /// this store can't.
     fn listen(&self, _listener: Weak<dyn Listener>) -> Result<bool> {
         Ok(false)
+    }
+
+    /// Whether a call would be answered from this process's memory, or from a mapped file: without a system call that may
+    /// take its time, and without a wait for anybody. A forecast: what changes meanwhile may make it wrong.
+    #[cfg(feature = "tokio")]
+    fn is_quick(&self, _call: Call<'_>) -> bool {
+        false
     }
 
     /// Returns once everything acknowledged so far is as durable as the store can make it.

@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
+#[cfg(feature = "tokio")]
+use crate::backend::Call;
 use crate::backend::{Backend, Condition, Expect, Lead, Leadership, Lease, Listing, Reading, Writing, rules};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::Clock;
@@ -155,6 +157,11 @@ impl Backend for NullBackend {
 
     fn stats(&self) -> Result<Stats> {
         Ok(self.counts.stats())
+    }
+
+    #[cfg(feature = "tokio")]
+    fn is_quick(&self, _: Call<'_>) -> bool {
+        true
     }
 
     fn flush(&self) -> Result<()> {

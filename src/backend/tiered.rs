@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "tokio")]
+use crate::backend::Call;
 use crate::backend::{Backend, Condition, Expect, Lead, Listener, Listing, Reading, Writing};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{duration_ms, from_ms};
@@ -157,9 +159,10 @@ impl TieredBackend {
     /// Leaves a copy near, as far as nothing has changed since the lead was taken.
     fn leave_copy(&self, id: Id<'_>, lead: Result<Lead>, found: Option<&Value>) {
         let (Ok(Lead::Mine(leadership)), Ok(now)) = (lead, self.far.now()) else { return };
+        let in_ms = |ms: u64| now.saturating_add(ms);
         let (mut label, until) = match found {
-            Some(value) => (Label::of(value), value.facts().expires.min(now.saturating_add(self.near_ttl()))),
-            None => (Label::of(&Value::tail_of(Vec::new(), 0, Facts::default(), None)), now + self.negative_ttl),
+            Some(value) => (Label::of(value), value.facts().expires.min(in_ms(self.near_ttl()))),
+            None => (Label::of(&Value::tail_of(Vec::new(), 0, Facts::default(), None)), in_ms(self.negative_ttl)),
         };
         label.absent = found.is_none();
         if until <= now {
@@ -172,7 +175,7 @@ impl TieredBackend {
         let _ = self.near.set(id, &copy, &options, Condition::Leased(leadership.lease));
     }
 
-    /// After a change of a key.
+    /// After a change of a key. A copy that can't be deleted is good until its time is over, as if others had made the change.
     fn forget(&self, id: Id<'_>) {
         let _ = self.near.delete(id);
     }
@@ -352,14 +355,16 @@ impl Backend for TieredBackend {
     }
 
     fn invalidate_tag(&self, tag: &str) -> Result<()> {
-        self.far.invalidate_tag(tag)?;
-        // Copies carry the tags too. Absences don't: what was absent is so still.
-        self.near.invalidate_tag(tag)
+        let far = self.far.invalidate_tag(tag);
+        // Whatever came of it. Copies carry the tags too; absences don't: what was absent is so still.
+        self.near.invalidate_tag(tag)?;
+        far
     }
 
     fn clear(&self, namespace: Option<&str>) -> Result<()> {
-        self.far.clear(namespace)?;
-        self.near.clear(namespace)
+        let far = self.far.clear(namespace);
+        self.near.clear(namespace)?;
+        far
     }
 
     fn entries(self: Arc<Self>) -> Result<Listing> {
@@ -386,6 +391,18 @@ impl Backend for TieredBackend {
 
     fn listen(&self, listener: Weak<dyn Listener>) -> Result<bool> {
         self.far.listen(listener)
+    }
+
+    #[cfg(feature = "tokio")]
+    fn is_quick(&self, call: Call<'_>) -> bool {
+        let is_near = |id| self.near.is_quick(call) && self.near.expiry(id).is_ok_and(|expiry| expiry.is_some());
+        match call {
+            // A copy that is there is served without a word to the far store.
+            Call::Get(id) if is_near(id) => true,
+            // What is read far leaves a copy near, what is changed far takes it away.
+            Call::Get(_) | Call::Other => self.far.is_quick(call) && self.near.is_quick(Call::Other),
+            Call::Look(_) => self.far.is_quick(call),
+        }
     }
 
     fn flush(&self) -> Result<()> {

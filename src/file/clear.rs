@@ -1,7 +1,7 @@
 //! Clearing everything: the floor makes it so at once, the shards are set aside, their files unlinked bit by bit.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use crate::error::{Doing, Result};
@@ -128,12 +128,17 @@ impl FileBackend {
     /// Makes a raised floor survive a power cut, where that was asked for.
     pub(super) fn sync_control(&self) -> Result<()> {
         if self.durability() == Durability::Disk {
-            let control = fs::open(self.root(), layout::CONTROL, Open::Write).doing("can't open the control file")?;
-            std::sync::atomic::fence(Ordering::SeqCst);
-            fs::sync(control.as_fd()).doing("can't sync the control file")?;
+            sync_control(self.root())?;
         }
         Ok(())
     }
+}
+
+/// Makes what was stored in the control file survive a power cut.
+pub(super) fn sync_control(root: BorrowedFd<'_>) -> Result<()> {
+    let control = fs::open(root, layout::CONTROL, Open::Write).doing("can't open the control file")?;
+    std::sync::atomic::fence(Ordering::SeqCst);
+    fs::sync(control.as_fd()).doing("can't sync the control file")
 }
 
 /// Up to `most` names of this kind in a directory.

@@ -51,6 +51,8 @@ pub(crate) const SWEPT: usize = 14;
 pub(crate) const BOOT: usize = 15;
 /// How often the index was built.
 pub(crate) const LIFE: usize = 16;
+/// While an index is being built: the generation that began with it; else 0.
+pub(crate) const SINCE: usize = 17;
 pub(crate) const COUNTS: usize = 64;
 pub(crate) const SHARD_WORDS: usize = 512;
 pub(crate) const NAMESPACE_FLOORS: usize = 1536;
@@ -264,11 +266,15 @@ impl Control {
     /// Generations are milliseconds of wall-clock time where that is ahead of counting: after a power cut the control
     /// file may be older than the entries, and what it counts next must be above what they had counted.
     pub(crate) fn invalidate(&self, scope: Scope<'_>, now: u64) -> io::Result<u64> {
-        let least = self.generation()?.saturating_add(1).max(now);
-        let next = |generation: u64| generation.saturating_add(1).max(least);
-        let generation = next(self.update(GENERATION, next)?);
+        let generation = self.next_generation(now)?;
         self.update(scope.word(), |floor| floor.max(generation))?;
         Ok(generation)
+    }
+
+    fn next_generation(&self, now: u64) -> io::Result<u64> {
+        let least = self.generation()?.saturating_add(1).max(now);
+        let next = |generation: u64| generation.saturating_add(1).max(least);
+        Ok(next(self.update(GENERATION, next)?))
     }
 
     /// The floor for everything.
@@ -412,6 +418,29 @@ impl Control {
     /// The number of an index that is about to be built, never given out before.
     pub(crate) fn next_life(&self) -> io::Result<u64> {
         Ok(self.update(LIFE, |n| n.wrapping_add(1))?.wrapping_add(1))
+    }
+
+    /// An index is about to be built, of all that rests: what is set from now on has a generation of its own.
+    ///
+    /// Where the index before was lost before it was complete, all that is older than that is invalid. It may have been
+    /// replaced or deleted while nobody knew yet where it rested, and only that index knew of it.
+    pub(crate) fn begin_building(&self, now: u64) -> io::Result<()> {
+        let since = self.load(SINCE)?;
+        if since != 0 {
+            self.update(FLOOR, |floor| floor.max(since))?;
+        }
+        let swept = self.swept()? >= self.generation()?;
+        let generation = self.next_generation(now)?;
+        if swept {
+            // Nothing was invalidated by this.
+            self.set_swept(generation)?;
+        }
+        self.update(SINCE, |_| generation).map(drop)
+    }
+
+    /// All that rests is in the index; or there is none, and the tree alone counts.
+    pub(crate) fn end_building(&self) -> io::Result<()> {
+        self.update(SINCE, |_| 0).map(drop)
     }
 
     /// A number for this run of the machine; 0 where it can't be had.

@@ -64,6 +64,7 @@ const NOT_FORMAT: &[(&str, &str)] = &[
     ("record::SEQUENCE_WORD", "AT_SEQUENCE in words"),
     ("record::EXPIRY_WORD", "AT_EXPIRY in words"),
     ("record::GENERATION_WORD", "AT_GENERATION in words"),
+    ("record::CREATED_WORD", "AT_CREATED in words"),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq)]

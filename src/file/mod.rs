@@ -45,6 +45,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+#[cfg(feature = "tokio")]
+use crate::backend::Call;
 use crate::backend::{Backend, Condition, Expect, Lead, Listing, Reading, Writing};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, to_ms};
@@ -318,9 +320,9 @@ impl Backend for FileBackend {
 
     fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
         if let Some(accel) = &self.accel
-            && self.accel_get_into(accel, id, out)?
+            && let Some(found) = self.accel_get_into(accel, id, out)?
         {
-            return Ok(true);
+            return Ok(found);
         }
         let value = self.get(id, None)?;
         out.clear();
@@ -339,6 +341,15 @@ impl Backend for FileBackend {
     fn lead(&self, id: Id<'_>) -> Result<Lead> {
         self.writable()?;
         self.try_lead(Name::of(&self.seed, id))
+    }
+
+    /// A change may have to make room, so only reads are.
+    #[cfg(feature = "tokio")]
+    fn is_quick(&self, call: Call<'_>) -> bool {
+        match (&self.accel, call) {
+            (Some(accel), Call::Get(id) | Call::Look(id)) => self.accel_is_mapped(accel, id),
+            _ => false,
+        }
     }
 
     fn served_stale(&self) {
@@ -368,7 +379,12 @@ impl Backend for FileBackend {
 
     fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
         let now = self.writable()?;
-        let (default_ttl, max_bytes) = self.with_settings(|s| (s.default_ttl, s.max_bytes))?;
+        let default_ttl =
+            if options.ttl == Ttl::Default { self.with_settings(|s| s.default_ttl)? } else { options.ttl };
+        let max_bytes = match &self.accel {
+            Some(accel) => self.rules(accel)?.max_bytes,
+            None => self.with_settings(|s| s.max_bytes)?,
+        };
         let expires = options.ttl.expiry(now, default_ttl);
         let mut new = NewEntry::new(id, change::facts(options, now, expires), &options.extra, value)?;
         if expires > now {

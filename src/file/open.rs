@@ -22,6 +22,7 @@ use crate::clock::{Clock, from_ms};
 use crate::entry::Ttl;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::accel::{self, Accel, Writer};
+use crate::file::clear;
 use crate::file::control::{self, Control};
 use crate::file::evict::Evictor;
 use crate::file::flight::Flights;
@@ -39,6 +40,7 @@ use crate::settings::{Accelerate, Access, Change, Compression, Durability, Polic
 use crate::stats::OnEvent;
 use crate::sys::fork::{PerProcess, Private};
 use crate::sys::fs::{self, Open, Stat};
+use crate::sys::mmap;
 
 /// What to open, and how.
 #[derive(Clone)]
@@ -223,6 +225,7 @@ fn open_accel(
     let seal = || RecordSeal::new(&marker.seed, config.mac_key.as_ref());
     let doing = "can't map the index";
     match Accel::open(root.as_fd(), !config.read_only, seal()) {
+        Err(e) if e.kind() == io::ErrorKind::OutOfMemory => Err(no_addresses(e)),
         Err(e) if accel::is_lost(&e) && config.read_only => {
             let text = "the index must be built anew, as after each start of the machine, which a read-only opener can't; \
                         whoever opens it to write does (`cachectl prune`, for example)";
@@ -230,7 +233,7 @@ fn open_accel(
         }
         Err(e) if accel::is_lost(&e) => {
             let still_lost = || Accel::open(root.as_fd(), true, seal()).is_err();
-            let remake = || make_accel(root, control, &marker.settings, owner);
+            let remake = || make_accel(root, control, &marker.settings, owner, config.clock.now());
             process.alone(config.lock_wait, LOST, still_lost, remake)?;
             Accel::open(root.as_fd(), true, seal()).doing(doing)
         }
@@ -238,8 +241,34 @@ fn open_accel(
     }
 }
 
+/// The files are mapped whole, once, so that no call has to look whether they grew. Without a map neither can small
+/// values be found, nor large ones be told from those that were replaced: there is no other way into such a cache.
+fn no_addresses(e: io::Error) -> Error {
+    let text = match mmap::address_limit() {
+        Some(limit) => format!(
+            "can't map the index: the cache is accelerated, which takes {} GiB of addresses (not of memory), and this \
+             process may have {} MiB (`ulimit -v`): raise that, or let a process without the limit turn acceleration off \
+             (`cachectl config set accelerate=off`)",
+            Accel::ADDRESSES >> 30,
+            limit >> 20
+        ),
+        None => "can't map the index".to_owned(),
+    };
+    Error::new(ErrorKind::Io, text).because(e)
+}
+
 /// Makes the index, and the segments where they can't be used. The caller knows that nobody else has the cache open.
-pub(super) fn make_accel(root: &Arc<OwnedFd>, control: &Control, settings: &Settings, owner: Owner) -> Result<()> {
+pub(super) fn make_accel(
+    root: &Arc<OwnedFd>,
+    control: &Control,
+    settings: &Settings,
+    owner: Owner,
+    now: u64,
+) -> Result<()> {
+    control.begin_building(now).doing("can't write the control file")?;
+    if settings.durability == Durability::Disk {
+        clear::sync_control(root.as_fd())?;
+    }
     let (root_fd, access) = (root.clone(), settings.access);
     let making = accel::Making {
         life: control.next_life().doing("can't write the control file")?,

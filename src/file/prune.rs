@@ -314,17 +314,9 @@ impl FileBackend {
         run.limits()?;
         run.report.finished = !run.stopped;
         if run.stopped {
-            // What wasn't looked at is kept too.
-            let totals = self.totals()?;
-            let removed = run.report.removed.iter().filter(|(reason, _)| rules.dry_run && **reason != Reason::Leftover);
-            let mut kept = Tally { entries: totals.entries, bytes: totals.bytes };
-            for (_, tally) in removed {
-                kept.entries = kept.entries.saturating_sub(tally.entries);
-                kept.bytes = kept.bytes.saturating_sub(tally.bytes);
-            }
-            run.report.kept = kept;
+            run.keep_the_rest()?;
         }
-        if run.report.finished && !rules.dry_run {
+        if run.report.finished && !rules.dry_run && !(self.accel.is_some() && run.only_expired()) {
             self.control.set_swept(generation).doing("can't write the control file")?;
         }
         trace!(examined = run.report.examined, kept = run.report.kept.entries, "prune");
@@ -333,6 +325,26 @@ impl FileBackend {
 }
 
 impl Run<'_> {
+    /// Whether nothing is asked for but what has expired, which an index finds without a look at all others.
+    pub(super) fn only_expired(&self) -> bool {
+        let rules = self.rules;
+        rules.expired && !self.everything && rules.older_than.is_none() && rules.idle.is_none()
+    }
+
+    /// What wasn't looked at is kept too.
+    pub(super) fn keep_the_rest(&mut self) -> Result<()> {
+        let totals = self.store.totals()?;
+        let dry_run = self.rules.dry_run;
+        let removed = self.report.removed.iter().filter(|(reason, _)| dry_run && **reason != Reason::Leftover);
+        let mut kept = Tally { entries: totals.entries, bytes: totals.bytes };
+        for (_, tally) in removed {
+            kept.entries = kept.entries.saturating_sub(tally.entries);
+            kept.bytes = kept.bytes.saturating_sub(tally.bytes);
+        }
+        self.report.kept = kept;
+        Ok(())
+    }
+
     fn trash(&mut self) -> Result<()> {
         let (store, dry_run) = (self.store, self.rules.dry_run);
         store.empty_trash(usize::MAX, dry_run, |place, bytes| {

@@ -36,6 +36,15 @@ pub(super) enum Op<'a> {
     Map(BorrowedFd<'a>),
 }
 
+/// A step of a protocol in shared memory, where a test may stop, look, or die.
+#[inline]
+pub(crate) fn point(name: &'static str) {
+    #[cfg(feature = "fault")]
+    super::fault::reach(name);
+    #[cfg(not(feature = "fault"))]
+    let _ = name;
+}
+
 /// Makes a call.
 pub(super) fn call<T>(op: Op<'_>, mut make: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     sized_call(op, |_| make())

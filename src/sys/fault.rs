@@ -49,6 +49,9 @@ pub trait Injector {
 
     /// After each call that succeeded; a write that was cut short has the bytes that were written.
     fn after(&mut self, _call: &Call) {}
+
+    /// At each step of a protocol in shared memory that has a name.
+    fn at(&mut self, _point: &'static str) {}
 }
 
 thread_local! {
@@ -105,6 +108,10 @@ pub fn cut_power(dir: impl AsFd) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+pub(super) fn reach(point: &'static str) {
+    with_injector(|injector| injector.at(point));
 }
 
 pub(super) fn before(op: Op<'_>) -> Result<usize, Errno> {

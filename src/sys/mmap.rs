@@ -79,6 +79,11 @@ impl SharedWords {
     }
 }
 
+/// How many bytes of addresses this process may have (`RLIMIT_AS`); `None`: any number.
+pub(crate) fn address_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::As).current
+}
+
 /// Copies words out of shared memory into bytes of their own.
 pub(crate) fn copy_shared(memory: &impl Memory, at: usize, len: usize) -> Arc<[u8]> {
     let mut bytes = Arc::new_uninit_slice(len);

@@ -2,7 +2,7 @@
 //!
 //! Each workload runs once while its calls are recorded; [`states`] makes of each moment the directories that a power
 //! cut may leave. Each of those must open; give for every key a value that the promise of its durability allows; take
-//! new changes; and be clean after a repair. `LARDER_SOAK` makes more states, `LARDER_SEED` repeats a run.
+//! new changes; and be clean after a repair. `LARDER_ONLY` names a workload.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -17,6 +17,7 @@ use std::time::Duration;
 use larder::fault::inject;
 use larder::{Accelerate, Cache, Change, Durability, Options, Prune, Ttl, Verify};
 
+use crate::support::campaign::{campaign, soak};
 use crate::support::crash::{Disk, Recorder, states};
 use crate::support::image::{Image, Node, empty};
 use crate::support::{Dice, HandClock, START, temp_dir};
@@ -361,12 +362,13 @@ impl Job {
 
 #[test]
 fn what_a_power_cut_leaves_opens_and_tells_no_lies() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
-    let seed = number("LARDER_SEED").unwrap_or(1);
-    let soak = std::env::var_os("LARDER_SOAK").is_some();
-    let random = number("LARDER_CRASH_RANDOM").unwrap_or(if soak { 4000 } else { 120 });
-    let random = usize::try_from(random).expect("a small number");
-    let only = std::env::var("LARDER_CRASH_ONLY").unwrap_or_default();
+    let least = if std::env::var_os("LARDER_ONLY").is_some() { 1 } else { 100_000 };
+    campaign("crash::what_a_power_cut_leaves_opens_and_tells_no_lies", least, cut_the_power);
+}
+
+fn cut_the_power(seed: u64) -> u64 {
+    let random = if soak().is_some() { 1000 } else { 120 };
+    let only = std::env::var("LARDER_ONLY").unwrap_or_default();
     let mut jobs = Vec::new();
     for (name, steps) in WORKLOADS.iter().filter(|(name, _)| name.contains(&only)) {
         for durability in [Durability::Disk, Durability::Process] {
@@ -395,4 +397,5 @@ fn what_a_power_cut_leaves_opens_and_tells_no_lies() {
         let _ = writeln!(shown, "{n} × {what}; first at {first}");
     }
     assert!(wrong.is_empty(), "{} kinds of wrong states, seed {seed}:\n{shown}", wrong.len());
+    total as u64
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use larder::{Cache, Change, Prune, State, Ttl};
 
+use crate::support::campaign::campaign;
 use crate::support::{Dice, HandClock, START, counts_match, entry_file, fresh, fresh_with, get, plain, temp_dir};
 
 const SLACK: u64 = 60_000;
@@ -221,8 +222,12 @@ impl Known {
 
 #[test]
 fn ten_thousand_leaps_of_the_clock() {
+    campaign("expiry::ten_thousand_leaps_of_the_clock", 10_000, leap);
+}
+
+fn leap(seed: u64) -> u64 {
     let (_dir, clock, cache) = plain::fresh();
-    let (mut dice, mut known) = (Dice::new(1970), HashMap::<u64, Known>::new());
+    let (mut dice, mut known) = (Dice::new(1969 + seed), HashMap::<u64, Known>::new());
     let leaps = [1, 999, 1000, 1001, SLACK, SLACK + 1, 3_600_000, 86_400_000, YEAR, 10 * YEAR];
     for step in 0..10_000 {
         let longest = dice.pick(&leaps);
@@ -268,4 +273,5 @@ fn ten_thousand_leaps_of_the_clock() {
     assert!(by.clock > 100 && by.expired > 100, "the walk met both kinds of miss: {by:?}");
     assert_eq!((by.corrupt, by.foreign, by.io), (0, 0, 0));
     counts_match(&cache);
+    10_000
 }

@@ -15,6 +15,7 @@ use larder::fault::{Call, Injector, Verdict, fork, inject, wait_for};
 use larder::{Accelerate, Cache, Change, ErrorKind, Fetch, Options, Problem, Prune, Ttl, Verify};
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
+use crate::support::campaign::{reached, rounds, soak};
 use crate::support::process::{self, Role};
 use crate::support::{Dice, HandClock, START, counts_match, get, temp_dir};
 
@@ -34,9 +35,12 @@ fn child() {
 /// What the last line of a role begins with.
 const ALL: &str = "all in all: ";
 
-fn play(role: &str) {
+fn play(role: &str, test: &str, least: u64) {
     let dir = temp_dir();
-    println!("{}", process::child("fork::child", role, dir.path()).start().hear_out(ALL));
+    let outcome = process::child("fork::child", role, dir.path()).start().hear_out(ALL);
+    println!("{outcome}");
+    let count = outcome.split(' ').next().expect("a word").parse().expect("how many");
+    reached(&format!("fork::{test}"), count, least);
 }
 
 fn options(dir: &Path, mapped: bool) -> Options {
@@ -125,7 +129,7 @@ fn next(at: usize) -> usize {
 }
 
 fn soaks() -> bool {
-    std::env::var_os("LARDER_SOAK").is_some()
+    soak().is_some()
 }
 
 fn set_out(cache: &Cache) {
@@ -172,7 +176,7 @@ fn live(cache: &Cache, me: &str, alone: bool) {
 
 #[test]
 fn a_child_forked_at_any_call_uses_the_same_handle() {
-    play("every call");
+    play("every call", "a_child_forked_at_any_call_uses_the_same_handle", 1000);
 }
 
 fn every_call(role: &Role) {
@@ -209,7 +213,7 @@ fn every_call(role: &Role) {
 
 #[test]
 fn an_idle_child_keeps_no_lock_of_a_dead_parent() {
-    play("idle child");
+    play("idle child", "an_idle_child_keeps_no_lock_of_a_dead_parent", 1000);
 }
 
 /// One pipe to keep a process waiting until its writing end is closed, and one to see that a process has come, and when
@@ -344,7 +348,7 @@ impl Injector for Names {
 
 #[test]
 fn temporary_names_are_drawn_by_each_process_anew() {
-    play("names");
+    play("names", "temporary_names_are_drawn_by_each_process_anew", 300);
 }
 
 /// Who could guess them could put something in their place; and what a child draws must not be what its parent draws.
@@ -377,7 +381,7 @@ fn names(role: &Role) {
         let seen: BTreeSet<u8> = random.iter().map(|name| name.as_bytes()[digit]).collect();
         assert!(seen.len() > 8, "digit {digit} of 300 names is one of {seen:?}");
     }
-    role.tell(ALL);
+    role.tell(&format!("{ALL}{} names", random.len()));
 }
 
 /// How the processes of a round end.
@@ -463,16 +467,15 @@ fn first(dir: &Path, mapped: bool, seed: u64, clears: bool, reports: &PipeWriter
 
 #[test]
 fn a_crowd_of_forked_processes_shares_a_cache() {
-    play("crowd");
+    play("crowd", "a_crowd_of_forked_processes_shares_a_cache", 50);
 }
 
 fn crowd(role: &Role) {
-    let rounds = if soaks() { 1000 } else { 50 };
     let mut dice = Dice::new(7);
-    let mut ends = [0; 3];
-    for round in 0..rounds {
+    let mut ends = [0u64; 3];
+    for round in rounds(50) {
         let mapped = round % 2 == 0;
-        let end = [End::All, End::ChildKilled, End::ParentKilled][round % 3];
+        let end = [End::All, End::ChildKilled, End::ParentKilled][usize::try_from(round % 3).expect("one of three")];
         let clears = dice.below(4) == 0;
         ends[end as usize] += 1;
         let case = format!("round {round}, mapped {mapped}, clears {clears}");
@@ -481,7 +484,10 @@ fn crowd(role: &Role) {
         role.tell(&case);
     }
     let [all, children, parents] = ends;
-    role.tell(&format!("{ALL}{rounds} rounds: {all} to the end, {children} children killed, {parents} parents"));
+    role.tell(&format!(
+        "{ALL}{} rounds: {all} to the end, {children} children killed, {parents} parents",
+        ends.iter().sum::<u64>()
+    ));
 }
 
 fn a_round(dir: &Path, mapped: bool, clears: bool, end: End, seed: u64, case: &str) {

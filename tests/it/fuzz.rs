@@ -1,5 +1,5 @@
 //! The seeds of the fuzzers, and 200,000 changes of them by chance. The bodies in `fuzz/` are those that cargo-fuzz
-//! runs (`make fuzz`); `LARDER_SEED` repeats a run. Sizes and durations are cachectl's, and so is their test.
+//! runs (`make fuzz`). Sizes and durations are cachectl's, and so is their test.
 
 /// What cargo-fuzz does with an entry.
 #[cfg(feature = "fault")]
@@ -20,6 +20,7 @@ use std::path::Path;
 
 use history::{History, script};
 
+use crate::support::campaign::campaign;
 use crate::support::{Dice, START, fresh};
 
 /// The seeds of a target by name. They aren't part of the published crate.
@@ -41,34 +42,37 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// Hands all seeds of a target to `check`, then `times` changes of them. `check` gets the seed that it comes from, and
-/// whether it's still the seed itself.
-fn replay(target: &str, times: u32, mut check: impl FnMut(&[u8], &str, bool)) {
-    let seed = std::env::var("LARDER_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+/// Hands all seeds of a target to `check`, then `times` changes of them, in a soak again and again. `check` gets the seed
+/// that it comes from, and whether it's still the seed itself.
+fn replay(test: &str, target: &str, times: u64, mut check: impl FnMut(&[u8], &str, bool)) {
     let seeds = corpus(target);
     let mut run = |bytes: &[u8], name: &str, unchanged| {
         let outcome = catch_unwind(AssertUnwindSafe(|| check(bytes, name, unchanged)));
-        assert!(outcome.is_ok(), "LARDER_SEED={seed}: {target}/{name} as \"{}\"", bytes.escape_ascii());
+        assert!(outcome.is_ok(), "{target}/{name} as \"{}\"", bytes.escape_ascii());
     };
     for (name, bytes) in &seeds {
         run(bytes, name, true);
     }
-    let mut dice = Dice::new(seed);
-    let mut below = |n: usize| usize::try_from(dice.below(n as u64)).expect("a small number");
-    for _ in 0..if seeds.is_empty() { 0 } else { times } {
-        let (name, bytes) = &seeds[below(seeds.len())];
-        let mut bytes = bytes.clone();
-        let other = &seeds[below(seeds.len())].1;
-        mutate::mutate(&mut bytes, other, &mut below);
-        run(&bytes, name, false);
-    }
+    let times = if seeds.is_empty() { 0 } else { times };
+    campaign(&format!("fuzz::{test}"), times, |seed| {
+        let mut dice = Dice::new(seed);
+        let mut below = |n: usize| usize::try_from(dice.below(n as u64)).expect("a small number");
+        for _ in 0..times {
+            let (name, bytes) = &seeds[below(seeds.len())];
+            let mut bytes = bytes.clone();
+            let other = &seeds[below(seeds.len())].1;
+            mutate::mutate(&mut bytes, other, &mut below);
+            run(&bytes, name, false);
+        }
+        times
+    });
 }
 
 #[test]
 fn operations() {
     let (_dir, clock, cache) = fresh();
     let most = |unchanged| if unchanged { usize::MAX } else { 20 };
-    replay("operations", 500, |bytes, _, unchanged| {
+    replay("operations", "operations", 500, |bytes, _, unchanged| {
         let history = History::new(&cache, clock.time(), START);
         history.run(&script(bytes, most(unchanged))).unwrap_or_else(|what| panic!("{what}"));
     });
@@ -87,7 +91,7 @@ mod foreign_bytes {
 
     #[test]
     fn names_of_files() {
-        replay("names", 60_000, |bytes, name, unchanged| {
+        replay("foreign_bytes::names_of_files", "names", 60_000, |bytes, name, unchanged| {
             let meaning = names::check(bytes);
             if unchanged {
                 let (expected, _) = name.split_once('-').expect("a seed named meaning-what");
@@ -98,7 +102,7 @@ mod foreign_bytes {
 
     #[test]
     fn markers() {
-        replay("marker", 60_000, |bytes, name, unchanged| {
+        replay("foreign_bytes::markers", "marker", 60_000, |bytes, name, unchanged| {
             let accepted = marker::check(bytes);
             if unchanged {
                 assert_eq!(accepted, name.starts_with("good-"), "{name}");
@@ -115,7 +119,7 @@ mod foreign_bytes {
             let [one] = accepted.as_slice() else { panic!("{name}: accepted {} times", accepted.len()) };
             written.insert((one.id.clone(), one.meta.clone(), one.value.clone()));
         }
-        replay("entry", 60_000, |bytes, name, unchanged| {
+        replay("foreign_bytes::entries", "entry", 60_000, |bytes, name, unchanged| {
             let accepted = entry::check(bytes);
             for entry in &accepted {
                 let found = (entry.id.clone(), entry.meta.clone(), entry.value.clone());
@@ -140,7 +144,7 @@ mod foreign_bytes {
         cache.set("k", "", larder::Ttl::Never).expect("set");
         let file = crate::support::entry_file(&cache, "k");
         let mut hits = 0;
-        replay("entry", 19_000, |bytes, name, unchanged| {
+        replay("foreign_bytes::entries_in_a_cache", "entry", 19_000, |bytes, name, unchanged| {
             fs::write(&file, bytes).expect("a file to plant");
             let value = get(&cache, "k");
             if unchanged && name.starts_with("good-k-") {

@@ -20,6 +20,7 @@ use larder::{Cache, Change, Error, ErrorKind, Options, Prune, Result, Ttl, Verif
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 use tempfile::TempDir;
 
+use crate::support::campaign::soak;
 use crate::support::plain::options;
 use crate::support::process::{self, PATIENCE, is_root, say_aloud};
 use crate::support::{HandClock, Seen, counts_match, get, listing, temp_dir};
@@ -350,10 +351,9 @@ fn each_operation_meets_a_foreign_shard_and_entry_first() {
     assert!(troubles.is_empty(), "{}", troubles.join("\n"));
 }
 
-/// How long a link comes and goes for each name; together more than five seconds, or ten minutes where `LARDER_SOAK` is
-/// set.
+/// How long a link comes and goes for each of eight names; together more than five seconds, or all of a soak.
 fn flipping() -> Duration {
-    if std::env::var_os("LARDER_SOAK").is_some() { Duration::from_secs(75) } else { Duration::from_millis(650) }
+    soak().map_or(Duration::from_millis(650), |time| time / 8)
 }
 
 /// Swaps what is at `path` with a link to `target`, again and again, while `cache` is worked with.

@@ -12,6 +12,7 @@ use std::process::Command;
 use larder::fault::{Call, Injector, Verdict, inject};
 use larder::{Accelerate, Cache, Prune, Ttl, Verify};
 
+use crate::support::campaign::{reached, soak};
 use crate::support::image::{Image, empty};
 use crate::support::{HandClock, START, temp_dir};
 
@@ -185,7 +186,7 @@ fn a_kill_at_any_call_leaves_old_or_new() {
     let room = temp_dir();
     let dir = room.path().join("cache");
     let image = prepare(&dir);
-    let soak = std::env::var_os("LARDER_SOAK").is_some();
+    let soak = soak().is_some();
     let (mut kills, mut wrong) = (0, Vec::new());
     for operation in OPERATIONS {
         for mapped in [true, false] {
@@ -206,6 +207,6 @@ fn a_kill_at_any_call_leaves_old_or_new() {
         }
     }
     let _ = fs::remove_dir_all(&dir);
-    println!("{kills} kills");
     assert!(wrong.is_empty(), "{} of {kills} kills:\n{}", wrong.len(), wrong.join("\n"));
+    reached("kills::a_kill_at_any_call_leaves_old_or_new", kills, 800);
 }

@@ -7,6 +7,9 @@
     reason = "tests may take the direct way, and fail by panic"
 )]
 
+/// `AsyncCache`: the same calls, and where they run.
+#[cfg(feature = "tokio")]
+mod async_cache;
 /// Values as other clients of a server see them.
 #[cfg(any(feature = "redis", feature = "memcached"))]
 mod bare;

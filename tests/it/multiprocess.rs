@@ -1,10 +1,11 @@
 //! Several processes on one directory: races, limits, what one does and the others see, stopped and dead writers.
 //!
 //! `history` checks every read of many processes against what could have been written; `kills` takes processes down at
-//! any moment and looks at what they leave.
+//! any moment and looks at what they leave; `meddling` does to their files what none of them would.
 
 mod history;
 mod kills;
+mod meddling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use larder::{Accelerate, Cache, Change, ErrorKind, Prune, Reason, Ttl, Verify};
 
+use crate::support::campaign::campaign;
 use crate::support::process::{self, Child, PATIENCE, Role};
 use crate::support::{Dice, counts_match, files_below, get, temp_dir};
 
@@ -28,6 +30,8 @@ fn child() {
         "giant" => giant(&role),
         "historian" => history::historian(&role),
         "mixer" => kills::mixer(&role),
+        "survivor" => meddling::survivor(&role, Accelerate::Auto),
+        "survivor without an index" => meddling::survivor(&role, Accelerate::Off),
         other => panic!("there is no role {other:?}"),
     }
 }
@@ -304,10 +308,14 @@ fn changer(role: &Role) {
 
 #[test]
 fn stopped_writers_hold_nobody_up_beyond_their_shard() {
+    campaign("multiprocess::stopped_writers_hold_nobody_up_beyond_their_shard", 300, stop_and_go);
+}
+
+fn stop_and_go(seed: u64) -> u64 {
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).lock_wait(Duration::from_millis(50)).open().expect("a cache");
     let mut changers = start_all(3, "changer", cache.dir());
-    let mut dice = Dice::new(3);
+    let mut dice = Dice::new(seed);
     let (mut done, mut busy) = (0, 0);
     for _ in 0..100 {
         std::thread::sleep(Duration::from_micros(dice.below(5000)));
@@ -351,6 +359,7 @@ fn stopped_writers_hold_nobody_up_beyond_their_shard() {
     }
     cache.verify(Verify::new().repair(true), |_| {}).expect("repair");
     cache.verify(Verify::new(), |finding| panic!("{finding:?}")).expect("verify");
+    300
 }
 
 /// Stores a large value again and again, for as long as it lives.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use larder::{Cache, Prune, Reason, Ttl, Verify, Writer};
 
+use crate::support::campaign::{reached, rounds};
 use crate::support::process::{self, Child, PATIENCE, Role, is_root, say_aloud};
 use crate::support::{counts_match, get, temp_dir};
 
@@ -68,7 +69,7 @@ fn swept(cache: &Cache) -> u64 {
 }
 
 /// Flights between a leader and one who asks: the leader comes to its end, or is killed.
-fn flights(leader: &mut Option<Child>, other: &mut Child, round: u32) {
+fn flights(leader: &mut Option<Child>, other: &mut Child, round: u64) {
     for dies in [false, true] {
         let key = format!("{round},{dies}");
         let first = leader.as_mut().expect("a leader");
@@ -93,7 +94,6 @@ fn processes_of_other_pid_namespaces_share_a_cache() {
     if !trial.is_ok_and(|status| status.success()) {
         return say_aloud("pid namespaces: left out, they can't be made here");
     }
-    let rounds = if std::env::var_os("LARDER_SOAK").is_some() { 1000 } else { 50 };
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).open().expect("a cache");
     cache.set("sum", "0", Ttl::Never).expect("set");
@@ -104,7 +104,9 @@ fn processes_of_other_pid_namespaces_share_a_cache() {
         (lodger, pid)
     };
     let (mut other, pid) = start();
-    for round in 0..rounds {
+    let mut done = 0;
+    for round in rounds(50) {
+        done = round + 1;
         let (mut leader, same) = start();
         assert_eq!(pid, same, "both take themselves for the same process");
         // Who is alive, seen from either side of the wall.
@@ -127,6 +129,6 @@ fn processes_of_other_pid_namespaces_share_a_cache() {
     }
     other.finish();
     cache.verify(Verify::new(), |finding| panic!("{finding:?}")).expect("verify");
-    assert_eq!(counts_match(&cache).entries, u64::from(2 * rounds + 1));
-    println!("{rounds} rounds in pid namespaces, with a death each");
+    assert_eq!(counts_match(&cache).entries, 2 * done + 1);
+    reached("namespaces::processes_of_other_pid_namespaces_share_a_cache", done, 50);
 }

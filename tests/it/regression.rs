@@ -5,6 +5,8 @@
 mod faults;
 #[cfg(feature = "fault")]
 mod forks;
+#[cfg(feature = "fault")]
+mod index;
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use larder::{Accelerate, Cache, ErrorKind, Prune, Ttl, Verify};
 
+use crate::support::campaign::soak;
 use crate::support::plain::{fresh, fresh_with};
 use crate::support::process::{self, Role, say_aloud};
 use crate::support::{counts_match, disk_dir, entry_file, files_below, get, peak_memory, temp_dir};
@@ -108,7 +109,7 @@ fn a_large_value_takes_constant_memory() {
 
 #[test]
 fn the_largest_value_takes_constant_memory() {
-    if std::env::var_os("LARDER_SOAK").is_none() {
+    if soak().is_none() {
         say_aloud("4 GiB are streamed only where LARDER_SOAK is set");
         return;
     }

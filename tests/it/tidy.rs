@@ -63,6 +63,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("file", Backends),
     ("options", Face),
     ("cache", Face),
+    ("async_cache", Face),
     ("flight", Face),
     ("stream", Face),
     ("typed", Face),

@@ -105,6 +105,8 @@ fn absences_are_remembered_if_asked_for() {
     assert_eq!(get(&c, "new"), None);
     c.set("new", "v", Ttl::Never).expect("set");
     assert!(get(&c, "new").is_some(), "one's own set is seen at once");
+    let forever = room.tiered(|options| options.negative_ttl(Duration::MAX).near_ttl(Duration::MAX));
+    assert_eq!((get(&forever, "never"), get(&forever, "never")), (None, None));
     let plain = room.tiered(|options| options.near_ttl(Duration::from_secs(60)));
     plain.clear_all().expect("clear_all");
     get(&plain, "k");

@@ -1,6 +1,6 @@
 //! Acceleration by the command line: turned on and off, and seen in what is shown.
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Run, Sandbox};
 
 /// Two small values and a large one.
 fn three() -> Sandbox {
@@ -106,4 +106,25 @@ fn prune_and_clear_say_what_went() {
     assert_eq!(text["removed_entries"], 2, "{text}");
     assert_eq!(sandbox.run(["ls"]).succeeds().text(), "");
     sandbox.run(["verify"]).succeeds();
+}
+
+/// Without addresses to map the index in, small values can't be found and large ones not be told from those that were
+/// replaced. Who may not map is told so, and what to do; once the cache is plain, he gets at all of it.
+#[test]
+fn a_process_without_addresses_is_told_what_to_do() {
+    let sandbox = three();
+    let limited = |line: &str| {
+        let script = format!("ulimit -v 4000000; {} -C app {line}", env!("CARGO_BIN_EXE_cachectl"));
+        let mut command = assert_cmd::Command::new("/bin/sh");
+        Run::of(command.args(["-c", &script]).current_dir(sandbox.path("")))
+    };
+    for line in ["get large", "get a", "set a new", "stats", "ls", "verify"] {
+        let run = limited(line);
+        assert_ne!(run.code, 0, "{line}");
+        run.says("ulimit -v").says("cachectl config set accelerate=off");
+    }
+    assert_eq!(sandbox.run(["get", "a"]).succeeds().text(), "small");
+    sandbox.run(["config", "set", "accelerate=off"]).succeeds();
+    assert_eq!(limited("get a").succeeds().text(), "small");
+    limited("set a new").succeeds();
 }

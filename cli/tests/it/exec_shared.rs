@@ -109,6 +109,10 @@ fn while_one_runs_it_anew_the_others_get_the_old_outcome() {
 const SIGNALS: [(Signal, &str, i32); 3] =
     [(Signal::HUP, "HUP", 1), (Signal::INT, "INT", 2), (Signal::TERM, "TERM", 15)];
 
+/// Signals as a terminal has them: what starts the tests in the background may have told them to ignore some, which a
+/// command inherits, and a shell can't take back.
+const HEEDING: [&str; 2] = ["/usr/bin/env", "--default-signal=HUP,INT,TERM"];
+
 /// A signal meant for the command ended `exec` alone, and left the command running with nobody to read what it wrote.
 #[test]
 fn a_signal_is_passed_on_and_the_command_ends_as_it_likes() {
@@ -119,7 +123,7 @@ fn a_signal_is_passed_on_and_the_command_ends_as_it_likes() {
         let wait = "while :; do sleep 0.01; done";
         let script = format!("echo >> log; trap 'echo tidy; exit 7' {name}; echo >> started; {wait}");
         for n in 1..=2 {
-            let child = start_through(&[], &sandbox, &[], &script);
+            let child = start_through(&HEEDING, &sandbox, &[], &script);
             gate.wait_for_start();
             kill_process(Pid::from_child(&child), signal).unwrap();
             assert_eq!(end(child), (Some(7), "tidy".to_owned(), String::new()), "{name}");
@@ -133,7 +137,7 @@ fn a_signal_that_kills_the_command_is_told_like_any() {
     for (signal, name, number) in SIGNALS {
         let sandbox = Sandbox::new();
         let mut gate = Gate::new(&sandbox);
-        let child = start(&sandbox, &[]);
+        let child = start_through(&HEEDING, &sandbox, &[], WAITING);
         gate.wait_for_start();
         kill_process(Pid::from_child(&child), signal).unwrap();
         assert_eq!(end(child), (Some(128 + number), String::new(), String::new()), "{name}");

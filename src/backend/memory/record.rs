@@ -62,17 +62,18 @@ pub(super) struct Tally {
     pub(super) payload: AtomicU64,
 }
 
-/// An entry at rest: name, facts and all in one place, those first that a hit looks at first.
+/// An entry at rest: name, facts and all in one place. What a hit looks at comes first and takes three cache lines, with
+/// the words of the `Arc` before it.
 #[repr(C)]
 pub(super) struct Record {
     pub(super) name: Name,
     pub(super) generation: u64,
     pub(super) expires: AtomicU64,
     pub(super) used: AtomicU64,
+    pub(super) extra: Option<Arc<Extra>>,
     /// But for the expiry, which a touch changes.
     pub(super) facts: Facts,
-    pub(super) bytes: Vec<u8>,
-    pub(super) extra: Option<Arc<Extra>>,
+    pub(super) bytes: Box<[u8]>,
     pub(super) charged: u64,
     pub(super) payload: u64,
     pub(super) tally: Arc<Tally>,

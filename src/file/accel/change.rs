@@ -3,10 +3,10 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use super::append::Unpublished;
 use super::lookup::Rest;
 use super::{Accel, Ground, Held, SMALL, SMALL_RECORD};
 use crate::backend::Condition;
-use crate::clock::Wait;
 use crate::entry::{Codec, Extra, Facts, Token, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::change::{self, NewEntry};
@@ -14,7 +14,7 @@ use crate::file::index::bucket::{At, Fill, Slot, Target};
 use crate::file::index::table::{self, Hash, Place};
 use crate::file::segments::record::{EXPIRY_WORD, NewRecord, SEQUENCE_WORD};
 use crate::file::session::ShardLock;
-use crate::file::tree::format::{Damage, expiry_word};
+use crate::file::tree::format::expiry_word;
 use crate::file::tree::layout::Name;
 use crate::file::tree::read::{self, Miss};
 use crate::file::tree::write::{Draft, Temp};
@@ -29,9 +29,9 @@ const CLEAR_RETRIES: usize = 64;
 const GROWTHS: usize = 8;
 
 /// What a name is to lead to.
-pub(super) enum Fresh {
-    /// A record that's written, unpublished.
-    Record(Place, u64),
+pub(super) enum Fresh<'a> {
+    /// A record that's written.
+    Record(Unpublished<'a>, u64),
     /// A file that's written, under its temporary name.
     File(Box<Draft>, u128, u64),
 }
@@ -46,69 +46,19 @@ struct Keys<'a> {
 impl FileBackend {
     /// The locks that a change of a name needs: the shard's too where a file comes or goes. `fresh_file`: one comes.
     fn lock_keys<'a>(&'a self, ground: &'a Ground<'a>, hash: Hash, fresh_file: bool) -> Result<Keys<'a>> {
+        let unread = ground.accel.has_unread();
         if !fresh_file {
             let bucket = self.lock_name(ground, hash)?;
-            if bucket.find(hash).is_none_or(|(_, slot)| !slot.place.is_file()) {
+            if !unread && bucket.find(hash).is_none_or(|(_, slot)| !slot.place.is_file()) {
                 return Ok(Keys { bucket, shard: None });
             }
         }
+        if unread {
+            // It may be there by now. If not, what is there goes with the change, or keeps it from being made.
+            let _ = self.adopt_file(ground.accel, ground, hash.name())?;
+        }
         let shard = Some(self.lock(hash.name().shard())?);
         Ok(Keys { bucket: self.lock_name(ground, hash)?, shard })
-    }
-
-    /// Waits until a rebuild has seen all that rests, for calls that must not take *not yet indexed* for *absent*.
-    pub(in crate::file) fn wait_for_rebuild(&self, accel: &Accel) -> Result<()> {
-        let mut wait = Wait::new(self.lock_wait);
-        while accel.is_building() {
-            if !wait.again() {
-                return Err(Error::new(ErrorKind::Busy, "the index is being rebuilt").at(&self.dir));
-            }
-        }
-        Ok(())
-    }
-
-    /// The live entry in a slot, for a caller that holds the locks and must not take *unreadable* for *absent*; or why
-    /// there is none.
-    fn standing(
-        &self,
-        accel: &Accel,
-        found: Option<(At, Slot)>,
-        hash: Hash,
-        id: Id<'_>,
-        now: u64,
-        whole: usize,
-    ) -> Result<Result<Rest, Count>> {
-        let Some((_, slot)) = found else { return Ok(Err(Count::MissAbsent)) };
-        let rest = if slot.place.is_record() {
-            match accel.read_record(slot.place, hash) {
-                Ok(record) if record.opened.is(&record.bytes, id) => Rest::Record(record),
-                Ok(_) => return Ok(Err(Count::MissForeign)),
-                Err(_) => return Ok(Err(Count::MissCorrupt)),
-            }
-        } else {
-            let mut wait = Wait::new(std::time::Duration::from_millis(50));
-            loop {
-                match read::load(self.root(), &hash.name().path(), &self.seal, whole) {
-                    Ok(found) if slot.place.is_file_of(found.header.facts.nonce) && found.id() == Some(id) => {
-                        break Rest::File(Box::new(found));
-                    }
-                    Err(Miss::Damaged(Damage::Version, _)) => {
-                        let text = "a newer Larder wrote this entry";
-                        return Err(Error::new(ErrorKind::NewerFormat, text).at(hash.name().path()));
-                    }
-                    Ok(_) | Err(Miss::Absent | Miss::Foreign) => return Ok(Err(Count::MissForeign)),
-                    Err(Miss::Damaged(..)) => return Ok(Err(Count::MissCorrupt)),
-                    Err(Miss::Io(e)) if !wait.again() => {
-                        let error = Error::new(ErrorKind::Busy, "the entry can't be read now");
-                        return Err(error.at(hash.name().path()).because(e));
-                    }
-                    Err(Miss::Io(_)) => {}
-                }
-            }
-        };
-        let reason = self.falls(rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
-        let reason = reason.doing("can't read the control file")?;
-        Ok(reason.map_or(Ok(rest), Err))
     }
 
     /// Whether a value may be stored now. Final under the locks.
@@ -187,16 +137,16 @@ impl FileBackend {
     }
 
     /// Writes a new entry where nobody sees it.
-    fn prepare(&self, accel: &Accel, hash: Hash, generation: u64, new: &NewEntry<'_>) -> Result<Fresh> {
+    fn prepare(&self, accel: &Accel, hash: Hash, generation: u64, new: &NewEntry<'_>) -> Result<Fresh<'_>> {
         let rules = self.rules(accel)?;
         let record = record_of(new, generation);
         let size = record.size(accel.seal.is_mac());
         if !rules.durable
             && new.value.len() <= SMALL
             && size <= SMALL_RECORD
-            && let Some(place) = self.append(accel, &rules, &record, size)?
+            && let Some(record) = self.append(accel, &rules, &record, size)?
         {
-            return Ok(Fresh::Record(place, size as u64));
+            return Ok(Fresh::Record(record, size as u64));
         }
         let (draft, nonce) = self.draft_of(hash.name(), generation, new)?;
         Ok(Fresh::File(Box::new(draft), nonce, new.size()))
@@ -209,7 +159,7 @@ impl FileBackend {
         hash: Hash,
         generation: u64,
         new: &NewEntry<'_>,
-        fresh: Fresh,
+        fresh: Fresh<'_>,
         may: impl FnOnce(Option<(At, Slot)>) -> Result<bool>,
     ) -> Result<Put> {
         let ground = self.ground(accel)?;
@@ -222,21 +172,15 @@ impl FileBackend {
             return Ok(Put::Again);
         }
         self.void_lease(hash.name())?;
-        let mut flags = 0;
-        if !new.id.namespace.is_empty() || !new.extra.tags.is_empty() {
-            flags |= table::SCOPED;
-        }
-        if new.facts.stale_for != 0 {
-            flags |= table::STALE;
-        }
         let expires = new.facts.gone_at();
-        let fill = Fill { place: Place::NONE, expires, size: 0, flags };
+        let fill = Fill { place: Place::NONE, expires, size: 0, flags: flags_of(new) };
         let (put, left) = self.publish_fresh(&keys, hash, target, fresh, fill, epoch);
         let bucket = keys.bucket.bucket();
         drop(keys);
         drop(left);
         if let Ok(Put::Stored(..)) = put {
             accel.index.note_due(bucket, expires);
+            accel.index.note_newest(new.facts.created);
             self.sync_removal(accel, over(target))?;
         }
         put
@@ -268,7 +212,10 @@ impl FileBackend {
         for _ in 0..GROWTHS {
             let keys = self.lock_keys(ground, hash, file)?;
             let target = match keys.bucket.find(hash) {
-                Some((at, slot)) => Some(Target::Over(at, slot)),
+                Some((at, slot)) => {
+                    accel.segments.prefetch_bit(slot.place);
+                    Some(Target::Over(at, slot))
+                }
                 None => keys.bucket.free().map(Target::Free),
             };
             if let Some(target) = target {
@@ -286,17 +233,18 @@ impl FileBackend {
         keys: &Keys<'_>,
         hash: Hash,
         target: Target,
-        fresh: Fresh,
+        fresh: Fresh<'_>,
         fill: Fill,
         epoch: u64,
     ) -> (Result<Put>, Option<Temp>) {
         let is_new = over(target).is_none();
         match fresh {
-            Fresh::Record(place, size) => {
-                let fill = Fill { place, size, ..fill };
+            Fresh::Record(record, size) => {
+                let fill = Fill { place: record.place, size, ..fill };
                 let unlink = || {
-                    if let Some((_, slot)) = over(target).filter(|(_, slot)| slot.place.is_file()) {
-                        self.unlink_named(hash, slot.place);
+                    // With the shard's lock: there is a file, or there may be one that a rebuild couldn't read.
+                    if keys.shard.is_some() {
+                        self.unlink_named(hash);
                     }
                 };
                 let published = keys.bucket.publish(hash, target, &fill, || Ok::<(), Error>(()), unlink);
@@ -333,13 +281,12 @@ impl FileBackend {
     }
 
     /// Unlinks the file of a name, within its locks.
-    fn unlink_named(&self, hash: Hash, place: Place) {
+    fn unlink_named(&self, hash: Hash) {
         let name = hash.name();
         let Ok(Some(dir)) = self.shard_dir(name.shard()) else { return };
         let file_name = name.file_name();
         if let Ok(Some(stat)) = fs::stat_at(dir.as_fd(), &file_name)
             && stat.regular
-            && place.is_file()
             && matches!(fs::unlink(dir.as_fd(), &file_name), Ok(true))
         {
             self.account(name.shard(), Some(stat.size), None);
@@ -350,7 +297,7 @@ impl FileBackend {
     pub(super) fn drop_slot(&self, locked: &Held<'_>, at: At, slot: &Slot, hash: Hash) {
         locked.remove(at, slot, || {
             if slot.place.is_file() {
-                self.unlink_named(hash, slot.place);
+                self.unlink_named(hash);
             }
         });
     }
@@ -390,21 +337,31 @@ impl FileBackend {
         now: u64,
         holds: impl FnOnce(Option<(At, Slot)>) -> Result<bool>,
     ) -> Result<Option<bool>> {
+        accel.index.prefetch(hash, table::NODE / 8);
         let ground = self.ground(accel)?;
-        let names = self.names_to_sync(hash.name().shard())?;
+        let names = if self.rules(accel)?.durable { self.shard_dir(hash.name().shard())? } else { None };
         let keys = self.lock_keys(&ground, hash, false)?;
         let found = keys.bucket.find(hash);
+        if let Some((_, slot)) = found {
+            accel.segments.prefetch_head(slot.place);
+        }
         if !holds(found)? {
             return Ok(None);
         }
         self.void_lease(hash.name())?;
-        let live = match self.standing(accel, found, hash, id, now, read::READ_HEAD) {
-            // It can't be read, but it can be removed, and that is what the caller wants.
-            Err(e) => e.kind() == ErrorKind::Busy,
-            Ok(standing) => standing.is_ok(),
+        let live = match self.standing_by_head(accel, found, now) {
+            Some(live) => live,
+            None => match self.standing(accel, found, hash, id, now, read::READ_HEAD) {
+                // It can't be read, but it can be removed, and that is what the caller wants.
+                Err(e) => e.kind() == ErrorKind::Busy,
+                Ok(standing) => standing.is_ok(),
+            },
         };
         if let Some((at, slot)) = found {
             self.drop_slot(&keys.bucket, at, &slot, hash);
+        }
+        if accel.has_unread() && keys.shard.is_some() {
+            self.unlink_named(hash);
         }
         drop(keys);
         FileBackend::sync_names(names.as_ref())?;
@@ -501,8 +458,8 @@ impl FileBackend {
         old: Place,
     ) -> Result<bool> {
         let fresh = self.prepare(accel, hash, generation, new)?;
-        let place = match fresh {
-            Fresh::Record(place, _) if old.is_record() => place,
+        let record = match fresh {
+            Fresh::Record(record, _) if old.is_record() => record,
             fresh => {
                 let unchanged = |found: Option<(At, Slot)>| Ok(found.is_some_and(|(_, slot)| slot.place == old));
                 return match self.put(accel, hash, generation, new, fresh, unchanged)? {
@@ -519,9 +476,9 @@ impl FileBackend {
             return Ok(true);
         }
         if let Some(sequence) = accel.segments.word(old, SEQUENCE_WORD) {
-            accel.segments.set_word(place, SEQUENCE_WORD, sequence);
+            accel.segments.set_word(record.place, SEQUENCE_WORD, sequence);
         }
-        locked.relocate(at, old, place);
+        locked.relocate(at, old, record.place);
         locked.retime(at, &slot, new.facts.gone_at());
         let bucket = locked.bucket();
         drop(locked);
@@ -602,7 +559,7 @@ impl FileBackend {
         let size = record.size(accel.seal.is_mac());
         let ready = !rules.durable && size <= SMALL_RECORD;
         let fresh = match if ready { self.append_now(accel, &record, size)? } else { None } {
-            Some(place) => Fresh::Record(place, size as u64),
+            Some(record) => Fresh::Record(record, size as u64),
             None if keys.shard.is_some() => {
                 let (draft, nonce) = self.draft_of(hash.name(), generation, new)?;
                 Fresh::File(Box::new(draft), nonce, new.size())
@@ -620,17 +577,14 @@ impl FileBackend {
             }
         };
         self.void_lease(hash.name())?;
-        let mut flags = found.map_or(0, |(_, slot)| slot.uses & (table::SCOPED | table::STALE));
-        if !new.id.namespace.is_empty() {
-            flags |= table::SCOPED;
-        }
-        let fill = Fill { place: Place::NONE, expires: new.facts.gone_at(), size: 0, flags };
+        let fill = Fill { place: Place::NONE, expires: new.facts.gone_at(), size: 0, flags: flags_of(new) };
         let (put, _) = self.publish_fresh(&keys, hash, target, fresh, fill, epoch);
         let bucket = keys.bucket.bucket();
         drop(keys);
         Ok(match put? {
             Put::Stored(size, is_new) => {
                 accel.index.note_due(bucket, new.facts.gone_at());
+                accel.index.note_newest(new.facts.created);
                 Some((size, is_new))
             }
             Put::Refused | Put::Again => None,
@@ -678,6 +632,10 @@ fn record_of<'a>(new: &'a NewEntry<'_>, generation: u64) -> NewRecord<'a> {
         raw_len: new.raw_len,
         compression: new.compression,
     }
+}
+
+fn flags_of(new: &NewEntry<'_>) -> u64 {
+    table::flags(!new.id.namespace.is_empty() || !new.extra.tags.is_empty(), new.facts.stale_for)
 }
 
 fn over(target: Target) -> Option<(At, Slot)> {

@@ -205,7 +205,12 @@ impl Run<'_> {
         if !stays(orphan) {
             return true;
         }
-        let gone = self.how.repair && store.remove_unknown(accel, hash, nonce).unwrap_or(false);
+        // What a rebuild couldn't read and can be read now is no leftover.
+        let mend = || match store.ground(accel) {
+            Ok(ground) if accel.has_unread() => store.adopt_file(accel, &ground, name),
+            _ => store.remove_unknown(accel, hash, nonce),
+        };
+        let gone = self.how.repair && mend().unwrap_or(false);
         self.find(&place, Problem::Orphan, "the index doesn't lead to this file", gone);
         false
     }
@@ -248,7 +253,7 @@ impl Run<'_> {
     fn live_record(&mut self, accel: &Accel, place: Place) {
         let store = self.store;
         let known = || {
-            let record = accel.read_record(place, Hash::NONE).ok()?;
+            let record = accel.read_any(place, Hash::NONE).ok()?;
             Some(Hash::of(Name::of(&store.seed, record.opened.id(&record.bytes)?)))
         };
         let has_slot = |hash: Hash| accel.index.look(hash).is_some_and(|(_, slot)| slot.place == place);

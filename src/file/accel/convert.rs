@@ -83,7 +83,9 @@ impl FileBackend {
         let (marker, settings) = self.next_settings(Accelerate::Auto, change)?;
         let make = || {
             remove_mapped(self)?;
-            open::make_accel(&self.root, &self.control, &settings, self.owner)?;
+            // A plain tree is complete, whatever became of an index of it.
+            self.control.end_building().doing("can't write the control file")?;
+            open::make_accel(&self.root, &self.control, &settings, self.owner, self.clock.now())?;
             let accel = self.map(mac_key)?;
             self.finish_rebuild(&accel)?;
             self.check_files(&accel)?;
@@ -128,7 +130,7 @@ impl FileBackend {
                 if accel.index.look(Hash::of(name)).is_some() {
                     continue;
                 }
-                self.adopt_file(accel, &ground, name)?;
+                let _ = self.adopt_file(accel, &ground, name)?;
                 if accel.index.look(Hash::of(name)).is_none()
                     && let Err(Miss::Io(e)) = read::load(self.root(), &name.path(), &self.seal, read::READ_HEAD)
                 {

@@ -61,6 +61,10 @@ impl Files {
 }
 
 impl Accel {
+    /// Bytes of addresses that the maps of a cache with the largest segments take.
+    pub(in crate::file) const ADDRESSES: u64 =
+        8 * (table::WORDS as u64 + LIVE_WORDS as u64) + segments::MAX_SEGMENTS as u64 * 65_536 * 16;
+
     /// Maps the files. `InvalidData` or `NotFound`: they must be made anew.
     pub(in crate::file) fn open(root: BorrowedFd<'_>, writable: bool, seal: RecordSeal) -> io::Result<Accel> {
         let (index, index_ino) = open(root, INDEX, writable, nodes_end(FIRST_BUCKETS as u64))?;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::Accel;
 use crate::backend::{Backend, Expect, Reading, rules};
-use crate::clock::from_ms;
+use crate::clock::{Wait, from_ms};
 use crate::entry::{Entry, Extra, Facts, State, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::index::bucket::{At, Slot};
 use crate::file::index::table::{self, Hash, Place};
-use crate::file::segments::record::{self, Opened};
+use crate::file::segments::record::{self, CREATED_WORD, GENERATION_WORD, Opened};
 use crate::file::tree::compress;
 use crate::file::tree::format::Damage;
 use crate::file::tree::layout::{ARENA, Name};
@@ -21,7 +21,7 @@ use crate::key::Id;
 use crate::settings::Policy;
 use crate::stats::Count;
 use crate::sys::fs::Stat;
-use crate::sys::mmap::{copy_into, copy_shared};
+use crate::sys::mmap::{SharedWords, copy_into, copy_shared};
 
 /// How often a reader looks again for an entry that moves under its eyes before it takes it for lost.
 const TRIES: u32 = 200;
@@ -102,17 +102,29 @@ enum Trouble {
     Bad(Place, Count),
 }
 
+/// What the short way of a read comes to.
+enum Plain<B> {
+    Hit(B, Opened),
+    Miss,
+    /// The long way has to tell.
+    Other,
+}
+
 impl Accel {
     /// Copies a record out and checks it.
     #[inline]
     pub(super) fn read_record(&self, place: Place, hash: Hash) -> Result<Record, Damage> {
+        let record = self.read_any(place, hash)?;
+        if compress::is_known(record.opened.compression) { Ok(record) } else { Err(Damage::Version) }
+    }
+
+    /// The same of a record whose value this build may be unable to decompress.
+    #[inline]
+    pub(super) fn read_any(&self, place: Place, hash: Hash) -> Result<Record, Damage> {
         let len = self.segments.len(place).ok_or(Damage::Lengths)?;
         let bytes = copy_shared(&self.segments.arena, place.unit() as usize * 2, len);
         let opened = record::open(&self.seal, &bytes, place, self.salt(hash))?;
         let extra = if opened.has_meta() { opened.extra(&bytes)? } else { None };
-        if !compress::is_known(opened.compression) {
-            return Err(Damage::Version);
-        }
         Ok(Record { bytes, opened, extra })
     }
 }
@@ -221,6 +233,67 @@ impl FileBackend {
         Ok(())
     }
 
+    /// The live entry in a slot, for a caller that holds the locks and must not take *unreadable* for *absent*; or why
+    /// there is none.
+    pub(super) fn standing(
+        &self,
+        accel: &Accel,
+        found: Option<(At, Slot)>,
+        hash: Hash,
+        id: Id<'_>,
+        now: u64,
+        whole: usize,
+    ) -> Result<Result<Rest, Count>> {
+        let Some((_, slot)) = found else {
+            self.check_unread(accel, hash)?;
+            return Ok(Err(Count::MissAbsent));
+        };
+        let rest = if slot.place.is_record() {
+            match accel.read_record(slot.place, hash) {
+                Ok(record) if record.opened.is(&record.bytes, id) => Rest::Record(record),
+                Ok(_) => return Ok(Err(Count::MissForeign)),
+                Err(_) => return Ok(Err(Count::MissCorrupt)),
+            }
+        } else {
+            let mut wait = Wait::new(Duration::from_millis(50));
+            loop {
+                match read::load(self.root(), &hash.name().path(), &self.seal, whole) {
+                    Ok(found) if slot.place.is_file_of(found.header.facts.nonce) && found.id() == Some(id) => {
+                        break Rest::File(Box::new(found));
+                    }
+                    Err(Miss::Damaged(Damage::Version, _)) => {
+                        let text = "a newer Larder wrote this entry";
+                        return Err(Error::new(ErrorKind::NewerFormat, text).at(hash.name().path()));
+                    }
+                    Ok(_) | Err(Miss::Absent | Miss::Foreign) => return Ok(Err(Count::MissForeign)),
+                    Err(Miss::Damaged(..)) => return Ok(Err(Count::MissCorrupt)),
+                    Err(Miss::Io(e)) if !wait.again() => {
+                        let error = Error::new(ErrorKind::Busy, "the entry can't be read now");
+                        return Err(error.at(hash.name().path()).because(e));
+                    }
+                    Err(Miss::Io(_)) => {}
+                }
+            }
+        };
+        let reason = self.falls(rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
+        let reason = reason.doing("can't read the control file")?;
+        Ok(reason.map_or(Ok(rest), Err))
+    }
+
+    /// Whether the entry in a slot is live, as far as the slot and a record's first words tell: enough for one that is
+    /// about to go. `None`: they don't.
+    pub(super) fn standing_by_head(&self, accel: &Accel, found: Option<(At, Slot)>, now: u64) -> Option<bool> {
+        let (_, slot) = found?;
+        let plain = slot.uses & (table::SCOPED | table::STALE) == 0 && slot.expires < table::LATEST;
+        if !plain || !slot.place.is_record() || accel.seal.is_mac() {
+            return None;
+        }
+        let generation = accel.segments.word(slot.place, GENERATION_WORD)?;
+        let created = record::created_of(accel.segments.word(slot.place, CREATED_WORD)?);
+        let facts = Facts { created, expires: slot.expires, ..Facts::default() };
+        Some(matches!(self.falls(&facts, generation, "", None, now), Ok(None)))
+    }
+
     /// The entry of a key for a reader, who is told no more than the reason of a miss.
     fn search(&self, accel: &Accel, hash: Hash, id: Id<'_>, whole: usize) -> Result<(At, Slot, Rest), Count> {
         self.seek(accel, hash, id, whole).map_err(|trouble| match trouble {
@@ -234,16 +307,17 @@ impl FileBackend {
     }
 
     /// A live value, for a reader.
+    #[allow(clippy::too_many_arguments, reason = "who, when, and what of it")]
     pub(super) fn accel_read<V>(
         &self,
         accel: &Accel,
+        hash: Hash,
         id: Id<'_>,
+        now: u64,
         expect: Option<Expect>,
         whole: usize,
         take: impl Fn(Rest) -> Result<V, Miss>,
     ) -> Result<Option<V>> {
-        let now = self.now()?;
-        let hash = Hash::of(Name::of(&self.seed, id));
         let attempt = || -> Result<V, Count> {
             let (at, slot, rest) = self.search(accel, hash, id, whole)?;
             let reason = self.falls(rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
@@ -287,7 +361,13 @@ impl FileBackend {
         id: Id<'_>,
         expect: Option<Expect>,
     ) -> Result<Option<Value>> {
-        self.accel_read(accel, id, expect, read::READ_WHOLE, |rest| self.value_of(rest))
+        let now = self.now()?;
+        let hash = Hash::of(Name::of(&self.seed, id));
+        match self.plain(accel, hash, id, now, expect, copy_shared)? {
+            Plain::Hit(bytes, opened) => Ok(Some(Value::of_record(bytes, opened.value_range(), opened.facts, None))),
+            Plain::Miss => Ok(None),
+            Plain::Other => self.accel_read(accel, hash, id, now, expect, read::READ_WHOLE, |rest| self.value_of(rest)),
+        }
     }
 
     pub(super) fn value_of(&self, rest: Rest) -> Result<Value, Miss> {
@@ -298,7 +378,9 @@ impl FileBackend {
     }
 
     pub(in crate::file) fn accel_reader(&self, accel: &Accel, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
-        self.accel_read(accel, id, None, read::READ_HEAD, |rest| match rest {
+        let now = self.now()?;
+        let hash = Hash::of(Name::of(&self.seed, id));
+        self.accel_read(accel, hash, id, now, None, read::READ_HEAD, |rest| match rest {
             Rest::Record(_) => self.value_of(rest).map(|value| Box::new(value) as Box<dyn Reading>),
             Rest::File(found) => self.open_reader(*found),
         })
@@ -371,6 +453,13 @@ impl FileBackend {
         })
     }
 
+    /// Whether all that there is to be known of a key lies in mapped memory: there's none, or a record.
+    #[cfg(feature = "tokio")]
+    pub(in crate::file) fn accel_is_mapped(&self, accel: &Accel, id: Id<'_>) -> bool {
+        let slot = accel.index.look(Hash::of(Name::of(&self.seed, id)));
+        slot.is_none_or(|(_, slot)| slot.place.is_record())
+    }
+
     /// Whether a `get` would find a value, and until when: from the index alone where that knows enough.
     ///
     /// `Ok(None)`: there's none. `Ok(Some(expiry))` otherwise.
@@ -398,34 +487,70 @@ impl FileBackend {
     }
 
     /// A live value into the caller's buffer, which holds it alone afterwards. Allocates where its capacity doesn't do.
-    /// `false`: what isn't as plain as most goes the way of `get`.
-    pub(in crate::file) fn accel_get_into(&self, accel: &Accel, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
+    /// `None`: what isn't plain goes the way of `get`.
+    pub(in crate::file) fn accel_get_into(&self, accel: &Accel, id: Id<'_>, out: &mut Vec<u8>) -> Result<Option<bool>> {
         let now = self.now()?;
         let hash = Hash::of(Name::of(&self.seed, id));
-        let Some((at, slot)) = accel.index.look(hash).filter(|(_, slot)| slot.place.is_record()) else {
-            return Ok(false);
+        out.clear();
+        let copy = move |arena: &SharedWords, at, len| {
+            copy_into(arena, at, len, out);
+            out
         };
-        accel.segments.prefetch(slot.place, slot.size);
-        let Some(len) = accel.segments.len(slot.place) else { return Ok(false) };
-        copy_into(&accel.segments.arena, slot.place.unit() as usize * 2, len, out);
-        let Ok(opened) = record::open(&accel.seal, out, slot.place, accel.salt(hash)) else { return Ok(false) };
-        // What isn't plain goes the common way.
-        if !opened.is(out, id) || opened.has_meta() || opened.compression != 0 {
-            return Ok(false);
+        Ok(match self.plain(accel, hash, id, now, None, copy)? {
+            Plain::Hit(out, opened) => {
+                let value = opened.value_range();
+                out.truncate(value.end);
+                out.drain(..value.start);
+                Some(true)
+            }
+            Plain::Miss => Some(false),
+            Plain::Other => None,
+        })
+    }
+
+    /// The common cases of a read: nothing there, or a record that is no more than a value: one look at the index, one
+    /// copy. `copy` makes that, of so many bytes from a word of the arena on.
+    #[inline]
+    fn plain<B: AsRef<[u8]>>(
+        &self,
+        accel: &Accel,
+        hash: Hash,
+        id: Id<'_>,
+        now: u64,
+        expect: Option<Expect>,
+        copy: impl FnOnce(&SharedWords, usize, usize) -> B,
+    ) -> Result<Plain<B>> {
+        let Some((at, slot)) = accel.index.look(hash) else {
+            self.sound(accel)?;
+            let reason = if accel.is_building() { Count::MissBusy } else { Count::MissAbsent };
+            self.count(reason, 1);
+            return Ok(Plain::Miss);
+        };
+        if !slot.place.is_record() {
+            return Ok(Plain::Other);
         }
-        let reason = self.falls(&opened.facts, opened.generation, id.namespace, None, now);
-        if !matches!(reason, Ok(None)) {
-            return Ok(false);
+        accel.segments.prefetch(slot.place, slot.size);
+        let Some(len) = accel.segments.len(slot.place) else { return Ok(Plain::Other) };
+        let bytes = copy(&accel.segments.arena, slot.place.unit() as usize * 2, len);
+        let record = bytes.as_ref();
+        let Ok(opened) = record::open(&accel.seal, record, slot.place, accel.salt(hash)) else {
+            return Ok(Plain::Other);
+        };
+        let facts = &opened.facts;
+        if !opened.is(record, id)
+            || opened.has_meta()
+            || opened.compression != 0
+            || !matches!(self.falls(facts, opened.generation, id.namespace, None, now), Ok(None))
+            || expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema })
+        {
+            return Ok(Plain::Other);
         }
         self.sound(accel)?;
         if !self.read_only {
             let recency = self.rules(accel).is_ok_and(|rules| rules.policy == Policy::Lru);
             accel.index.warm(hash, at, &slot, recency);
         }
-        let value = opened.value_range();
-        out.truncate(value.end);
-        out.drain(..value.start);
         self.count(Count::Hits, 1);
-        Ok(true)
+        Ok(Plain::Hit(bytes, opened))
     }
 }

@@ -4,6 +4,7 @@
 //! orders changes by one lock per shard, here the lock is the bucket's; a change of a file's name takes the shard's lock
 //! first, and the bucket's then. Nobody waits for a shard's lock while holding a bucket's.
 
+mod append;
 mod change;
 mod check;
 mod convert;
@@ -22,8 +23,8 @@ use crate::file::FileBackend;
 use crate::file::index::bucket::{Busy, Estate, Locked};
 use crate::file::index::table::{self, Hash, Place};
 use crate::file::index::{Index, Totals};
+use crate::file::segments::Segments;
 use crate::file::segments::record::{RecordSeal, SEQUENCE_WORD, sequence_word};
-use crate::file::segments::{Current, Segments};
 use crate::file::tree::layout::Name;
 use crate::file::tree::read::{self, Miss};
 use crate::settings::{Durability, Policy};
@@ -31,6 +32,7 @@ use crate::stats::Mapped;
 use crate::sys::fs;
 use crate::sys::mmap::{Memory, SharedWords};
 
+use append::{Appending, LANES};
 use files::Files;
 pub(super) use files::{Making, is_lost, make, remove};
 use room::{Candidate, Reclaim};
@@ -75,7 +77,9 @@ pub(super) struct Rules {
 /// What one process holds of the segments.
 #[derive(Default)]
 pub(super) struct Writer {
-    current: Mutex<Option<Current>>,
+    current: Mutex<Appending>,
+    /// How many records of each lane were published, or given up.
+    ended: [AtomicU64; LANES],
     /// Insertions that the age clock hasn't heard of.
     ticks: AtomicU64,
     reclaim: Mutex<Reclaim>,
@@ -141,10 +145,8 @@ impl FileBackend {
         if let (Some(accel), Ok(own)) = (&self.accel, self.own())
             && let Some(session) = own.process.known_session()
         {
-            let mut current = own.writer.current.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(current) = current.take() {
-                accel.segments.leave(current, session, false);
-            }
+            let mut appending = own.writer.current.lock().unwrap_or_else(PoisonError::into_inner);
+            appending.hand_back(|current, full| accel.segments.leave(current, session, full));
             let reclaim = own.writer.reclaim.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(segment) = reclaim.segment() {
                 accel.segments.unclaim(segment, session);
@@ -159,6 +161,11 @@ pub(super) type Held<'a> = Locked<'a, SharedWords, Ground<'a>>;
 impl Accel {
     pub(super) fn is_building(&self) -> bool {
         self.index.words.load(table::STATE) == 1
+    }
+
+    /// Whether the scan of a rebuild met files that it couldn't read.
+    fn has_unread(&self) -> bool {
+        self.index.words.load(table::UNREAD) != 0
     }
 
     pub(super) fn totals(&self) -> Totals {

@@ -22,9 +22,12 @@ use crate::policy;
 use crate::settings::Policy;
 use crate::stats::Count;
 use crate::sys::fs;
+use crate::sys::mmap::Memory;
 
 /// Thousandths of live records below which a segment is emptied.
 const HALF: u64 = 500;
+/// Of a class: what is from the future goes behind all others.
+const FUTURE: u64 = 1 << 32;
 /// How often a recount starts again because entries came or went meanwhile.
 const RECOUNTS: usize = 4;
 
@@ -38,11 +41,12 @@ struct Ranked {
 }
 
 impl Run<'_> {
-    /// The first pass: what can be told from an entry alone. Where only expired entries are asked for, no entry is looked
-    /// at that the index knows to be alive.
+    /// The first pass: what can be told from an entry alone. Where only expired entries are asked for, only those are
+    /// looked at that may have expired.
     pub(in crate::file) fn index(&mut self, accel: &Accel) -> Result<()> {
-        let rules = self.rules;
-        let expired_only = rules.expired && !self.everything && rules.older_than.is_none() && rules.idle.is_none();
+        if self.only_expired() {
+            return self.due_by_index(accel);
+        }
         let mut buckets = Buckets::new(accel);
         while let Some(family) = buckets.step(accel) {
             for bucket in family {
@@ -53,16 +57,13 @@ impl Run<'_> {
                     if !self.go_on() {
                         return Ok(());
                     }
-                    let alive = expired_only && slot.expires > self.now;
-                    if alive || !self.slot(accel, hash, &slot)? {
+                    if !self.slot(accel, hash, &slot)? {
                         self.report.kept.add(slot.size);
                     }
                 }
             }
         }
-        if !expired_only {
-            self.strays(accel)?;
-        }
+        self.strays(accel)?;
         if !self.rules.dry_run && !self.stopped {
             accel.recount();
             if self.everything {
@@ -70,6 +71,31 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What has expired, by the bounds that the index keeps: groups of buckets without any aren't looked at.
+    fn due_by_index(&mut self, accel: &Accel) -> Result<()> {
+        for first in accel.index.due_groups(self.now) {
+            for bucket in accel.index.group(first) {
+                let due: Vec<(Hash, Slot)> = accel
+                    .index
+                    .slots(bucket)
+                    .map(|(at, _)| (accel.index.hash_at(at), accel.index.slot(at)))
+                    .filter(|(_, slot)| slot.expires <= self.now)
+                    .collect();
+                for (hash, slot) in due {
+                    self.report.examined += 1;
+                    if !self.go_on() {
+                        return Ok(());
+                    }
+                    self.slot(accel, hash, &slot)?;
+                }
+            }
+            if !self.rules.dry_run {
+                accel.index.settle_group(first);
+            }
+        }
+        self.keep_the_rest()
     }
 
     /// Empties segments that are half dead, and gives the blocks of free ones back to the file system. Whoever takes one
@@ -154,6 +180,8 @@ impl Run<'_> {
     /// Removes what lies in the tree and no slot points at: temporary files of the dead, and files that a killed process
     /// left behind.
     fn strays(&mut self, accel: &Accel) -> Result<()> {
+        let unread = accel.has_unread() && !self.rules.dry_run;
+        let mut left = 0;
         for shard in walk::shards() {
             let Some(dir) = self.store.shard_dir(shard)? else { continue };
             for listed in walk::shard(self.store.root(), shard).doing("can't list a shard")? {
@@ -167,6 +195,10 @@ impl Run<'_> {
                     }
                     Listed::Entry(name) if !accel.is_building() => {
                         let hash = Hash::of(name);
+                        if unread && accel.index.look(hash).is_none() {
+                            let ground = self.store.ground(accel)?;
+                            left += u64::from(!self.store.adopt_file(accel, &ground, name)?);
+                        }
                         if accel.index.look(hash).is_some_and(|(_, slot)| slot.place.is_file())
                             || !self.store.may_remove(hash)
                         {
@@ -185,6 +217,9 @@ impl Run<'_> {
                 }
             }
             self.recount(shard)?;
+        }
+        if unread {
+            accel.index.words.store(table::UNREAD, left);
         }
         Ok(())
     }
@@ -223,7 +258,7 @@ impl Run<'_> {
 
     fn worst_slots(&self, accel: &Accel, policy: Policy, behind: Option<Ranked>) -> Result<Vec<Ranked>> {
         let mut heap = BinaryHeap::with_capacity(BATCH + 1);
-        let clock = accel.index.clock();
+        let (clock, ahead) = (accel.index.clock(), self.store.ahead(accel));
         let mut buckets = Buckets::new(accel);
         while let Some(family) = buckets.step(accel) {
             for bucket in family {
@@ -232,6 +267,8 @@ impl Run<'_> {
                     let (hash, slot) = (accel.index.hash_at(at), accel.index.slot(at));
                     let age = table::age_since(clock, table::age_of(slot.uses), shift);
                     let (class, rank) = policy::standing(policy, small, slot.heat(), age);
+                    let future = ahead.is_some_and(|ahead| self.store.is_from_after(accel, hash, slot.place, ahead));
+                    let class = if future { class | FUTURE } else { class };
                     let order = (slot.expires > self.now, class, rank, hash.id);
                     let ranked = Ranked { order, hash: (hash.tag, hash.id, hash.rest), bytes: slot.size };
                     if self.rules.dry_run && self.would_go(accel, hash, &slot)? {

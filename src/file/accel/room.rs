@@ -3,21 +3,21 @@
 //! All of it runs in the callers that bring something in, in slices: a set splits at most one bucket, copies at most
 //! [`SHARE`] records out of a segment that is being reclaimed, and evicts what it brought in.
 
-use std::cell::RefCell;
 use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lookup::Record;
 use super::{Accel, Ground, Rules, Writer};
+use crate::clock::SLACK_MS;
 use crate::error::{Doing, Result};
 use crate::file::FileBackend;
 use crate::file::evict::{FULL_SLICE, Over};
 use crate::file::index::bucket::At;
 use crate::file::index::table::{self, Hash, Place};
-use crate::file::segments::record::NewRecord;
-use crate::file::segments::{Current, MAX_SEGMENTS};
+use crate::file::segments::MAX_SEGMENTS;
+use crate::file::segments::record::{self, CREATED_WORD};
 use crate::file::tree::layout::Name;
+use crate::file::tree::read;
 use crate::policy::{self, Seen, Verdict};
 use crate::stats::Count;
 
@@ -30,11 +30,11 @@ const REACH: usize = 1024;
 /// live: four records then make room for one.
 const SHARE: usize = 4;
 /// Segments that are kept free, so that reclaiming has where to copy to.
-const RESERVE: usize = 2;
+pub(super) const RESERVE: usize = 2;
 /// Above so many thousandths of live records, cold ones are evicted instead of copied.
 const TOO_FULL: u64 = 750;
 /// Thousandths of live records up to which a victim is better than a new segment.
-const HALF: u64 = 500;
+pub(super) const HALF: u64 = 500;
 /// How long one call's own culling takes, beyond what it brought in itself.
 const SLICE: Duration = Duration::from_millis(1);
 /// Expired entries that one call reclaims.
@@ -58,7 +58,7 @@ pub(in crate::file) struct Reclaim {
     at: Option<(usize, usize)>,
     evict_cold: bool,
     /// Free segments are lacking.
-    lacking: bool,
+    pub(super) lacking: bool,
 }
 
 impl Reclaim {
@@ -67,113 +67,9 @@ impl Reclaim {
     }
 }
 
-thread_local! {
-    /// Where records are put together.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    /// The same for records that are moved, which may be while another waits to be appended.
-    static MOVED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 impl FileBackend {
-    /// Writes a record at the end of this process's segment, unpublished. `Ok(None)`: there's no room for it.
-    pub(super) fn append(
-        &self,
-        accel: &Accel,
-        rules: &Rules,
-        record: &NewRecord<'_>,
-        size: usize,
-    ) -> Result<Option<Place>> {
-        SCRATCH.with_borrow_mut(|bytes| {
-            record.encode(&accel.seal, bytes);
-            self.append_bytes(accel, rules, bytes, size)
-        })
-    }
-
-    fn append_bytes(&self, accel: &Accel, rules: &Rules, bytes: &mut [u8], size: usize) -> Result<Option<Place>> {
-        let writer = self.writer_of()?;
-        let mut place = self.reserve(accel, rules, writer, size, false)?;
-        if place.is_none() && self.reclaim_for(accel, rules)? {
-            place = self.reserve(accel, rules, writer, size, false)?;
-        }
-        if let Some(place) = place {
-            accel.seal.seal(bytes, place);
-            accel.segments.write(place, bytes);
-        }
-        Ok(place)
-    }
-
-    /// The same for a caller that holds a bucket's lock: no segment is taken.
-    pub(super) fn append_now(&self, accel: &Accel, record: &NewRecord<'_>, size: usize) -> Result<Option<Place>> {
-        let mut current = current(self.writer_of()?);
-        let place = current.as_mut().and_then(|current| accel.segments.reserve(current, size));
-        drop(current);
-        Ok(place.inspect(|place| {
-            SCRATCH.with_borrow_mut(|bytes| {
-                record.encode(&accel.seal, bytes);
-                accel.seal.seal(bytes, *place);
-                accel.segments.write(*place, bytes);
-            });
-        }))
-    }
-
-    /// `moving`: for a record that makes room elsewhere, and may take any segment that there can be.
-    fn reserve(
-        &self,
-        accel: &Accel,
-        rules: &Rules,
-        writer: &Writer,
-        size: usize,
-        moving: bool,
-    ) -> Result<Option<Place>> {
-        let mut current = current(writer);
-        loop {
-            if let Some(now) = current.as_mut() {
-                if let Some(place) = accel.segments.reserve(now, size) {
-                    return Ok(Some(place));
-                }
-                accel.segments.leave(*now, self.session()?, true);
-                *current = None;
-            }
-            match self.take_segment(accel, rules, writer, moving)? {
-                Some(taken) => *current = Some(taken),
-                None => return Ok(None),
-            }
-        }
-    }
-
-    fn take_segment(&self, accel: &Accel, rules: &Rules, writer: &Writer, moving: bool) -> Result<Option<Current>> {
-        let ground = self.ground(accel)?;
-        let me = self.session()?;
-        let alive = |session| crate::file::index::bucket::Estate::is_alive(&ground, session);
-        self.look_for_root()?;
-        for _ in 0..16 {
-            // Where no segment is half dead, each that is reclaimed makes little room: rather a new one.
-            let half_dead = !moving && accel.segments.least_full().is_some_and(|fullness| fullness <= HALF);
-            let allowed = if half_dead { accel.allowed_segments(rules) } else { accel.most_segments(rules) };
-            // A new segment rather than the last free ones, which reclaiming needs.
-            if let Some(taken) = accel.segments.take(me, alive) {
-                if taken.is_new() && accel.ready_segment(taken.segment).is_err() {
-                    accel.segments.untake(taken, me);
-                    return Ok(None);
-                }
-                let free = accel.segments.free_count() + allowed.saturating_sub(accel.segments.count());
-                if let Ok(mut reclaim) = writer.reclaim.try_lock() {
-                    reclaim.lacking = free < RESERVE;
-                }
-                return Ok(Some(taken));
-            }
-            if accel.segments.count() >= allowed || accel.extend_arena().is_err() {
-                break;
-            }
-        }
-        if let Ok(mut reclaim) = writer.reclaim.try_lock() {
-            reclaim.lacking = true;
-        }
-        Ok(None)
-    }
-
     /// Reclaims until a segment is free, for a caller that has no room at all. Says whether one is.
-    fn reclaim_for(&self, accel: &Accel, rules: &Rules) -> Result<bool> {
+    pub(super) fn reclaim_for(&self, accel: &Accel, rules: &Rules) -> Result<bool> {
         let start = Instant::now();
         while start.elapsed() < 5 * SLICE {
             if !self.reclaim(accel, rules, 64)? {
@@ -236,7 +132,7 @@ impl FileBackend {
         place: Place,
         evict_cold: bool,
     ) -> Result<bool> {
-        let Ok(record) = accel.read_record(place, Hash::NONE) else {
+        let Ok(record) = accel.read_any(place, Hash::NONE) else {
             // Damaged, or killed meanwhile; whoever looks it up finds that out.
             accel.segments.set_live(place, false);
             return Ok(true);
@@ -259,27 +155,14 @@ impl FileBackend {
             return Ok(true);
         };
         if let Some(new) = new {
-            accel.segments.copy_words(place, new);
-            locked.relocate(at, place, new);
+            accel.segments.copy_words(place, new.place);
+            locked.relocate(at, place, new.place);
         } else {
             locked.remove(at, &slot, || {});
             drop(locked);
             self.count(if expired { Count::Expired } else { Count::EvictedBytes }, 1);
         }
         Ok(true)
-    }
-
-    /// A copy of a record at the end of the current segment; `None`: there's no room.
-    fn copy_record(&self, accel: &Accel, rules: &Rules, bytes: &[u8]) -> Result<Option<Place>> {
-        let writer = self.writer_of()?;
-        let Some(place) = self.reserve(accel, rules, writer, bytes.len(), true)? else { return Ok(None) };
-        MOVED.with_borrow_mut(|scratch| {
-            scratch.clear();
-            scratch.extend_from_slice(bytes);
-            accel.seal.seal(scratch, place);
-            accel.segments.write(place, scratch);
-        });
-        Ok(Some(place))
     }
 
     /// Splits the bucket whose turn it is.
@@ -462,7 +345,7 @@ impl FileBackend {
             let victim = {
                 let Ok(mut victims) = writer.victims.try_lock() else { return Ok(None) };
                 if victims.is_empty() {
-                    Self::choose(accel, rules, over, fresh, files, &mut victims);
+                    self.choose(accel, rules, over, fresh, files, &mut victims);
                 }
                 victims.pop()
             };
@@ -503,8 +386,33 @@ impl FileBackend {
         Ok(None)
     }
 
+    /// The time after which an entry is from the future; `None`: none is, as the clock wasn't set back.
+    pub(super) fn ahead(&self, accel: &Accel) -> Option<u64> {
+        let ahead = self.clock.now().saturating_add(SLACK_MS);
+        accel.index.may_be_newer(ahead).then_some(ahead)
+    }
+
+    pub(super) fn is_from_after(&self, accel: &Accel, hash: Hash, place: Place, time: u64) -> bool {
+        let created = if place.is_record() {
+            accel.segments.word(place, CREATED_WORD).map(record::created_of)
+        } else {
+            let found = read::load(self.root(), &hash.name().path(), &self.seal, read::READ_HEAD);
+            found.ok().map(|found| found.header.facts.created)
+        };
+        created.is_some_and(|created| created > time)
+    }
+
     /// Walks the hand over some buckets and picks who should go next, the first of them last.
-    fn choose(accel: &Accel, rules: &Rules, over: Over, fresh: Option<Hash>, files: bool, out: &mut Vec<Candidate>) {
+    fn choose(
+        &self,
+        accel: &Accel,
+        rules: &Rules,
+        over: Over,
+        fresh: Option<Hash>,
+        files: bool,
+        out: &mut Vec<Candidate>,
+    ) {
+        let ahead = self.ahead(accel);
         let totals = accel.totals();
         let due = policy::small_is_due(rules.policy, totals.entries, totals.small);
         let by_bytes = over != Over::Entries;
@@ -512,7 +420,7 @@ impl FileBackend {
         let buckets = accel.index.buckets();
         // A small table is seen as a whole; of a large one, what a few victims need.
         let want = SAMPLE * VICTIMS;
-        let mut others = Vec::new();
+        let (mut others, mut later) = (Vec::new(), Vec::new());
         for _ in 0..buckets.min(REACH) {
             let bucket = accel.index.advance_hand(1);
             let shift = accel.index.shift(bucket);
@@ -538,14 +446,22 @@ impl FileBackend {
                     rank = 0;
                 }
                 let candidate = Candidate { hash, place: slot.place, rank };
-                if mine { out.push(candidate) } else { others.push(candidate) }
+                // A clock at 1970 must not empty the cache: what is from the future goes when there's nobody else.
+                if ahead.is_some_and(|ahead| fresh == Some(hash) || self.is_from_after(accel, hash, slot.place, ahead))
+                {
+                    later.push(candidate);
+                } else if mine {
+                    out.push(candidate);
+                } else {
+                    others.push(candidate);
+                }
             }
             if out.len() >= want {
                 break;
             }
         }
         if out.is_empty() {
-            *out = others;
+            *out = if others.is_empty() { later } else { others };
         }
         out.sort_unstable_by_key(|candidate| candidate.rank);
         // The oldest of as many samples as there are victims.
@@ -588,7 +504,7 @@ impl Accel {
     }
 
     /// How many segments the arena may have: what the limit leaves it.
-    fn most_segments(&self, rules: &Rules) -> usize {
+    pub(super) fn most_segments(&self, rules: &Rules) -> usize {
         if rules.max_bytes == 0 {
             return MAX_SEGMENTS;
         }
@@ -598,7 +514,7 @@ impl Accel {
 
     /// How many it has while there are victims to reclaim: no more than twice what is live. Pages that are used again cost
     /// less than new ones, and with half of the arena dead a victim has few records to copy.
-    fn allowed_segments(&self, rules: &Rules) -> usize {
+    pub(super) fn allowed_segments(&self, rules: &Rules) -> usize {
         let live = self.totals().record_bytes.saturating_mul(2);
         self.segments_for(live).min(self.most_segments(rules))
     }
@@ -607,15 +523,61 @@ impl Accel {
         let segments = usize::try_from(bytes / self.segments.segment_bytes()).unwrap_or(MAX_SEGMENTS);
         segments.saturating_add(LEAST_SEGMENTS).min(MAX_SEGMENTS)
     }
-
-    /// Makes sure of a segment's blocks, which may have been given back while it was free.
-    fn ready_segment(&self, segment: usize) -> std::io::Result<()> {
-        self.allocate_segment(segment)?;
-        self.populate(segment);
-        Ok(())
-    }
 }
 
-fn current(writer: &Writer) -> MutexGuard<'_, Option<Current>> {
-    writer.current.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Backend, Condition};
+    use crate::clock::Clock;
+    use crate::entry::{Extra, Facts, NEVER};
+    use crate::file::change::NewEntry;
+    use crate::file::open::{Config, open};
+    use crate::key::Id;
+    use crate::settings::{Change, Compression};
+
+    /// A record that a newer release had compressed, by a method that this one lacks, was taken for damaged when its
+    /// segment was emptied: it lost its live bit, and then its place.
+    #[test]
+    fn a_record_that_cannot_be_decompressed_here_is_moved_like_any_other() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = Config {
+            dir: dir.path().join("cache"),
+            change: Change::new().max_bytes(1 << 20),
+            access: None,
+            accelerate: None,
+            read_only: false,
+            create: true,
+            shared_memory: true,
+            lock_wait: Duration::from_secs(1),
+            mac_key: None,
+            compression: Compression::None,
+            on_event: None,
+            clock: Clock::default(),
+        };
+        let store = open(config).expect("a cache");
+        let accel = store.accel.as_ref().expect("an accelerated one");
+        assert!(store.rebuild(accel, None).expect("a rebuild"));
+        let put = |key: &[u8], value: &[u8], compression: u8| {
+            let id = Id::new("", 1, key).expect("a key");
+            let facts = Facts { created: store.clock.now(), expires: NEVER, ..Facts::default() };
+            let extra = Extra::default();
+            let new = NewEntry::stored(id, facts, &extra, value, compression, 1000).expect("an entry");
+            assert!(store.accel_store(accel, &new, Condition::Always).expect("a set"));
+            Hash::of(Name::of(&store.seed, id))
+        };
+        let newer = put(b"newer", &[7; 100], 200);
+        let place = || accel.index.look(newer).expect("its slot").1.place;
+        let first = place();
+        for round in 0..100_000_u32 {
+            put(&(round % 20).to_le_bytes(), &[1; 500], 0);
+            if place() != first {
+                break;
+            }
+        }
+        assert!(place() != first, "its segment was emptied");
+        let record = accel.read_any(place(), newer).expect("a whole record");
+        assert_eq!((record.opened.compression, accel.segments.is_live(place())), (200, true));
+        assert!(store.get(Id::new("", 1, b"newer").expect("a key"), None).expect("get").is_none());
+    }
 }

@@ -112,8 +112,9 @@ pub(crate) struct Fill {
 
 impl<M: Memory> Index<M> {
     pub(crate) fn buckets(&self) -> usize {
-        // A damaged number must not lead out of the table.
-        usize::try_from(self.words.load(BUCKETS)).unwrap_or(1).clamp(1, table::MAX_BUCKETS)
+        // A damaged number must not lead out of the table, nor a walk to where no blocks are.
+        let ready = self.words.load(READY).clamp(1, table::MAX_BUCKETS as u64);
+        usize::try_from(self.words.load(BUCKETS).clamp(1, ready)).unwrap_or(1)
     }
 
     /// Looks a name up without a lock. `None`: it isn't there.
@@ -218,6 +219,14 @@ impl<M: Memory> Index<M> {
         }
     }
 
+    /// Whether a live record is known: as a slot's place, or to whoever is changing its bucket. Without the lock.
+    pub(crate) fn is_named(&self, hash: Hash, place: Place) -> bool {
+        // In this order: what is declared becomes a slot's place before it's no longer declared.
+        let base = table::node_at(table::bucket_node(table::bucket_of(hash.id, self.buckets())));
+        let declared = [NEW, OLD].into_iter().any(|word| self.words.load(base + word) == place.0);
+        declared || self.look(hash).is_some_and(|(_, slot)| slot.place == place)
+    }
+
     /// Notes a use: one more of three, or for `recency` the time. Loss is allowed, and one store at the most is made.
     #[inline]
     pub(crate) fn warm(&self, hash: Hash, at: At, seen: &Slot, recency: bool) {
@@ -286,7 +295,11 @@ impl<M: Memory> Index<M> {
     fn wait_for(&self, word: usize, estate: &impl Estate, bound: Duration) -> Result<(), Busy> {
         let (start, mut asked) = (Instant::now(), Duration::ZERO);
         loop {
-            let Err(owner) = self.words.replace(word, 0, estate.me()) else { return Ok(()) };
+            // Looked at before it is tried for: an attempt takes the line, with all of the bucket's head, from its owner.
+            let owner = self.words.load(word);
+            if owner == 0 && self.words.replace(word, 0, estate.me()).is_ok() {
+                return Ok(());
+            }
             let waited = start.elapsed();
             if waited >= bound {
                 return Err(Busy);

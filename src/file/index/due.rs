@@ -104,6 +104,12 @@ impl<M: Memory> Index<M> {
         None
     }
 
+    /// The first buckets of all groups that may have something expired.
+    pub(crate) fn due_groups(&self, now: u64) -> impl Iterator<Item = usize> {
+        let groups = (0..).step_by(FAN).take_while(|first| *first < self.buckets());
+        groups.filter(move |first| bound(self.words.load(DUE_GROUPS + first / FAN)) <= now)
+    }
+
     /// Finds the bound of a group of buckets anew, after its expired entries were reclaimed.
     pub(crate) fn settle_group(&self, first: usize) {
         let least = || {

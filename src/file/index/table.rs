@@ -34,6 +34,8 @@ pub(crate) const STATE: usize = 3;
 pub(crate) const LIFE: usize = 4;
 /// Where the scan of a rebuild stands, for `stats`.
 pub(crate) const SCANNED: usize = 5;
+/// Files that the scan couldn't read, and that so have no slot.
+pub(crate) const UNREAD: usize = 6;
 /// How many buckets there are. On a line that's hardly ever written.
 pub(crate) const BUCKETS: usize = 8;
 /// How many buckets have blocks on the disk; a multiple of 4.
@@ -52,6 +54,11 @@ pub(crate) const FILE_BYTES: usize = 19;
 pub(crate) const AGE: usize = 20;
 /// The next bucket that the hand looks at.
 pub(crate) const HAND: usize = 21;
+/// The latest time that a set was made at, to within [`NEWEST_STEP`]: where the clock is behind it, entries may be from
+/// the future.
+pub(crate) const NEWEST: usize = 22;
+/// Milliseconds that it may lag behind, so that few sets write it.
+pub(crate) const NEWEST_STEP: u64 = 1000;
 /// Bounds of what expires when: see `due`.
 pub(crate) const DUE_ROOT: usize = 24;
 pub(crate) const DUE_TOP: usize = 512;
@@ -321,6 +328,11 @@ pub(crate) const HEAT: u64 = 3;
 pub(crate) const SCOPED: u64 = 1 << 2;
 /// The entry may be served after its expiry: the slot has the end of that, not the expiry.
 pub(crate) const STALE: u64 = 1 << 3;
+
+/// What of an entry's nature its slot tells.
+pub(crate) fn flags(scoped: bool, stale_for: u64) -> u64 {
+    (if scoped { SCOPED } else { 0 }) | if stale_for == 0 { 0 } else { STALE }
+}
 
 const AGE_SHIFT: u32 = 8;
 const REST_SHIFT: u32 = 24;

@@ -257,6 +257,23 @@ impl<M: Memory> Segments<M> {
         }
     }
 
+    /// Has the first words of a record fetched, and its live bit: it is about to go.
+    #[inline]
+    pub(crate) fn prefetch_head(&self, place: Place) {
+        if place.is_record() {
+            self.arena.prefetch(place.unit() as usize * 2);
+            self.prefetch_bit(place);
+        }
+    }
+
+    /// Has the live bit of a record fetched.
+    #[inline]
+    pub(crate) fn prefetch_bit(&self, place: Place) {
+        if place.is_record() {
+            self.live.prefetch(BITMAPS + place.unit() as usize / 64);
+        }
+    }
+
     /// How many bytes the record at a place has; `None`: there's none.
     #[inline]
     pub(crate) fn len(&self, place: Place) -> Option<usize> {

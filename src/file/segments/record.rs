@@ -34,6 +34,7 @@ pub(crate) const EXTENDED: usize = 40;
 pub(crate) const SEQUENCE_WORD: usize = 2;
 pub(crate) const EXPIRY_WORD: usize = 3;
 pub(crate) const GENERATION_WORD: usize = 4;
+pub(crate) const CREATED_WORD: usize = 5;
 
 const VALUE_BITS: u32 = 20;
 const KEY_BITS: u32 = 17;
@@ -51,7 +52,7 @@ const AT_CREATED: usize = 40;
 
 const _: () = assert!(VALUE_BITS + KEY_BITS + META_BITS == 54 && AT_CREATED + 8 == HEADER);
 const _: () = assert!(AT_SEQUENCE == SEQUENCE_WORD * 8 && AT_EXPIRY == EXPIRY_WORD * 8);
-const _: () = assert!(AT_GENERATION == GENERATION_WORD * 8);
+const _: () = assert!(AT_GENERATION == GENERATION_WORD * 8 && AT_CREATED == CREATED_WORD * 8);
 
 /// What the first word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,7 +324,7 @@ pub(crate) fn open(seal: &RecordSeal, record: &[u8], place: Place, salt: u128) -
     let value = (key.1, key.1 + lengths.value);
     Ok(Opened {
         facts: Facts {
-            created: last & ((1 << 48) - 1),
+            created: created_of(last),
             expires,
             stale_for: long(8, 0),
             codec: Codec::from_number((last >> 48) as u8),
@@ -341,6 +342,11 @@ pub(crate) fn open(seal: &RecordSeal, record: &[u8], place: Place, salt: u128) -
         key,
         value,
     })
+}
+
+/// The time of the set, in the word that has codec and compression too.
+pub(crate) fn created_of(word: u64) -> u64 {
+    word & ((1 << 48) - 1)
 }
 
 /// The sequence word of a record.

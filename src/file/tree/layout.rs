@@ -38,12 +38,25 @@ impl Name {
     /// Keyed BLAKE3 of the identity, cut to 120 bits. The seed is the cache's own, so that nobody who lacks it can
     /// choose keys that crowd one shard.
     pub(crate) fn of(seed: &[u8; 32], id: Id<'_>) -> Name {
-        let mut hasher = blake3::Hasher::new_keyed(seed);
-        id.each_part(|part| {
-            hasher.update(part);
-        });
+        let len = id.encoded_len();
+        let mut short = [0; 256];
+        let hash = if let Some(bytes) = short.get_mut(..len) {
+            let mut at = 0;
+            id.each_part(|part| {
+                bytes[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
+            });
+            // In one piece it costs half of what a hasher does.
+            blake3::keyed_hash(seed, bytes)
+        } else {
+            let mut hasher = blake3::Hasher::new_keyed(seed);
+            id.each_part(|part| {
+                hasher.update(part);
+            });
+            hasher.finalize()
+        };
         let mut name = [0; NAME_LEN];
-        name.copy_from_slice(&hasher.finalize().as_bytes()[..NAME_LEN]);
+        name.copy_from_slice(&hash.as_bytes()[..NAME_LEN]);
         Name(name)
     }
 
@@ -154,6 +167,16 @@ fn digit(c: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_and_long_keys_are_hashed_alike() {
+        let key = [7; 600];
+        for len in [1, 200, 239, 240, 241, 600] {
+            let id = Id::new("", 1, &key[..len]).unwrap();
+            let whole = blake3::keyed_hash(&[9; 32], &id.to_bytes());
+            assert_eq!(Name::of(&[9; 32], id).0, whole.as_bytes()[..NAME_LEN], "{len}");
+        }
+    }
 
     #[test]
     fn names_survive_the_round_trip_and_nothing_else_does() {

@@ -250,6 +250,15 @@ fn counts_that_cannot_be_evict_nobody() {
         for i in 0..1_500 {
             cache.set(format!("k{i}"), "v", Ttl::Never).expect("set");
         }
+        // Those that come later go elsewhere: what a set adds to absurd words may make them look as if they could be.
+        let is_spared = |key: &String| {
+            cache.set(key, "v", Ttl::Never).expect("set");
+            let place = cache.info(key).expect("info").expect("an entry").place;
+            cache.delete(key).expect("delete");
+            // `shards/a0/…`: every sixteenth is damaged below.
+            place.as_bytes()[8] != b'0'
+        };
+        let later: Vec<String> = (0..).map(|i| format!("new {i}")).filter(is_spared).take(20).collect();
         drop(cache);
         let path = dir.path().join("cache/control");
         let mut control = fs::read(&path).expect("the control file");
@@ -263,8 +272,8 @@ fn counts_that_cannot_be_evict_nobody() {
         }
         plant(&path, &control);
         let cache = limit(options(&dir, &clock)).open().expect("a cache with absurd counts");
-        for i in 0..20 {
-            cache.set(format!("new {i}"), "v", Ttl::Never).expect("set");
+        for key in later {
+            cache.set(key, "v", Ttl::Never).expect("set");
         }
         let stats = cache.stats().expect("stats");
         assert_eq!(stats.evictions, 0, "{what}");

@@ -14,6 +14,7 @@ use std::path::Path;
 use larder::{Cache, Ttl, Verify};
 
 use super::start_all;
+use crate::support::campaign::campaign;
 use crate::support::process::Role;
 use crate::support::{Dice, counts_match, temp_dir};
 
@@ -82,12 +83,14 @@ fn number(bytes: &[u8]) -> u64 {
     number
 }
 
-/// Takes its share of steps, then writes them down. Told its number, 1 and up.
+/// Takes its share of steps, then writes them down. Told its number, 1 and up, and a seed.
 pub(super) fn historian(role: &Role) {
-    let me: u64 = role.hear().expect("a number").parse().expect("a number");
+    let line = role.hear().expect("two numbers");
+    let (me, seed) = line.split_once(' ').expect("two numbers");
+    let (me, seed): (u64, u64) = (me.parse().expect("a number"), seed.parse().expect("a number"));
     let cache = Cache::file(role.dir().join("cache")).open().expect("the cache");
     let mut ticks = Ticks::open(&role.dir().join("clock"));
-    let (mut dice, mut log) = (Dice::new(me), Vec::new());
+    let (mut dice, mut log) = (Dice::new(seed << 8 | me), Vec::new());
     role.tell("ready");
     role.hear().expect("a sign to begin");
     for step in 0..STEPS / PROCESSES as u64 {
@@ -225,11 +228,15 @@ fn absence_explained(step: &Step, steps: &[Step]) -> bool {
 
 #[test]
 fn every_read_of_eight_processes_is_explained() {
+    campaign("multiprocess::history::every_read_of_eight_processes_is_explained", STEPS, explain);
+}
+
+fn explain(seed: u64) -> u64 {
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).open().expect("a cache");
     let mut historians = start_all(PROCESSES, "historian", dir.path());
     for (i, historian) in historians.iter_mut().enumerate() {
-        historian.tell(&format!("{}", i + 1));
+        historian.tell(&format!("{} {seed}", i + 1));
     }
     for historian in &mut historians {
         assert_eq!(historian.hear(), "ready");
@@ -253,6 +260,7 @@ fn every_read_of_eight_processes_is_explained() {
     }
     counts_match(&cache);
     cache.verify(Verify::new(), |finding| panic!("{finding:?}")).expect("verify");
+    STEPS
 }
 
 /// The rules find what they should: a history that is all right, and others with one fault each.

@@ -1,10 +1,11 @@
 //! Processes killed at any moment: whatever they leave is whole, or is told apart and swept away.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use larder::{Cache, Change, ErrorKind, Problem, Prune, Ttl, Verify};
 
 use super::{is_uniform, start, start_all, uniform};
+use crate::support::campaign::campaign;
 use crate::support::process::Role;
 use crate::support::{Dice, counts_match, files_below, get, temp_dir};
 
@@ -41,22 +42,20 @@ pub(super) fn mixer(role: &Role) {
     }
 }
 
-/// `LARDER_SOAK=5` goes on for five minutes.
-fn soak() -> Duration {
-    let minutes = std::env::var("LARDER_SOAK").map_or(0, |text| text.parse().expect("LARDER_SOAK is a number"));
-    Duration::from_secs(60 * minutes)
-}
-
 #[test]
 fn kills_at_any_moment_leave_nothing_worse_than_leftovers() {
+    campaign("multiprocess::kills::kills_at_any_moment_leave_nothing_worse_than_leftovers", 1000, kill);
+}
+
+fn kill(seed: u64) -> u64 {
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).max_entries(150).open().expect("a cache");
-    let mut dice = Dice::new(1);
-    let mut mixers = start_all(5, "mixer", cache.dir());
-    let (begin, mut kills, mut trouble) = (Instant::now(), 0, Vec::new());
-    while kills < 200 || begin.elapsed() < soak() {
-        std::thread::sleep(Duration::from_micros(dice.below(40_000)));
-        let victim = mixers.swap_remove(usize::try_from(dice.below(5)).expect("one of five"));
+    let mut dice = Dice::new(seed);
+    let mut mixers = start_all(6, "mixer", cache.dir());
+    let (mut kills, mut trouble) = (0, Vec::new());
+    while kills < 1000 {
+        std::thread::sleep(Duration::from_micros(dice.below(20_000)));
+        let victim = mixers.swap_remove(usize::try_from(dice.below(6)).expect("one of six"));
         trouble.extend(victim.kill());
         kills += 1;
         mixers.push(start("mixer", cache.dir()));
@@ -93,4 +92,5 @@ fn kills_at_any_moment_leave_nothing_worse_than_leftovers() {
     counts_match(&cache);
     cache.set("afterwards", uniform(b'q'), Ttl::Never).expect("set");
     assert_eq!(get(&cache, "afterwards"), Some(uniform(b'q')));
+    kills
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use larder::{Cache, Options, Stats, Verify};
 use tempfile::TempDir;
 
+pub(crate) mod campaign;
 #[cfg(feature = "fault")]
 pub(crate) mod crash;
 #[cfg(feature = "fault")]

@@ -208,6 +208,16 @@ impl Child {
         }
     }
 
+    /// Waits for a child that kills itself.
+    #[cfg(feature = "fault")]
+    pub(crate) fn die(mut self) {
+        let status = self.wait();
+        if std::os::unix::process::ExitStatusExt::signal(&status) != Some(libc::SIGKILL) {
+            let end = self.end();
+            panic!("{end}");
+        }
+    }
+
     /// Kills the child, and returns what it had said.
     pub(crate) fn kill(mut self) -> Vec<String> {
         self.process.kill().expect("to kill a child");
@@ -235,12 +245,7 @@ impl Child {
 
     /// Stops the child wherever it is, and returns once it has stopped.
     pub(crate) fn stop(&mut self) {
-        rustix::process::kill_process(self.pid(), Signal::STOP).expect("to stop a child");
-        let end = Instant::now() + PATIENCE;
-        while !self.is_stopped() {
-            assert!(Instant::now() < end, "{} didn't stop", self.what);
-            std::thread::yield_now();
-        }
+        stop(self.pid());
     }
 
     pub(crate) fn go_on(&mut self) {
@@ -250,11 +255,22 @@ impl Child {
     fn pid(&self) -> Pid {
         Pid::from_child(&self.process)
     }
+}
 
-    fn is_stopped(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("the child's state");
+/// Stops a process, and returns once all of its threads have stopped.
+pub(crate) fn stop(pid: Pid) {
+    rustix::process::kill_process(pid, Signal::STOP).expect("to stop a process");
+    let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
+    let is_stopped = |task: std::io::Result<fs::DirEntry>| {
+        // One that is gone by now has stopped for good.
+        let Ok(stat) = fs::read_to_string(task.expect("a thread").path().join("stat")) else { return true };
         // The name, in parentheses, may hold anything.
         stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    };
+    let end = Instant::now() + PATIENCE;
+    while !fs::read_dir(&tasks).expect("its threads").all(is_stopped) {
+        assert!(Instant::now() < end, "it didn't stop");
+        std::thread::yield_now();
     }
 }
 

@@ -151,7 +151,7 @@ impl Server {
 
     /// It is there and says nothing, until it [goes on](Server::go_on).
     pub(crate) fn stop(&self) {
-        self.signal(Signal::STOP);
+        super::process::stop(self.pid);
     }
 
     pub(crate) fn go_on(&self) {

@@ -1,0 +1,390 @@
+//! [`AsyncCache`]: a [`Cache`] for programs on Tokio.
+//!
+//! There is one store and one code behind both. All that is here is where a call runs: at once, if it is
+//! [quick](crate::backend::Backend::is_quick), else on the runtime's pool of threads that may block.
+
+use std::fmt;
+
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+
+use crate::backend::Call;
+use crate::cache::Cache;
+use crate::capabilities::Capabilities;
+use crate::entry::{Entry, SetOptions, Token, Ttl, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flight::{Fetch, Flight};
+use crate::options::Options;
+use crate::stats::Stats;
+
+/// A handle to a cache for asynchronous code, on the runtime Tokio. Feature `tokio`.
+///
+/// The calls of [`Cache`], by the same names, with the same outcomes and errors; each handle may be made from the other.
+/// A call that can be answered from memory is answered at once, on the thread that polls it: reads of an entry that a
+/// directory has in mapped memory (values up to 4 KiB) or doesn't have, and every call to a cache in memory. All else goes
+/// to the runtime's threads for blocking calls: whatever touches files or servers, and every change to a directory. What
+/// isn't here is done by [`blocking`](AsyncCache::blocking).
+///
+/// A call that was begun there is done, whether or not its future is still polled: a future that is dropped leaves no
+/// change half made. Mapped memory that the kernel has put aside is read from the disk while the thread waits; where that
+/// must not be, use `blocking` for reads too.
+///
+/// # Panics
+///
+/// Where calls are polled outside of a runtime and aren't answered at once.
+///
+/// ```
+/// use larder::{AsyncCache, Cache, Ttl};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> larder::Result<()> {
+/// # let dir = tempfile::tempdir().expect("a directory");
+/// # let dir = dir.path().join("app");
+/// let cache = AsyncCache::open(Cache::file(dir)).await?;
+/// cache.set("greeting", "Hello, friend!", Ttl::secs(30)).await?;
+/// assert_eq!(cache.get("greeting").await?.as_deref(), Some(&b"Hello, friend!"[..]));
+///
+/// let page = cache.get_or_set_with("front", Ttl::mins(5), async |_| Ok::<_, larder::Error>("<h1>slow</h1>")).await?;
+/// assert_eq!(&*page, b"<h1>slow</h1>");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct AsyncCache {
+    cache: Cache,
+}
+
+impl From<Cache> for AsyncCache {
+    fn from(cache: Cache) -> AsyncCache {
+        AsyncCache { cache }
+    }
+}
+
+/// Where calls run.
+impl AsyncCache {
+    /// Opens a cache; see [`Options::open`].
+    pub async fn open(options: Options) -> Result<AsyncCache> {
+        on_the_pool(move || options.open()).await.map(AsyncCache::from)
+    }
+
+    /// Opens a cache by its URL; see [`Options::from_url`].
+    pub async fn from_url(url: &str) -> Result<AsyncCache> {
+        AsyncCache::open(Options::from_url(url)?).await
+    }
+
+    /// The same cache for code that may block.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Does anything that a [`Cache`] can, on a thread that may block: typed values, writers and readers, listings,
+    /// prunes.
+    ///
+    /// ```
+    /// # use larder::{AsyncCache, Cache, Ttl};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> larder::Result<()> {
+    /// # let cache = AsyncCache::from(Cache::null().open()?);
+    /// let keys = cache.blocking(|cache| cache.entries()?.map(|entry| Ok(entry?.key)).collect::<larder::Result<Vec<_>>>());
+    /// assert!(keys.await?.is_empty());
+    /// # Ok(()) }
+    /// ```
+    pub async fn blocking<T: Send + 'static, E: From<Error> + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cache) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let cache = self.cache.clone();
+        on_the_pool(move || work(&cache)).await
+    }
+
+    fn is_quick(&self, call: Call<'_>) -> bool {
+        self.cache.store().is_quick(call)
+    }
+
+    /// Every call comes by here: it runs at once or on the pool.
+    async fn run<T: Send + 'static>(
+        &self,
+        is_quick: bool,
+        key: &[u8],
+        work: impl FnOnce(&Cache, &[u8]) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        if is_quick {
+            return work(&self.cache, key);
+        }
+        let key = key.to_vec();
+        self.blocking(move |cache| work(cache, &key)).await
+    }
+
+    /// Something of one key that may change it.
+    async fn change<T: Send + 'static>(
+        &self,
+        key: impl AsRef<[u8]>,
+        work: impl FnOnce(&Cache, &[u8]) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(self.is_quick(Call::Other), key.as_ref(), work).await
+    }
+
+    /// Something of no one key.
+    async fn other<T: Send + 'static>(&self, work: impl FnOnce(&Cache) -> Result<T> + Send + 'static) -> Result<T> {
+        self.run(self.is_quick(Call::Other), &[], |cache, _| work(cache)).await
+    }
+}
+
+/// What a thread that may block makes of it. A panic there is one here.
+async fn on_the_pool<T: Send + 'static, E: From<Error> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    match spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::new(ErrorKind::Busy, "the runtime is shutting down").into()),
+        },
+    }
+}
+
+/// The calls of [`Cache`].
+impl AsyncCache {
+    /// See [`Cache::namespace`].
+    #[must_use]
+    pub fn namespace(&self, name: impl AsRef<str>) -> AsyncCache {
+        self.cache.namespace(name).into()
+    }
+
+    /// See [`Cache::version`].
+    #[must_use]
+    pub fn version(&self, version: u64) -> AsyncCache {
+        self.cache.version(version).into()
+    }
+
+    /// See [`Cache::capabilities`].
+    pub fn capabilities(&self) -> Capabilities {
+        self.cache.capabilities()
+    }
+
+    /// See [`Cache::get`].
+    pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        let key = key.as_ref();
+        self.run(self.is_quick(Call::Get(self.cache.id(key)?)), key, |cache, key| cache.get(key)).await
+    }
+
+    /// See [`Cache::get_many`].
+    pub async fn get_many<K: AsRef<[u8]> + Send + 'static>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<(K, Value)>> {
+        let keys: Vec<K> = keys.into_iter().collect();
+        let mut is_quick = true;
+        for key in &keys {
+            is_quick &= self.is_quick(Call::Get(self.cache.id(key.as_ref())?));
+        }
+        self.run(is_quick, &[], |cache, _| cache.get_many(keys)).await
+    }
+
+    /// See [`Cache::get_with_token`].
+    pub async fn get_with_token(&self, key: impl AsRef<[u8]>) -> Result<Option<(Value, Token)>> {
+        let key = key.as_ref();
+        self.run(self.is_quick(Call::Get(self.cache.id(key)?)), key, |cache, key| cache.get_with_token(key)).await
+    }
+
+    /// See [`Cache::contains`].
+    pub async fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let key = key.as_ref();
+        self.run(self.is_quick(Call::Look(self.cache.id(key)?)), key, |cache, key| cache.contains(key)).await
+    }
+
+    /// See [`Cache::ttl`].
+    pub async fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
+        let key = key.as_ref();
+        self.run(self.is_quick(Call::Look(self.cache.id(key)?)), key, |cache, key| cache.ttl(key)).await
+    }
+
+    /// See [`Cache::info`].
+    pub async fn info(&self, key: impl AsRef<[u8]>) -> Result<Option<Entry>> {
+        let key = key.as_ref();
+        self.run(self.is_quick(Call::Look(self.cache.id(key)?)), key, |cache, key| cache.info(key)).await
+    }
+
+    /// See [`Cache::set`].
+    pub async fn set(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Vec<u8>>,
+        options: impl Into<SetOptions>,
+    ) -> Result<()> {
+        let (value, options) = (value.into(), options.into());
+        self.change(key, move |cache, key| cache.set(key, value, options)).await
+    }
+
+    /// See [`Cache::set_many`].
+    pub async fn set_many<K, V>(
+        &self,
+        items: impl IntoIterator<Item = (K, V)>,
+        options: impl Into<SetOptions>,
+    ) -> Result<Vec<(K, Error)>>
+    where
+        K: AsRef<[u8]> + Send + 'static,
+        V: AsRef<[u8]> + Send + 'static,
+    {
+        let (items, options): (Vec<(K, V)>, _) = (items.into_iter().collect(), options.into());
+        self.other(move |cache| cache.set_many(items, options)).await
+    }
+
+    /// See [`Cache::add`].
+    pub async fn add(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Vec<u8>>,
+        options: impl Into<SetOptions>,
+    ) -> Result<bool> {
+        let (value, options) = (value.into(), options.into());
+        self.change(key, move |cache, key| cache.add(key, value, options)).await
+    }
+
+    /// See [`Cache::replace`].
+    pub async fn replace(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Vec<u8>>,
+        options: impl Into<SetOptions>,
+    ) -> Result<bool> {
+        let (value, options) = (value.into(), options.into());
+        self.change(key, move |cache, key| cache.replace(key, value, options)).await
+    }
+
+    /// See [`Cache::set_if`].
+    pub async fn set_if(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Vec<u8>>,
+        options: impl Into<SetOptions>,
+        token: Token,
+    ) -> Result<bool> {
+        let (value, options) = (value.into(), options.into());
+        self.change(key, move |cache, key| cache.set_if(key, value, options, token)).await
+    }
+
+    /// See [`Cache::delete`].
+    pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.change(key, |cache, key| cache.delete(key)).await
+    }
+
+    /// See [`Cache::delete_many`].
+    pub async fn delete_many<K>(&self, keys: impl IntoIterator<Item = K>) -> Result<u64>
+    where
+        K: AsRef<[u8]> + Send + 'static,
+    {
+        let keys: Vec<K> = keys.into_iter().collect();
+        self.other(move |cache| cache.delete_many(keys)).await
+    }
+
+    /// See [`Cache::pop`].
+    pub async fn pop(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        self.change(key, |cache, key| cache.pop(key)).await
+    }
+
+    /// See [`Cache::touch`].
+    pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Ttl) -> Result<bool> {
+        self.change(key, move |cache, key| cache.touch(key, ttl)).await
+    }
+
+    /// See [`Cache::incr`].
+    pub async fn incr(&self, key: impl AsRef<[u8]>, by: i64) -> Result<i64> {
+        self.change(key, move |cache, key| cache.incr(key, by)).await
+    }
+
+    /// See [`Cache::decr`].
+    pub async fn decr(&self, key: impl AsRef<[u8]>, by: i64) -> Result<i64> {
+        self.change(key, move |cache, key| cache.decr(key, by)).await
+    }
+
+    /// See [`Cache::incr_or`].
+    pub async fn incr_or(&self, key: impl AsRef<[u8]>, by: i64, initial: i64, ttl: Ttl) -> Result<i64> {
+        self.change(key, move |cache, key| cache.incr_or(key, by, initial, ttl)).await
+    }
+
+    /// See [`Cache::incr_version`].
+    pub async fn incr_version(&self, key: impl AsRef<[u8]>, by: u64) -> Result<u64> {
+        self.change(key, move |cache, key| cache.incr_version(key, by)).await
+    }
+
+    /// See [`Cache::invalidate_tag`].
+    pub async fn invalidate_tag(&self, tag: impl AsRef<str>) -> Result<()> {
+        let tag = tag.as_ref().to_owned();
+        self.other(move |cache| cache.invalidate_tag(tag)).await
+    }
+
+    /// See [`Cache::clear`].
+    pub async fn clear(&self) -> Result<()> {
+        self.other(Cache::clear).await
+    }
+
+    /// See [`Cache::clear_all`].
+    pub async fn clear_all(&self) -> Result<()> {
+        self.other(Cache::clear_all).await
+    }
+
+    /// See [`Cache::stats`].
+    pub async fn stats(&self) -> Result<Stats> {
+        self.other(Cache::stats).await
+    }
+
+    /// See [`Cache::tiers`].
+    pub async fn tiers(&self) -> Result<Vec<(Capabilities, Stats)>> {
+        self.other(Cache::tiers).await
+    }
+
+    /// See [`Cache::flush`].
+    pub async fn flush(&self) -> Result<()> {
+        self.other(Cache::flush).await
+    }
+
+    /// The value of a key, or else what `compute` makes, which is then stored; see [`Cache::get_or_set_with`].
+    ///
+    /// A hit in memory is answered at once. All else takes a thread of the runtime's that may block, for as long as
+    /// somebody else is waited for (see [`Fetch::wait_max`]) or `compute` runs, which that thread polls; the rest of the
+    /// runtime goes on. It runs to its end even if this future is dropped. Unlike there, a call for the same key from
+    /// within `compute` waits for `wait_max` before it computes.
+    pub async fn get_or_set_with<V, E, F>(
+        &self,
+        key: impl AsRef<[u8]>,
+        fetch: impl Into<Fetch>,
+        compute: F,
+    ) -> Result<Value, E>
+    where
+        V: Into<Vec<u8>>,
+        E: From<Error> + Send + 'static,
+        F: AsyncFnOnce(&mut SetOptions) -> Result<V, E> + Send + 'static,
+    {
+        let (key, fetch) = (key.as_ref().to_vec(), fetch.into());
+        let is_quick = self.is_quick(Call::Get(self.cache.id(&key)?));
+        let mut known = None;
+        if is_quick {
+            let flight = flight(&self.cache, &key, &fetch)?;
+            let found = flight.look()?;
+            if let Some(value) = flight.good(found.as_ref()) {
+                return Ok(value);
+            }
+            known = Some(found);
+        }
+        let runtime = Handle::current();
+        let compute = move |options: &mut SetOptions| runtime.block_on(compute(options)).map(Into::into);
+        self.blocking(move |cache| {
+            let flight = flight(cache, &key, &fetch)?;
+            match known {
+                Some(found) => flight.go_on(found, compute),
+                None => flight.run(compute),
+            }
+        })
+        .await
+    }
+}
+
+fn flight<'a>(cache: &'a Cache, key: &'a [u8], fetch: &'a Fetch) -> Result<Flight<'a>> {
+    Ok(Flight { store: &**cache.store(), id: cache.id(key)?, fetch, expect: None })
+}
+
+impl fmt::Debug for AsyncCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AsyncCache").field(&self.cache).finish()
+    }
+}

@@ -1,0 +1,233 @@
+//! Writing records at the end of this process's segment, unpublished, and taking another segment when it's full.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{MutexGuard, PoisonError};
+
+use super::room::{HALF, RESERVE};
+use super::{Accel, Rules, Writer};
+use crate::error::Result;
+use crate::file::FileBackend;
+use crate::file::index::bucket::Estate;
+use crate::file::index::table::Place;
+use crate::file::segments::Current;
+use crate::file::segments::record::NewRecord;
+use crate::sys::point;
+
+/// Segments that one process may have open at a time: one that it appends to, and others that are full, but have records
+/// which a thread is yet to publish.
+pub(super) const LANES: usize = 16;
+
+/// Where a process appends.
+///
+/// A segment without a live record is emptied and begins another life, and a record that is written but not published
+/// isn't live. So a segment stays open, which nobody empties, until all records that were begun in it have ended.
+#[derive(Default)]
+pub(in crate::file) struct Appending {
+    current: Option<Current>,
+    lane: usize,
+    /// Full segments that can't be left yet, by lane.
+    full: [Option<Current>; LANES],
+    begun: [u64; LANES],
+}
+
+impl Appending {
+    /// A lane for another segment; segments that can be left now are.
+    fn next_lane(&mut self, ended: &[AtomicU64; LANES], leave: impl Fn(Current)) -> Option<usize> {
+        for (lane, ended) in ended.iter().enumerate() {
+            if self.begun[lane] == ended.load(Ordering::Acquire)
+                && let Some(full) = self.full[lane].take()
+            {
+                leave(full);
+            }
+        }
+        (0..LANES).find(|lane| self.full[*lane].is_none())
+    }
+
+    /// Gives all segments up, where no thread is at work any more.
+    pub(super) fn hand_back(&mut self, leave: impl Fn(Current, bool)) {
+        if let Some(current) = self.current.take() {
+            leave(current, false);
+        }
+        for full in &mut self.full {
+            if let Some(full) = full.take() {
+                leave(full, true);
+            }
+        }
+    }
+}
+
+/// A record that is written and isn't published, and keeps its segment open.
+pub(in crate::file) struct Unpublished<'a> {
+    pub place: Place,
+    ended: &'a AtomicU64,
+}
+
+impl Drop for Unpublished<'_> {
+    fn drop(&mut self) {
+        self.ended.fetch_add(1, Ordering::Release);
+    }
+}
+
+thread_local! {
+    /// Where records are put together.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The same for records that are moved, which may be while another waits to be appended.
+    static MOVED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl FileBackend {
+    /// Writes a record at the end of this process's segment, unpublished. `Ok(None)`: there's no room for it.
+    pub(super) fn append(
+        &self,
+        accel: &Accel,
+        rules: &Rules,
+        record: &NewRecord<'_>,
+        size: usize,
+    ) -> Result<Option<Unpublished<'_>>> {
+        let appended = SCRATCH.with_borrow_mut(|bytes| {
+            record.encode(&accel.seal, bytes);
+            self.append_bytes(accel, rules, bytes, size)
+        });
+        point("append: written");
+        appended
+    }
+
+    fn append_bytes(
+        &self,
+        accel: &Accel,
+        rules: &Rules,
+        bytes: &mut [u8],
+        size: usize,
+    ) -> Result<Option<Unpublished<'_>>> {
+        let writer = self.writer_of()?;
+        let mut reserved = self.reserve(accel, rules, writer, size, false)?;
+        if reserved.is_none() && self.reclaim_for(accel, rules)? {
+            reserved = self.reserve(accel, rules, writer, size, false)?;
+        }
+        if let Some(reserved) = &reserved {
+            write(accel, bytes, reserved.place);
+        }
+        Ok(reserved)
+    }
+
+    /// The same for a caller that holds a bucket's lock: no segment is taken.
+    pub(super) fn append_now(
+        &self,
+        accel: &Accel,
+        record: &NewRecord<'_>,
+        size: usize,
+    ) -> Result<Option<Unpublished<'_>>> {
+        let writer = self.writer_of()?;
+        let reserved = reserve_in(accel, &mut appending(writer), writer, size);
+        Ok(reserved.inspect(|reserved| {
+            SCRATCH.with_borrow_mut(|bytes| {
+                record.encode(&accel.seal, bytes);
+                write(accel, bytes, reserved.place);
+            });
+        }))
+    }
+
+    /// `moving`: for a record that makes room elsewhere, and may take any segment that there can be.
+    fn reserve<'a>(
+        &self,
+        accel: &Accel,
+        rules: &Rules,
+        writer: &'a Writer,
+        size: usize,
+        moving: bool,
+    ) -> Result<Option<Unpublished<'a>>> {
+        let mut appending = appending(writer);
+        loop {
+            if let Some(reserved) = reserve_in(accel, &mut appending, writer, size) {
+                return Ok(Some(reserved));
+            }
+            let me = self.session()?;
+            if let Some(full) = appending.current.take() {
+                let lane = appending.lane;
+                appending.full[lane] = Some(full);
+            }
+            let leave = |full| accel.segments.leave(full, me, true);
+            let Some(lane) = appending.next_lane(&writer.ended, leave) else { return Ok(None) };
+            match self.take_segment(accel, rules, writer, moving)? {
+                Some(taken) => (appending.current, appending.lane) = (Some(taken), lane),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn take_segment(&self, accel: &Accel, rules: &Rules, writer: &Writer, moving: bool) -> Result<Option<Current>> {
+        let ground = self.ground(accel)?;
+        let me = self.session()?;
+        let alive = |session| ground.is_alive(session);
+        self.look_for_root()?;
+        for _ in 0..16 {
+            // Where no segment is half dead, each that is reclaimed makes little room: rather a new one.
+            let half_dead = !moving && accel.segments.least_full().is_some_and(|fullness| fullness <= HALF);
+            let allowed = if half_dead { accel.allowed_segments(rules) } else { accel.most_segments(rules) };
+            // A new segment rather than the last free ones, which reclaiming needs.
+            if let Some(taken) = accel.segments.take(me, alive) {
+                if taken.is_new() && accel.ready_segment(taken.segment).is_err() {
+                    accel.segments.untake(taken, me);
+                    return Ok(None);
+                }
+                let free = accel.segments.free_count() + allowed.saturating_sub(accel.segments.count());
+                if let Ok(mut reclaim) = writer.reclaim.try_lock() {
+                    reclaim.lacking = free < RESERVE;
+                }
+                return Ok(Some(taken));
+            }
+            if accel.segments.count() >= allowed || accel.extend_arena().is_err() {
+                break;
+            }
+        }
+        if let Ok(mut reclaim) = writer.reclaim.try_lock() {
+            reclaim.lacking = true;
+        }
+        Ok(None)
+    }
+
+    /// A copy of a record at the end of the current segment; `None`: there's no room.
+    pub(super) fn copy_record(&self, accel: &Accel, rules: &Rules, bytes: &[u8]) -> Result<Option<Unpublished<'_>>> {
+        let writer = self.writer_of()?;
+        let Some(reserved) = self.reserve(accel, rules, writer, bytes.len(), true)? else { return Ok(None) };
+        MOVED.with_borrow_mut(|scratch| {
+            scratch.clear();
+            scratch.extend_from_slice(bytes);
+            write(accel, scratch, reserved.place);
+        });
+        Ok(Some(reserved))
+    }
+}
+
+impl Accel {
+    /// Makes sure of a segment's blocks, which may have been given back while it was free.
+    fn ready_segment(&self, segment: usize) -> std::io::Result<()> {
+        self.allocate_segment(segment)?;
+        self.populate(segment);
+        Ok(())
+    }
+}
+
+fn appending(writer: &Writer) -> MutexGuard<'_, Appending> {
+    writer.current.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Room in the segment that the process appends to now.
+#[inline]
+fn reserve_in<'a>(
+    accel: &Accel,
+    appending: &mut Appending,
+    writer: &'a Writer,
+    size: usize,
+) -> Option<Unpublished<'a>> {
+    let place = accel.segments.reserve(appending.current.as_mut()?, size)?;
+    let lane = appending.lane;
+    appending.begun[lane] = appending.begun[lane].wrapping_add(1);
+    Some(Unpublished { place, ended: &writer.ended[lane] })
+}
+
+fn write(accel: &Accel, bytes: &mut [u8], place: Place) {
+    accel.seal.seal(bytes, place);
+    accel.segments.write(place, bytes);
+}

@@ -1,0 +1,293 @@
+//! Bugs of the index and the segments.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+use std::rc::Rc;
+
+use larder::fault::{Call, Injector, Verdict, inject};
+use larder::{Cache, ErrorKind, Policy, Problem, Prune, Reason, Ttl, Verify};
+
+use crate::support::process::{self, Role};
+use crate::support::{START, counts_match, fresh, fresh_with, get, options, temp_dir};
+
+/// Plays a role in a child; see [`process`].
+#[test]
+fn child() {
+    let Some(role) = process::role() else { return };
+    match role.name() {
+        "dies in a rebuild" => dies_in_a_rebuild(&role),
+        other => panic!("there is no role {other:?}"),
+    }
+}
+
+/// Does something the first time that a point is reached.
+struct At<F: FnMut()> {
+    point: &'static str,
+    act: Option<F>,
+}
+
+impl<F: FnMut()> Injector for At<F> {
+    fn before(&mut self, _: &Call) -> Verdict {
+        Verdict::Pass
+    }
+
+    fn at(&mut self, point: &'static str) {
+        if point == self.point
+            && let Some(mut act) = self.act.take()
+        {
+            act();
+        }
+    }
+}
+
+/// Fails all that is done to one path.
+struct Unreadable(String);
+
+impl Injector for Unreadable {
+    fn before(&mut self, call: &Call) -> Verdict {
+        if call.path.ends_with(&self.0) { Verdict::Fail(libc::EIO) } else { Verdict::Pass }
+    }
+}
+
+fn large() -> Option<Vec<u8>> {
+    Some(vec![b'o'; 5000])
+}
+
+fn die() -> ! {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    std::process::abort();
+}
+
+fn open(dir: &Path) -> Cache {
+    Cache::file(dir).clock(|| START).open().expect("the cache")
+}
+
+/// While an index is built, who changes a key closes its bucket, so that the scan brings nothing back. The closing was
+/// noted in that index alone: where it was lost before it was complete, the next scan took what had been deleted or
+/// replaced meanwhile, and hadn't been seen yet, for alive.
+#[test]
+fn an_index_lost_in_the_middle_of_its_rebuild_brings_nothing_back() {
+    let room = temp_dir();
+    let dir = room.path().join("cache");
+    let cache = open(&dir);
+    for key in ["deleted", "replaced", "popped", "untouched"] {
+        cache.set(key, "old", Ttl::Never).expect("set");
+        cache.set(format!("large {key}"), large().expect("a value"), Ttl::Never).expect("set");
+    }
+    drop(cache);
+    fs::remove_file(dir.join("index")).expect("the index");
+    process::child("regression::index::child", "dies in a rebuild", &dir).start().die();
+    fs::remove_file(dir.join("index")).expect("the index");
+    let cache = open(&dir);
+    for key in ["deleted", "large deleted"] {
+        assert_eq!(get(&cache, key), None, "{key}");
+    }
+    for key in ["replaced", "large replaced", "fresh"] {
+        assert_eq!(get(&cache, key).as_deref(), Some(b"new".as_slice()), "{key}");
+    }
+    // What nobody touched is older than the index that was lost, which alone knew that.
+    let untouched = get(&cache, "untouched");
+    assert!(untouched.is_none() || untouched.as_deref() == Some(b"old"));
+    counts_match(&cache);
+    // Once complete, an index may be lost as often as it likes.
+    drop(cache);
+    fs::remove_file(dir.join("index")).expect("the index");
+    assert_eq!(get(&open(&dir), "replaced").as_deref(), Some(b"new".as_slice()));
+}
+
+fn dies_in_a_rebuild(role: &Role) {
+    let dir = role.dir().to_owned();
+    let act = move || {
+        let cache = open(&dir);
+        assert!(cache.stats().expect("stats").mapped.expect("an index").building);
+        for key in ["deleted", "large deleted"] {
+            cache.delete(key).expect("delete");
+        }
+        for key in ["replaced", "large replaced", "fresh"] {
+            cache.set(key, "new", Ttl::Never).expect("set");
+        }
+        die();
+    };
+    inject(At { point: "rebuild: begun", act: Some(act) }, || open(role.dir()));
+    panic!("it lives on");
+}
+
+/// A record is written first and published then. Where a thread was stopped in between, others could fill the segment and
+/// see all else in it die; it was emptied, since nothing in it was live, and began another life. The thread then
+/// published a place that led nowhere: the set was acknowledged, and the next get missed.
+#[test]
+fn a_segment_with_a_record_that_is_yet_to_be_published_is_not_emptied() {
+    let (_dir, _clock, cache) = fresh_with(|options| options.max_bytes(4 << 20));
+    let other = cache.clone();
+    let busy = move || {
+        // The same few keys, so that all before them are dead, in many times the arena's length.
+        for round in 0..40_000 {
+            other.set(format!("k{}", round % 50), vec![b'x'; 400], Ttl::Never).expect("set");
+        }
+    };
+    inject(At { point: "append: written", act: Some(busy) }, || {
+        cache.set("slow", "value", Ttl::Never).expect("set");
+    });
+    assert_eq!(get(&cache, "slow").as_deref(), Some(b"value".as_slice()));
+    counts_match(&cache);
+    drop(cache.clone());
+}
+
+/// A garbled number of buckets, up to four million, had every walk touch the two GiB that so many would take, none of
+/// which the file has: the map was given up for cut short.
+#[test]
+fn a_garbled_number_of_buckets_leads_no_walk_out_of_the_table() {
+    let (_dir, _clock, cache) = fresh();
+    for i in 0..20 {
+        cache.set(format!("k{i}"), "value", Ttl::Never).expect("set");
+    }
+    let file = fs::File::options().write(true).open(cache.dir().join("index")).expect("the index");
+    for garbled in [1 << 22, u64::MAX] {
+        std::os::unix::fs::FileExt::write_all_at(&file, &u64::to_le_bytes(garbled), 8 * 8).expect("a word");
+        assert_eq!(cache.entries().expect("a listing").flatten().count(), 20);
+        for i in 0..20 {
+            assert!(get(&cache, format!("k{i}")).is_some());
+        }
+        cache.prune(&Prune::new()).expect("prune");
+        cache.verify(Verify::new(), |_| ()).expect("verify");
+    }
+}
+
+/// A file that the scan of a rebuild couldn't read stayed without a slot, for good: its key was a miss, its bytes were
+/// counted nowhere, `add` stored over it; and when the key had been deleted meanwhile, the next rebuild brought it back.
+#[test]
+fn what_a_rebuild_cannot_read_is_neither_lost_nor_brought_back() {
+    let (dir, clock, cache) = fresh();
+    let mut places = Vec::new();
+    for key in ["read again", "deleted", "replaced"] {
+        cache.set(key, large().expect("a value"), Ttl::Never).expect("set");
+        places.push(cache.info(key).expect("info").expect("an entry").place);
+    }
+    let index = cache.dir().join("index");
+    drop(cache);
+    fs::remove_file(&index).expect("the index");
+    let rebuild =
+        |place: &str| inject(Unreadable(place.to_owned()), || options(&dir, &clock).open().expect("the cache"));
+
+    let cache = rebuild(&places[0]);
+    assert!(!cache.stats().expect("stats").mapped.expect("an index").building, "it is done all the same");
+    assert_eq!(get(&cache, "read again"), None);
+    let unreadable = inject(Unreadable(places[0].clone()), || cache.add("read again", "new", Ttl::Never));
+    assert_eq!(unreadable.expect_err("it may be there").kind(), ErrorKind::Busy);
+    assert!(!cache.add("read again", "new", Ttl::Never).expect("add"), "it is there");
+    assert!(get(&cache, "read again") == large());
+    counts_match(&cache);
+    drop(cache);
+
+    for (key, place) in [("deleted", &places[1]), ("replaced", &places[2])] {
+        fs::remove_file(&index).expect("the index");
+        let cache = rebuild(place);
+        let mut found = Vec::new();
+        cache.verify(Verify::new(), |finding| found.push(finding.problem)).expect("verify");
+        assert_eq!(found, [Problem::Orphan], "it is told");
+        inject(Unreadable("nothing".to_owned()), || match key {
+            "deleted" => drop(cache.delete(key).expect("delete")),
+            _ => cache.set(key, "new", Ttl::Never).expect("set"),
+        });
+        drop(cache);
+        fs::remove_file(&index).expect("the index");
+        let cache = options(&dir, &clock).open().expect("the cache");
+        let expected = (key == "replaced").then(|| b"new".to_vec());
+        assert_eq!(get(&cache, key), expected, "{key}");
+        counts_match(&cache);
+    }
+}
+
+/// What nobody touches until it can be read again is taken in by a prune.
+#[test]
+fn a_prune_takes_in_what_a_rebuild_could_not_read() {
+    let (dir, clock, cache) = fresh();
+    cache.set("k", large().expect("a value"), Ttl::Never).expect("set");
+    let place = cache.info("k").expect("info").expect("an entry").place;
+    let index = cache.dir().join("index");
+    drop(cache);
+    fs::remove_file(&index).expect("the index");
+    let cache = inject(Unreadable(place), || options(&dir, &clock).open().expect("the cache"));
+    assert_eq!(get(&cache, "k"), None);
+    cache.prune(&Prune::new()).expect("prune");
+    assert!(get(&cache, "k") == large());
+    counts_match(&cache);
+}
+
+/// A scan that failed as a whole, as where no descriptor was left, ended the rebuild for as long as the process lived:
+/// every `add` and `incr` was `Busy`.
+#[test]
+fn a_rebuild_goes_on_after_a_bad_moment() {
+    struct Moment(Rc<Cell<u32>>);
+    impl Injector for Moment {
+        fn before(&mut self, call: &Call) -> Verdict {
+            let fails = call.name == "list" && call.path.contains("/shards/") && self.0.get() == 0;
+            self.0.set(self.0.get() + u32::from(fails));
+            if fails { Verdict::Fail(libc::EMFILE) } else { Verdict::Pass }
+        }
+    }
+    let (dir, clock, cache) = fresh();
+    cache.set("k", large().expect("a value"), Ttl::Never).expect("set");
+    let index = cache.dir().join("index");
+    drop(cache);
+    fs::remove_file(&index).expect("the index");
+    let failed = Rc::new(Cell::new(0));
+    let cache = inject(Moment(failed.clone()), || options(&dir, &clock).open().expect("the cache"));
+    assert_eq!(failed.get(), 1);
+    assert!(!cache.add("k", "new", Ttl::Never).expect("the rebuild is waited for"));
+}
+
+/// A clock that was set back, as at a boot without a battery, makes misses of all that is there, which is then from the
+/// future. With an index these entries were evicted like any others, so that a boot in 1970 emptied the cache; they go
+/// last.
+#[test]
+fn what_is_from_the_future_is_evicted_last() {
+    for policy in [Policy::S3Fifo, Policy::Lru, Policy::Fifo, Policy::Lfu, Policy::Random] {
+        let (_dir, clock, cache) = fresh_with(|options| options.max_entries(40).policy(policy));
+        for i in 0..15 {
+            cache.set(format!("small {i}"), "value", Ttl::Never).expect("set");
+            cache.set(format!("large {i}"), vec![1; 5000], Ttl::Never).expect("set");
+            clock.step(10);
+        }
+        clock.set(1000);
+        for i in 0..200 {
+            cache.set(format!("now {i}"), "value", Ttl::Never).expect("set");
+            clock.step(10);
+        }
+        let counts = cache.stats().expect("stats");
+        assert_eq!(counts.entries, 40, "{policy:?}");
+        cache.prune(&Prune::new().max_entries(30)).expect("prune");
+        clock.set(START + 1000);
+        for i in 0..15 {
+            assert!(get(&cache, format!("small {i}")).is_some(), "{policy:?}: small {i}");
+            assert!(get(&cache, format!("large {i}")).is_some(), "{policy:?}: large {i}");
+        }
+    }
+}
+
+/// `prune --expired` looked at each slot, and had the table counted anew at the end, though the index keeps bounds of what
+/// expires when; and then it noted that all which had been invalidated was removed, which it hadn't looked at.
+#[test]
+fn a_prune_of_what_has_expired_looks_at_nothing_else() {
+    let (_dir, clock, cache) = fresh();
+    for i in 0..5000 {
+        cache.set(format!("k{i}"), "value", Ttl::Never.tag("tag")).expect("set");
+    }
+    for i in 0..3 {
+        cache.set(format!("brief {i}"), "value", Ttl::secs(5)).expect("set");
+    }
+    cache.invalidate_tag("tag").expect("invalidate");
+    let reclaimable = cache.stats().expect("stats").reclaimable;
+    clock.step(6000);
+    let dry = cache.prune(&Prune::new().expired().dry_run(true)).expect("prune");
+    let report = cache.prune(&Prune::new().expired()).expect("prune");
+    for report in [&dry, &report] {
+        assert_eq!((report.examined, report.removed[&Reason::Expired].entries), (3, 3));
+        assert_eq!(report.kept.entries, 5000);
+    }
+    let stats = cache.stats().expect("stats");
+    assert_eq!((stats.entries, stats.expired, stats.reclaimable), (5000, 3, reclaimable));
+    assert_eq!(cache.prune(&Prune::new().expired()).expect("prune").examined, 0);
+    counts_match(&cache);
+}
