@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := list
-.PHONY: servers list demo test lint bench bench-traces bench-peers fuzz soak mutants audit clean bench-gates
+.PHONY: servers list demo test lint bench bench-traces bench-peers bench-remote fuzz soak mutants audit clean bench-gates
 
 list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -61,6 +61,9 @@ mutants:  ## mutation testing of tree and cull code; ARGS="--shard 0/8", ARGS="-
 	$(CARGO) mutants $(ARGS)
 bench-gates:  ## each figure that Larder is held to, with its verdict; ARGS="--quick", ARGS="--help"
 	$(CARGO) run --release --quiet --manifest-path benches/peers/Cargo.toml -- gates $(ARGS)
+
+bench-remote: servers  ## Larder on Redis and Memcached beside the bare clients; ARGS="--quick"
+	$(CARGO) run --release --quiet --manifest-path benches/peers/Cargo.toml -- remote $(ARGS)
 
 audit:  ## known vulnerabilities, from the database that `cargo deny fetch db` or cargo-audit left
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \

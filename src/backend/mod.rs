@@ -128,11 +128,15 @@ pub(crate) enum Call<'a> {
 /// Who must hear of changes in a store: the near tier of a tiered one.
 #[allow(dead_code, reason = "for the stores behind a network")]
 pub(crate) trait Listener: Send + Sync {
-    /// This key was changed, or may have been. MUST have been told before a value that came later can be read.
+    /// This key was changed, or may have been. It's told once the store hears of it, which is a way over the network after
+    /// the change; whatever is read later is told of again.
     fn changed(&self, id: Id<'_>);
 
     /// Anything may have changed: the connection that told of changes was lost, or everything was cleared.
     fn all_changed(&self);
+
+    /// From now on changes are told, or not.
+    fn hears(&self, yes: bool);
 }
 
 /// Entries as a store lists them.
@@ -234,7 +238,8 @@ pub(crate) trait Backend: Send + Sync {
         Ok(vec![(self.capabilities(), self.stats()?)])
     }
 
-    /// Tells a listener of changes that others make from now on, for as long as it lives. `false`: this store can't.
+    /// Tells a listener of changes that others make, for as long as it lives and as it's said to hear of them. `false`:
+    /// this store can't.
     fn listen(&self, _listener: Weak<dyn Listener>) -> Result<bool> {
         Ok(false)
     }

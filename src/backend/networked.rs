@@ -151,6 +151,13 @@ pub(crate) fn busy() -> Error {
     Error::new(ErrorKind::Busy, "the entry was changed by others again and again")
 }
 
+/// What a key's name on a server is made of.
+pub(crate) fn hash_of(id: Id<'_>) -> blake3::Hash {
+    let mut bytes = Vec::with_capacity(id.encoded_len());
+    id.each_part(|part| bytes.extend_from_slice(part));
+    blake3::hash(&bytes)
+}
+
 /// For how long a server keeps an entry, in milliseconds; `None`: for ever. Beyond its time, as the clocks of those who
 /// read it may be slow.
 pub(crate) fn keep_for(facts: &Facts, now: u64) -> Option<u64> {
@@ -414,7 +421,7 @@ impl<S: Server> Networked<S> {
         let (until, now) = (bound_of(&self.remote), self.remote.clock.now());
         let first = initial.map(|(first, ttl)| (first, ttl.expiry(now, self.remote.default_ttl)));
         if let Some(sum) = self.server.add(id, by, first.filter(|(_, expires)| *expires > now), until) {
-            let ((Some(sum), _) | (None, Some((sum, _)))) = (sum?, first) else { return Err(rules::no_number()) };
+            let sum = sum?.or(first.map(|(first, _)| first)).ok_or_else(rules::no_number)?;
             self.counts.add(Count::Sets, 1);
             return Ok(sum);
         }

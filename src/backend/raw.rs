@@ -79,7 +79,7 @@ fn unsupported(what: &str) -> Error {
 
 /// What tells bytes from others, as far as that goes.
 fn nonce_of(bytes: &[u8]) -> u128 {
-    blake3::hash(bytes).as_bytes().first_chunk().map_or(0, |half| u128::from_le_bytes(*half))
+    twox_hash::XxHash3_128::oneshot(bytes)
 }
 
 /// The same of a state, in a word. Never 0.

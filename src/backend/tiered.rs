@@ -28,6 +28,7 @@ use crate::entry::{Codec, Entry, Extra, Facts, SetOptions, Ttl, Value};
 use crate::error::Result;
 use crate::key::Id;
 use crate::stats::Stats;
+use crate::sys::fork;
 
 /// How long a copy is good where the far store tells of no changes, unless told otherwise.
 const NEAR_TTL: Duration = Duration::from_secs(1);
@@ -38,8 +39,10 @@ const NEAR_TTL_COHERENT: Duration = Duration::from_secs(60);
 pub(crate) struct TieredBackend {
     near: Arc<dyn Backend>,
     far: Arc<dyn Backend>,
-    /// Milliseconds; settled once it's known whether the far store tells of changes.
-    near_ttl: AtomicU64,
+    /// Milliseconds, where the caller chose.
+    near_ttl: Option<u64>,
+    /// The process that the far store tells of changes; 0: none. A forked child isn't told.
+    hears: AtomicU64,
     /// How long an absence is remembered; 0: not at all.
     negative_ttl: u64,
     /// Absences found near, which the near store counts as hits, and copies that weren't served.
@@ -109,16 +112,21 @@ impl TieredBackend {
         let tiered = Arc::new(TieredBackend {
             near,
             far,
-            near_ttl: AtomicU64::new(duration_ms(near_ttl.unwrap_or(NEAR_TTL_COHERENT))),
+            near_ttl: near_ttl.map(duration_ms),
+            hears: AtomicU64::new(0),
             negative_ttl: duration_ms(negative_ttl),
             absences: AtomicU64::new(0),
             unserved: AtomicU64::new(0),
         });
         let listener: Weak<dyn Listener> = Arc::<TieredBackend>::downgrade(&tiered);
-        if !tiered.far.listen(listener)? && near_ttl.is_none() {
-            tiered.near_ttl.store(duration_ms(NEAR_TTL), Relaxed);
-        }
+        tiered.far.listen(listener)?;
         Ok(tiered)
+    }
+
+    /// How long a copy is good.
+    fn near_ttl(&self) -> u64 {
+        let hears = || self.hears.load(Relaxed) == fork::epoch();
+        self.near_ttl.unwrap_or_else(|| duration_ms(if hears() { NEAR_TTL_COHERENT } else { NEAR_TTL }))
     }
 
     fn look(&self, id: Id<'_>, expect: Option<Expect>) -> Near {
@@ -153,7 +161,7 @@ impl TieredBackend {
         let (Ok(Lead::Mine(leadership)), Ok(now)) = (lead, self.far.now()) else { return };
         let in_ms = |ms: u64| now.saturating_add(ms);
         let (mut label, until) = match found {
-            Some(value) => (Label::of(value), value.facts().expires.min(in_ms(self.near_ttl.load(Relaxed)))),
+            Some(value) => (Label::of(value), value.facts().expires.min(in_ms(self.near_ttl()))),
             None => (Label::of(&Value::tail_of(Vec::new(), 0, Facts::default(), None)), in_ms(self.negative_ttl)),
         };
         label.absent = found.is_none();
@@ -180,6 +188,10 @@ impl Listener for TieredBackend {
 
     fn all_changed(&self) {
         let _ = self.near.clear(None);
+    }
+
+    fn hears(&self, yes: bool) {
+        self.hears.store(if yes { fork::epoch() } else { 0 }, Relaxed);
     }
 }
 

@@ -206,3 +206,91 @@ fn no_old_value_comes_back() {
     let near = &writer.tiers().expect("tiers")[0].1;
     assert!(near.hits > 0 && near.sets > 0, "copies were made and read: {near:?}");
 }
+
+/// Two machines, as it were, each with a near store of its own before one Redis server.
+#[cfg(all(feature = "redis", feature = "memory"))]
+mod coherent {
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use larder::{Cache, Options, Ttl};
+
+    use crate::support::get;
+    use crate::support::process::PATIENCE;
+    use crate::support::servers::{Program, Server};
+
+    /// By time alone a copy would be served for an hour.
+    fn open(server: &Server) -> Cache {
+        let url = format!("redis://127.0.0.1:{}?connect_timeout=20s&read_timeout=20s&on_error=miss", server.port);
+        let far = Options::from_url(&url).expect("a URL");
+        Cache::tiered(Cache::memory(), far).near_ttl(Duration::from_secs(3600)).open().expect("a cache")
+    }
+
+    fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < until, "{what}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Once it is served near, and the listener's own connection is there.
+    fn is_near(c: &Cache, key: &str) -> bool {
+        let near = |c: &Cache| c.tiers().expect("tiers")[0].1.hits;
+        get(c, key);
+        let before = near(c);
+        thread::sleep(Duration::from_millis(5));
+        get(c, key);
+        near(c) > before
+    }
+
+    #[test]
+    fn what_others_change_is_heard_of() {
+        if !Program::Redis.is_there() {
+            return;
+        }
+        let server = Server::start(Program::Redis, &[]);
+        let (one, other) = (open(&server), open(&server));
+        let of_tenant = one.namespace("n");
+        for round in 0..3 {
+            for (key, cache) in [("k", &one), ("l", &of_tenant)] {
+                other.set("k", format!("old {round}"), Ttl::Never.tag("t")).expect("set");
+                other.namespace("n").set("l", format!("old {round}"), Ttl::Never).expect("set");
+                eventually("a near copy", || is_near(cache, key));
+            }
+            other.set("k", format!("new {round}"), Ttl::Never.tag("t")).expect("set");
+            eventually("a set", || get(&one, "k") == Some(format!("new {round}").into_bytes()));
+            eventually("a near copy", || is_near(&one, "k"));
+            other.namespace("n").clear().expect("clear");
+            eventually("a clear", || get(&of_tenant, "l").is_none());
+            other.invalidate_tag("t").expect("invalidate_tag");
+            eventually("an invalidated tag", || get(&one, "k").is_none());
+            other.set("k", "again", Ttl::Never).expect("set");
+            eventually("a near copy", || is_near(&one, "k"));
+            assert!(other.delete("k").expect("delete"));
+            eventually("a delete", || get(&one, "k").is_none());
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_drops_what_is_near() {
+        if !Program::Redis.is_there() {
+            return;
+        }
+        let mut server = Server::start(Program::Redis, &[]);
+        let one = open(&server);
+        one.set("k", "old", Ttl::Never).expect("set");
+        eventually("a near copy", || is_near(&one, "k"));
+        server.kill();
+        eventually("what is near is dropped", || get(&one, "k").is_none());
+        server.restart();
+        let other = open(&server);
+        eventually("a set", || {
+            other.set("k", "new", Ttl::Never).expect("set");
+            get(&one, "k").as_deref() == Some(b"new")
+        });
+        eventually("a near copy", || is_near(&one, "k"));
+        other.set("k", "newer", Ttl::Never).expect("set");
+        eventually("changes are heard of again", || get(&one, "k").as_deref() == Some(b"newer"));
+    }
+}

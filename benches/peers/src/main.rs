@@ -7,6 +7,8 @@
 //!
 //! `gates` is the other table: each figure that the accelerated engine is held to, and whether it holds (`make bench-gates`).
 //!
+//! `remote` is a third one: Larder on servers beside the bare clients (`make bench-remote`).
+//!
 //! A peer is a line in `peers`, and a type in `stores` that implements `Store`.
 
 mod args;
@@ -14,6 +16,7 @@ mod crew;
 mod gates;
 mod peers;
 mod plan;
+mod remote;
 mod run;
 mod store;
 mod stores;
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         Some((first, rest)) if first == worker::WORKER => worker::run(rest).map(|()| true),
         Some((first, rest)) if first == gates::WORKER => gates::work(rest).map(|()| true),
         Some((first, rest)) if first == gates::GATES => gates::run(rest),
+        Some((first, rest)) if first == remote::REMOTE => remote::run(rest).map_err(Into::into),
         _ => run::run(&args),
     };
     match done {

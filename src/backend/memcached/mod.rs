@@ -125,8 +125,14 @@ impl Memcached {
         keys: &[(Id<'_>, String)],
         until: Instant,
     ) -> Result<Vec<Found<(Label, Value)>>> {
-        let mut scopes: Vec<String> =
-            keys.iter().flat_map(|(id, _)| local.scopes(id.namespace, &Extra::default())).collect();
+        // Hashing their names for each key would take longer than the server does.
+        let mut bases: Vec<(&str, Vec<String>)> = Vec::new();
+        for (id, _) in keys {
+            if !bases.iter().any(|(namespace, _)| *namespace == id.namespace) {
+                bases.push((id.namespace, local.scopes(id.namespace, &Extra::default())));
+            }
+        }
+        let mut scopes: Vec<String> = bases.iter().flat_map(|(_, scopes)| scopes.clone()).collect();
         scopes.sort();
         scopes.dedup();
         let mut batch = Batch::default();
@@ -154,9 +160,14 @@ impl Memcached {
         }
         Memcached::look_at_tags(local, place, keys, &found, &mut ids, until)?;
         for ((id, _), found) in keys.iter().zip(&mut found) {
-            let cleared = found.held.as_ref().is_ok_and(|(label, _)| {
-                let now = local.scopes(id.namespace, &label.extra).into_iter().map(|scope| *ids.get(&scope)?);
-                now.collect::<Option<Vec<u64>>>() != Some(label.scopes.clone())
+            let base = bases.iter().find(|(namespace, _)| *namespace == id.namespace);
+            let same = |scopes: &[String], label: &Label| {
+                let now = scopes.iter().map(|scope| *ids.get(scope)?);
+                now.eq(label.scopes.iter().copied().map(Some))
+            };
+            let cleared = found.held.as_ref().is_ok_and(|(label, _)| match base {
+                Some((_, scopes)) if label.extra.tags.is_empty() => !same(scopes, label),
+                _ => !same(&local.scopes(id.namespace, &label.extra), label),
             });
             if cleared {
                 found.held = Err(Count::MissCleared);
@@ -176,7 +187,9 @@ impl Memcached {
     ) -> Result<()> {
         let mut more: Vec<String> = Vec::new();
         for ((id, _), found) in keys.iter().zip(found) {
-            if let Ok((label, _)) = &found.held {
+            if let Ok((label, _)) = &found.held
+                && !label.extra.tags.is_empty()
+            {
                 more.extend(local.scopes(id.namespace, &label.extra).into_iter().filter(|s| !ids.contains_key(s)));
             }
         }
@@ -199,8 +212,8 @@ impl Memcached {
     fn fetch_all(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Found<(Label, Value)>>> {
         let local = self.local()?;
         let mut found: Vec<Option<Found<(Label, Value)>>> = ids.iter().map(|_| None).collect();
-        for (place, at) in by_place(local, ids) {
-            let keys: Vec<_> = at.iter().map(|i| (ids[*i], local.place(ids[*i]).1)).collect();
+        for (place, at, names) in named_by_place(local, ids) {
+            let keys: Vec<_> = at.iter().map(|i| ids[*i]).zip(names).collect();
             for (i, one) in at.into_iter().zip(self.fetch_from(local, place, &keys, until)?) {
                 found[i] = Some(one);
             }
@@ -246,17 +259,25 @@ impl Memcached {
     }
 }
 
-/// Which keys belong to which server.
-fn by_place<'l>(local: &'l Local, ids: &[Id<'_>]) -> Vec<(&'l Place, Vec<usize>)> {
-    let mut groups: Vec<(&Place, Vec<usize>)> = Vec::new();
+/// Which keys belong to which server, and their names there.
+fn named_by_place<'l>(local: &'l Local, ids: &[Id<'_>]) -> Vec<(&'l Place, Vec<usize>, Vec<String>)> {
+    let mut groups: Vec<(&Place, Vec<usize>, Vec<String>)> = Vec::new();
     for (i, id) in ids.iter().enumerate() {
-        let (place, _) = local.place(*id);
-        match groups.iter_mut().find(|(other, _)| std::ptr::eq(*other, place)) {
-            Some((_, some)) => some.push(i),
-            None => groups.push((place, vec![i])),
+        let (place, name) = local.place(*id);
+        match groups.iter_mut().find(|(other, ..)| std::ptr::eq(*other, place)) {
+            Some((_, some, names)) => {
+                some.push(i);
+                names.push(name);
+            }
+            None => groups.push((place, vec![i], vec![name])),
         }
     }
     groups
+}
+
+/// The same without the names.
+fn by_place<'l>(local: &'l Local, ids: &[Id<'_>]) -> Vec<(&'l Place, Vec<usize>)> {
+    named_by_place(local, ids).into_iter().map(|(place, some, _)| (place, some)).collect()
 }
 
 impl Server for Memcached {
@@ -333,7 +354,7 @@ impl Server for Memcached {
         let local = self.local()?;
         let mut outcomes: Vec<Option<Result<()>>> = items.iter().map(|_| None).collect();
         let keys: Vec<Id<'_>> = items.iter().map(|(id, _)| *id).collect();
-        for (place, at) in by_place(local, &keys) {
+        for (place, at, names) in named_by_place(local, &keys) {
             // All have the same options and namespace.
             let Some((first, one)) = at.first().map(|i| items[*i]) else { continue };
             let scopes = local.scopes(first.namespace, one.extra);
@@ -342,12 +363,12 @@ impl Server for Memcached {
                 None => local.stamps(place, &scopes, until)?.iter().map(|stamp| stamp.id).collect(),
             };
             let (mut batch, mut sent) = (Batch::default(), Vec::new());
-            for i in at {
+            for (i, name) in at.into_iter().zip(names) {
                 let (id, put) = items[i];
                 match self.encode(id, put, ids.clone()) {
                     Ok(bytes) => {
                         let flags = ttl(&put.facts, self.remote.clock.now());
-                        batch.push_set(&local.key('e', &local.place(id).1), &bytes, &flags);
+                        batch.push_set(&local.key('e', &name), &bytes, &flags);
                         sent.push(i);
                     }
                     Err(error) => outcomes[i] = Some(Err(error)),

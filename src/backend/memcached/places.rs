@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::client::{Answer, Batch, Connection, refusal, run};
 use crate::backend::breaker::Tally;
 use crate::backend::flights::Flights;
-use crate::backend::networked::{Scope, busy, unexpected};
+use crate::backend::networked::{Scope, busy, hash_of, unexpected};
 use crate::backend::node::{Again, Node};
 use crate::backend::remote::{Address, Remote};
 use crate::entry::Extra;
@@ -100,11 +100,7 @@ impl Local {
 
     /// A key's name, and its server.
     pub(super) fn place(&self, id: Id<'_>) -> (&Place, String) {
-        let mut hasher = blake3::Hasher::new();
-        id.each_part(|part| {
-            hasher.update(part);
-        });
-        let hash = hasher.finalize();
+        let hash = hash_of(id);
         let word = word_of(hash.as_bytes());
         let mut best = &self.places[0];
         for place in &self.places[1..] {

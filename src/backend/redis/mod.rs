@@ -6,14 +6,15 @@
 
 mod client;
 mod generations;
+mod listen;
 mod listing;
 mod plain;
 mod scripts;
 mod slots;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value as Answer, cmd};
@@ -21,12 +22,12 @@ use redis::{Cmd, Value as Answer, cmd};
 use crate::backend::envelope::{self, Label};
 use crate::backend::flights::{Flights, LEASE_MS, Other};
 use crate::backend::networked::{
-    Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected,
+    Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, hash_of, keep_for, unexpected,
 };
 use crate::backend::node::Again;
 use crate::backend::raw::Raw;
 use crate::backend::remote::Remote;
-use crate::backend::{Backend, Lead, Leadership, Lease, Listing};
+use crate::backend::{Backend, Lead, Leadership, Lease, Listener, Listing};
 use crate::capabilities::{self, Capabilities};
 use crate::entry::{Extra, Facts, Value};
 use crate::error::{Error, ErrorKind, Result};
@@ -48,6 +49,7 @@ struct Local {
     client: Client,
     parts: Vec<Part>,
     flights: Flights,
+    heard: listen::Heard,
     /// Nonces are this random number, counted on.
     nonces: [u8; 16],
     count: AtomicU64,
@@ -60,6 +62,7 @@ impl Local {
             client: Client::new(remote.clone()),
             parts: (0..parts).map(|number| Part::new(&remote.prefix, number)).collect(),
             flights: Flights::default(),
+            heard: listen::Heard::default(),
             nonces: fs::random()?.first_chunk().copied().unwrap_or_default(),
             count: AtomicU64::new(1),
         }))
@@ -76,11 +79,7 @@ impl Local {
     }
 
     fn place(&self, id: Id<'_>) -> Place<'_> {
-        let mut hasher = blake3::Hasher::new();
-        id.each_part(|part| {
-            hasher.update(part);
-        });
-        let hash = hasher.finalize();
+        let hash = hash_of(id);
         let name = hash.to_hex()[..32].to_owned();
         let part = &self.parts[usize::from(hash.as_bytes()[31]) % self.parts.len()];
         Place { entry: part.key('e', &name), part, name }
@@ -149,6 +148,18 @@ fn new_epoch() -> Result<[u8; 8]> {
     Ok((u64::from_le_bytes(random.first_chunk().copied().unwrap_or_default()) | 1).to_le_bytes())
 }
 
+/// Which keys belong to which part.
+fn by_part<'p>(places: &[Place<'p>]) -> Vec<(&'p Part, Vec<usize>)> {
+    let mut groups: Vec<(&Part, Vec<usize>)> = Vec::new();
+    for (i, place) in places.iter().enumerate() {
+        match groups.iter_mut().find(|(part, _)| part.slot == place.part.slot) {
+            Some((_, some)) => some.push(i),
+            None => groups.push((place.part, vec![i])),
+        }
+    }
+    groups
+}
+
 /// The fields of the namespaces of some keys.
 fn namespaces(ids: &[Id<'_>]) -> Vec<Field> {
     let mut fields: Vec<_> = ids.iter().filter_map(|id| generations::namespace_field(id.namespace)).collect();
@@ -212,24 +223,18 @@ impl Redis {
     }
 
     /// Whether an entry was cleared; asks for what is needed to know.
-    fn is_cleared(
-        local: &Local,
-        part: &Part,
-        seen: &mut Seen,
-        label: &Label,
-        id: Id<'_>,
-        until: Instant,
-    ) -> Result<bool> {
+    fn is_cleared(local: &Local, part: &Part, seen: &Seen, label: &Label, id: Id<'_>, until: Instant) -> Result<bool> {
         if let Some(cleared) = seen.is_cleared(label, id.namespace) {
             return Ok(cleared);
         }
-        part.complete(seen);
+        let mut seen = seen.clone();
+        part.complete(&mut seen);
         if let Some(cleared) = seen.is_cleared(label, id.namespace) {
             return Ok(cleared);
         }
         let fields = generations::fields(id.namespace, &label.extra);
         let answer = local.run_one(part.slot, &Seen::command(&part.hash, &fields), Again::Yes, until)?;
-        *seen = part.read(Some(answer), &fields)?;
+        let seen = part.read(Some(answer), &fields)?;
         Ok(seen.is_cleared(label, id.namespace).unwrap_or(true))
     }
 
@@ -255,7 +260,7 @@ impl Redis {
         let is = state_of(bytes.len() as u64, &bytes);
         let held = match envelope::decode(&self.seal, id, bytes) {
             Ok((label, value)) => {
-                let cleared = Redis::is_cleared(local, place.part, &mut seen.clone(), &label, id, until)?;
+                let cleared = Redis::is_cleared(local, place.part, seen, &label, id, until)?;
                 if cleared { Err(Count::MissCleared) } else { Ok(value) }
             }
             Err(reason) => Err(reason),
@@ -284,9 +289,7 @@ impl Redis {
             return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) });
         }
         let held = match envelope::decode_label(&self.seal, id, head, len) {
-            Ok(label) if Redis::is_cleared(local, place.part, &mut seen.clone(), &label, id, until)? => {
-                Err(Count::MissCleared)
-            }
+            Ok(label) if Redis::is_cleared(local, place.part, seen, &label, id, until)? => Err(Count::MissCleared),
             outcome => outcome,
         };
         Ok(Found { is: state_of(len, head), held })
@@ -330,6 +333,11 @@ impl Redis {
         }
     }
 
+    fn encode(&self, id: Id<'_>, put: Put<'_>, (epoch, generation): Moment) -> Result<Vec<u8>> {
+        let label = Label { facts: put.facts, extra: put.extra.clone(), generation, scopes: vec![epoch], len: 0 };
+        envelope::encode(&self.seal, id, &label, put.value)
+    }
+
     /// The command that puts an entry in place, or removes it (`None`).
     fn store_command(
         &self,
@@ -343,10 +351,8 @@ impl Redis {
         command.arg(&epoch.to_le_bytes()).arg(generation).arg(state(when.is));
         match put {
             Some(put) => {
-                let (facts, extra) = (put.facts, put.extra.clone());
-                let label = Label { facts, extra, generation, scopes: vec![epoch], len: 0 };
-                command.arg(envelope::encode(&self.seal, id, &label, put.value)?);
-                match keep_for(&facts, self.remote.clock.now()) {
+                command.arg(self.encode(id, put, (epoch, generation))?);
+                match keep_for(&put.facts, self.remote.clock.now()) {
                     Some(ms) => command.arg(ms),
                     None => command.arg(""),
                 };
@@ -411,6 +417,7 @@ impl Server for Redis {
     fn fetch(&self, id: Id<'_>, until: Instant) -> Result<Found<Value>> {
         let local = self.local()?;
         let (place, fields) = (local.place(id), namespaces(&[id]));
+        local.heard.note(&place.name, id);
         let mut batch = Batch::one(place.part.slot, &Seen::command(&place.part.hash, &fields));
         batch.push(place.part.slot, cmd("GET").arg(&place.entry));
         let mut answers = local.run(&batch, Again::Yes, until)?.into_iter();
@@ -422,13 +429,10 @@ impl Server for Redis {
         let local = self.local()?;
         let places: Vec<_> = ids.iter().map(|id| local.place(*id)).collect();
         let fields = namespaces(ids);
-        let mut groups: Vec<(&Part, Vec<usize>)> = Vec::new();
-        for (i, place) in places.iter().enumerate() {
-            match groups.iter_mut().find(|(part, _)| part.slot == place.part.slot) {
-                Some((_, some)) => some.push(i),
-                None => groups.push((place.part, vec![i])),
-            }
+        for (place, id) in places.iter().zip(ids) {
+            local.heard.note(&place.name, *id);
         }
+        let groups = by_part(&places);
         let mut batch = Batch::default();
         for (part, some) in &groups {
             batch.push(part.slot, &Seen::command(&part.hash, &fields));
@@ -436,7 +440,7 @@ impl Server for Redis {
             batch.push(part.slot, cmd("MGET").arg(keys));
         }
         let mut answers = local.run(&batch, Again::Yes, until)?.into_iter();
-        let mut found: Vec<Result<Found<Value>>> = ids.iter().map(|_| Err(unexpected())).collect();
+        let mut found: Vec<Option<Result<Found<Value>>>> = ids.iter().map(|_| None).collect();
         for (part, some) in groups {
             let seen = part.read(answers.next(), &fields)?;
             let values = match answers.next() {
@@ -445,10 +449,10 @@ impl Server for Redis {
                 _ => return Err(unexpected()),
             };
             for (i, value) in some.into_iter().zip(values) {
-                found[i] = self.open_value(local, (&places[i], ids[i]), &seen, value, until);
+                found[i] = Some(self.open_value(local, (&places[i], ids[i]), &seen, value, until));
             }
         }
-        Ok(found)
+        Ok(found.into_iter().map(|found| found.unwrap_or_else(|| Err(unexpected()))).collect())
     }
 
     fn look(&self, id: Id<'_>, until: Instant) -> Result<Found<Label>> {
@@ -456,6 +460,15 @@ impl Server for Redis {
     }
 
     fn store(&self, id: Id<'_>, put: Option<Put<'_>>, when: When<'_>, until: Instant) -> Result<Stored> {
+        if let (Some(put), Is::Anything, None) = (put, when.is, when.since) {
+            return loop {
+                match self.store_many(&[(id, put)], until)?.pop().flatten() {
+                    Some(outcome) => break outcome.map(|()| Stored::Done),
+                    None if Instant::now() >= until => break Err(busy()),
+                    None => {}
+                }
+            };
+        }
         let local = self.local()?;
         let place = local.place(id);
         // Of what was removed nobody would know that it was this who did.
@@ -475,22 +488,44 @@ impl Server for Redis {
         }
     }
 
+    /// Without a script, which costs the server as much again as the command: what was stored as of generations that are
+    /// over counts for nobody, and is to be stored once more.
     fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Instant) -> Result<Vec<Option<Result<()>>>> {
         let local = self.local()?;
         let places: Vec<_> = items.iter().map(|(id, _)| local.place(*id)).collect();
-        let mut batch = Batch::default();
-        for (place, (id, put)) in places.iter().zip(items) {
-            let now = self.lately(local, place.part, until)?;
-            let when = When { is: &Is::Anything, since: None, lease: 0 };
-            batch.push(place.part.slot, &self.store_command(place, *id, Some(*put), when, now)?);
+        let groups = by_part(&places);
+        let (mut batch, mut as_of) = (Batch::default(), Vec::new());
+        for (part, some) in &groups {
+            let (epoch, generation) = self.lately(local, part, until)?;
+            as_of.push((epoch, generation));
+            batch.push(part.slot, &Seen::command(&part.hash, &[]));
+            let leases: Vec<Vec<u8>> = some.iter().map(|i| places[*i].lease()).collect();
+            batch.push(part.slot, cmd("DEL").arg(leases));
+            for i in some {
+                let (id, put) = items[*i];
+                let mut command = cmd("SET");
+                command.arg(&places[*i].entry).arg(self.encode(id, put, (epoch, generation))?);
+                if let Some(ms) = keep_for(&put.facts, self.remote.clock.now()) {
+                    command.arg("PX").arg(ms);
+                }
+                batch.push(part.slot, &command);
+            }
         }
-        let answers = local.run(&batch, Again::Yes, until)?;
-        let outcomes = places.iter().zip(answers).map(|(place, answer)| match outcome(place.part, answer) {
-            Ok(Some(Stored::Done)) => Some(Ok(())),
-            Ok(_) => None,
-            Err(error) => Some(Err(error)),
-        });
-        Ok(outcomes.collect())
+        let mut answers = local.run(&batch, Again::Yes, until)?.into_iter();
+        let mut outcomes: Vec<Option<Result<()>>> = items.iter().map(|_| None).collect();
+        for ((part, some), as_of) in groups.into_iter().zip(as_of) {
+            let seen = part.read(answers.next(), &[])?;
+            answers.next();
+            for i in some {
+                outcomes[i] = match answers.next() {
+                    Some(Answer::Okay) if (seen.epoch, seen.generation) == as_of => Some(Ok(())),
+                    Some(Answer::Okay) => None,
+                    Some(Answer::ServerError(error)) => Some(Err(refusal(&error))),
+                    _ => Some(Err(unexpected())),
+                };
+            }
+        }
+        Ok(outcomes)
     }
 
     fn take_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Found<Label>>> {
@@ -594,6 +629,15 @@ impl Server for Redis {
 
     fn network(&self) -> Result<Network> {
         Ok(self.local()?.client.tally.network())
+    }
+
+    /// On one server: of a cluster each node tells of its own keys alone.
+    fn listen(&self, listener: Weak<dyn Listener>) -> Result<bool> {
+        if self.remote.scheme == "redis-cluster" {
+            return Ok(false);
+        }
+        listen::listen(self.remote.clone(), self.local()?.clone(), listener)?;
+        Ok(true)
     }
 }
 

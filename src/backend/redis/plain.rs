@@ -65,11 +65,25 @@ impl Plain for PlainRedis {
     }
 
     fn read(&self, keys: &[Vec<u8>], until: Instant) -> Result<Vec<Bytes>> {
+        let local = self.local()?;
         let mut batch = Batch::default();
-        for key in keys {
-            batch.push(slot_of(key), cmd("GET").arg(key));
+        let in_one = local.parts.len() == 1 && keys.len() > 1;
+        if in_one {
+            batch.push(0, cmd("MGET").arg(keys));
+        } else {
+            for key in keys {
+                batch.push(slot_of(key), cmd("GET").arg(key));
+            }
         }
-        let answers = self.local()?.run(&batch, Again::Yes, until)?.into_iter();
+        let mut answers = local.run(&batch, Again::Yes, until)?;
+        if in_one {
+            answers = match answers.pop() {
+                Some(Answer::Array(values)) if values.len() == keys.len() => values,
+                Some(Answer::ServerError(error)) => return Err(refusal(&error)),
+                _ => return Err(unexpected()),
+            };
+        }
+        let answers = answers.into_iter();
         let found = answers.map(|answer| match answer {
             Answer::Nil => Ok(None),
             Answer::BulkString(bytes) => {
