@@ -265,14 +265,18 @@ pub(super) fn make_accel(
     owner: Owner,
     now: u64,
 ) -> Result<()> {
-    control.begin_building(now).doing("can't write the control file")?;
-    if settings.durability == Durability::Disk {
-        clear::sync_control(root.as_fd())?;
-    }
+    let begin = || {
+        control.begin_building(now)?;
+        if settings.durability == Durability::Disk {
+            clear::sync_control(root.as_fd())?;
+        }
+        Ok(())
+    };
     let (root_fd, access) = (root.clone(), settings.access);
     let making = accel::Making {
         life: control.next_life().doing("can't write the control file")?,
         segment_bytes: segments::segment_bytes(settings.max_bytes),
+        begin: &begin,
         write: Box::new(move |name| write_file(root_fd.as_fd(), name, &[], access, owner)),
     };
     accel::make(root.as_fd(), &making).doing("can't make the index")

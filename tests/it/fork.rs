@@ -43,10 +43,20 @@ fn play(role: &str, test: &str, least: u64) {
     reached(&format!("fork::{test}"), count, least);
 }
 
-fn options(dir: &Path, mapped: bool) -> Options {
-    let options =
-        Cache::file(dir).accelerate(Accelerate::Off).clock(HandClock::at(START).source()).shared_memory(mapped);
-    options.lock_wait(Duration::from_secs(10))
+/// How the cache is made and opened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    Mapped,
+    Unmapped,
+    Accelerated,
+}
+
+const MODES: [Mode; 3] = [Mode::Mapped, Mode::Unmapped, Mode::Accelerated];
+
+fn options(dir: &Path, mode: Mode) -> Options {
+    let accelerate = if mode == Mode::Accelerated { Accelerate::Auto } else { Accelerate::Off };
+    let options = Cache::file(dir).accelerate(accelerate).clock(HandClock::at(START).source());
+    options.shared_memory(mode != Mode::Unmapped).lock_wait(Duration::from_secs(10))
 }
 
 type Operation = (&'static str, fn(&Cache) -> larder::Result<()>);
@@ -115,6 +125,13 @@ impl<F: Fn() -> i32> Injector for Forker<F> {
         }
         self.step();
     }
+
+    fn at(&mut self, point: &'static str) {
+        // At others the buffer that a record is put together in is in use, which a child has a copy of.
+        if ["publish: ", "remove: ", "touch: ", "clear: "].iter().any(|family| point.starts_with(family)) {
+            self.step();
+        }
+    }
 }
 
 /// The one way to end without any code of ours running.
@@ -177,8 +194,8 @@ fn a_child_forked_at_any_call_uses_the_same_handle() {
 
 fn every_call(role: &Role) {
     let mut forks = 0;
-    for mapped in [true, false] {
-        let cache = options(&role.dir().join(format!("mapped {mapped}/cache")), mapped).open().expect("a cache");
+    for mode in MODES {
+        let cache = options(&role.dir().join(format!("{mode:?}/cache")), mode).open().expect("a cache");
         for (name, act) in OPERATIONS {
             let mut at = 0;
             loop {
@@ -194,7 +211,7 @@ fn every_call(role: &Role) {
                 let Some(child) = forked.get() else { break };
                 live(&cache, "the parent", alone);
                 let end = wait_for(child).expect("a child");
-                assert_eq!(end, Ok(0), "{name}, mapped {mapped}, forked at step {at}: the child");
+                assert_eq!(end, Ok(0), "{name}, {mode:?}, forked at step {at}: the child");
                 forks += 1;
                 role.tell(&format!("{name} at {at}"));
                 at = next(at);
@@ -264,15 +281,15 @@ impl Strings {
 
 fn idle_child(role: &Role) {
     let mut cases = 0;
-    for mapped in [true, false] {
+    for mode in MODES {
         for (name, act) in OPERATIONS {
-            let dir = role.dir().join(format!("{name} {mapped}/cache"));
+            let dir = role.dir().join(format!("{name} {mode:?}/cache"));
             let mut at = 0;
             loop {
-                set_out(&options(&dir, mapped).open().expect("a cache"));
+                set_out(&options(&dir, mode).open().expect("a cache"));
                 let strings = Strings::new();
                 let parent = fork(|| {
-                    let cache = options(&dir, mapped).open().expect("a cache");
+                    let cache = options(&dir, mode).open().expect("a cache");
                     let forked = Rc::new(Cell::new(None));
                     let forker = Forker { left: at, body: strings.idle_body(), forked: forked.clone(), die: true };
                     inject(forker, || act(&cache)).expect("the operation");
@@ -284,8 +301,8 @@ fn idle_child(role: &Role) {
                 }
                 assert_eq!(end, Err(libc::SIGKILL), "{name}, forked at step {at}: the parent");
                 strings.wait_for_idle_child();
-                let case = format!("{name}, mapped {mapped}, forked at step {at}, the parent dead, the child idle");
-                all_is_free(&dir, mapped, &case);
+                let case = format!("{name}, {mode:?}, forked at step {at}, the parent dead, the child idle");
+                all_is_free(&dir, mode, &case);
                 strings.dismiss_idle_child();
                 cases += 1;
                 role.tell(&case);
@@ -298,8 +315,8 @@ fn idle_child(role: &Role) {
 }
 
 /// Whatever another process may hold of a cache is to be had at once.
-fn all_is_free(dir: &Path, mapped: bool, case: &str) {
-    let options = || options(dir, mapped).lock_wait(Duration::from_millis(100));
+fn all_is_free(dir: &Path, mode: Mode, case: &str) {
+    let options = || options(dir, mode).lock_wait(Duration::from_millis(100));
     let cache = options().open().unwrap_or_else(|e| panic!("{case}: open: {e}"));
     let works = |what: &str, outcome: larder::Result<()>| outcome.unwrap_or_else(|e| panic!("{case}: {what}: {e}"));
     for key in ["k", "n", "b", "new"] {
@@ -349,7 +366,7 @@ fn temporary_names_are_drawn_by_each_process_anew() {
 
 /// Who could guess them could put something in their place; and what a child draws must not be what its parent draws.
 fn names(role: &Role) {
-    let cache = options(&role.dir().join("cache"), true).open().expect("a cache");
+    let cache = options(&role.dir().join("cache"), Mode::Mapped).open().expect("a cache");
     let draw = || {
         let names = Rc::new(RefCell::new(Vec::new()));
         inject(Names(names.clone()), || {
@@ -430,8 +447,8 @@ fn tell(pipe: &PipeWriter, me: &str, done: &Done) {
 }
 
 /// What the first process of a round does: three threads at work, then a fork, and in the child perhaps another.
-fn first(dir: &Path, mapped: bool, seed: u64, clears: bool, reports: &PipeWriter) -> i32 {
-    let cache = options(dir, mapped).open().expect("the cache");
+fn first(dir: &Path, mode: Mode, seed: u64, clears: bool, reports: &PipeWriter) -> i32 {
+    let cache = options(dir, mode).open().expect("the cache");
     let mut dice = Dice::new(seed);
     let (grandchild, pause) = (dice.below(3) == 0, Duration::from_micros(dice.below(3000)));
     let report = |me: &str, seed: u64| tell(reports, me, &work(&cache, me, &mut Dice::new(seed), clears));
@@ -469,14 +486,14 @@ fn a_crowd_of_forked_processes_shares_a_cache() {
 fn crowd(role: &Role) {
     let mut dice = Dice::new(7);
     let mut ends = [0u64; 3];
-    for round in rounds(50) {
-        let mapped = round % 2 == 0;
+    for round in rounds(54) {
+        let mode = MODES[usize::try_from(round / 3 % 3).expect("one of three")];
         let end = [End::All, End::ChildKilled, End::ParentKilled][usize::try_from(round % 3).expect("one of three")];
         let clears = dice.below(4) == 0;
         ends[end as usize] += 1;
-        let case = format!("round {round}, mapped {mapped}, clears {clears}");
-        let dir = role.dir().join(format!("mapped {mapped}"));
-        a_round(&dir, mapped, clears, end, dice.next() >> 8, &case);
+        let case = format!("round {round}, {mode:?}, clears {clears}");
+        let dir = role.dir().join(format!("{mode:?}"));
+        a_round(&dir, mode, clears, end, dice.next() >> 8, &case);
         role.tell(&case);
     }
     let [all, children, parents] = ends;
@@ -486,8 +503,8 @@ fn crowd(role: &Role) {
     ));
 }
 
-fn a_round(dir: &Path, mapped: bool, clears: bool, end: End, seed: u64, case: &str) {
-    let cache = options(dir, mapped).open().expect("a cache");
+fn a_round(dir: &Path, mode: Mode, clears: bool, end: End, seed: u64, case: &str) {
+    let cache = options(dir, mode).open().expect("a cache");
     cache.clear().expect("clear");
     cache.set("sum", "0", Ttl::Never).expect("set");
     for step in 0..SHARED {
@@ -496,7 +513,7 @@ fn a_round(dir: &Path, mapped: bool, clears: bool, end: End, seed: u64, case: &s
     drop(cache);
 
     let (reader, writer) = pipe().expect("a pipe");
-    let parent = fork(|| first(dir, mapped, seed, clears, &writer)).expect("a fork");
+    let parent = fork(|| first(dir, mode, seed, clears, &writer)).expect("a fork");
     drop(writer);
     let mut lines = BufReader::new(reader).lines().map(|line| line.expect("a report"));
     let mut reports = Vec::new();
@@ -525,11 +542,11 @@ fn a_round(dir: &Path, mapped: bool, clears: bool, end: End, seed: u64, case: &s
         End::ParentKilled => matches!(outcome, Err(libc::SIGKILL) | Ok(0)),
     };
     assert!(expected, "{case}: the parent ended with {outcome:?} after {reports:?}");
-    check_round(dir, mapped, clears, end, &reports, case);
+    check_round(dir, mode, clears, end, &reports, case);
 }
 
-fn check_round(dir: &Path, mapped: bool, clears: bool, end: End, reports: &[String], case: &str) {
-    let cache = options(dir, mapped).lock_wait(Duration::from_millis(100)).open().expect("the cache");
+fn check_round(dir: &Path, mode: Mode, clears: bool, end: End, reports: &[String], case: &str) {
+    let cache = options(dir, mode).lock_wait(Duration::from_millis(100)).open().expect("the cache");
     let (mut incrs, mut added, mut popped) = (0, Vec::new(), Vec::new());
     for line in reports {
         let [_, sum, adds, pops] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{case}: {line:?}") };
@@ -548,7 +565,11 @@ fn check_round(dir: &Path, mapped: bool, clears: bool, end: End, reports: &[Stri
             assert!(end != End::All || steps.len() as u64 == SHARED, "{case}: {what} by nobody: {steps:?}");
         }
     }
-    let tolerable = |problem| end != End::All && matches!(problem, Problem::Leftover | Problem::Counts);
+    let unsettled = |problem| matches!(problem, Problem::Orphan | Problem::Dangling | Problem::Index);
+    let tolerable = |problem| {
+        let left = matches!(problem, Problem::Leftover | Problem::Counts);
+        end != End::All && (left || mode == Mode::Accelerated && unsettled(problem))
+    };
     let look = |finding: &larder::Finding| assert!(tolerable(finding.problem), "{case}: {finding:?}");
     cache.verify(Verify::new(), look).expect("verify");
     assert_eq!(cache.stats().expect("stats").misses_by.corrupt, 0, "{case}");

@@ -21,7 +21,7 @@ use crate::file::tree::write::{Draft, Temp};
 use crate::file::{FileBackend, charged};
 use crate::key::Id;
 use crate::stats::Count;
-use crate::sys::fs;
+use crate::sys::{fs, point};
 
 /// How often a change starts again because clears came in between.
 const CLEAR_RETRIES: usize = 64;
@@ -414,6 +414,7 @@ impl FileBackend {
             // The word is outside the record's sum and proves itself.
             Rest::Record(_) if !accel.seal.is_mac() => {
                 accel.segments.set_word(slot.place, EXPIRY_WORD, expiry_word(expires));
+                point("touch: record");
             }
             Rest::Record(record) => {
                 // With a key the sum covers the expiry: another record takes this one's place.

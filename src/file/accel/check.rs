@@ -47,6 +47,7 @@ impl Run<'_> {
         let mut buckets = Buckets::new(accel);
         while let Some(family) = buckets.step(accel) {
             for bucket in family {
+                self.half_done(accel, bucket);
                 let slots: Vec<(At, Hash, Slot)> = accel
                     .index
                     .slots(bucket)
@@ -74,6 +75,23 @@ impl Run<'_> {
         }
         self.totals(accel);
         self.store.sound(accel)
+    }
+
+    /// A change in the middle of which somebody died. Whoever locks the bucket next settles it.
+    fn half_done(&mut self, accel: &Accel, bucket: usize) {
+        let store = self.store;
+        let Some(owner) = accel.index.changer(bucket) else { return };
+        let lives = || store.own().map(|own| own.process.is_alive(store.root(), owner).unwrap_or(true));
+        if lives().unwrap_or(true) || accel.index.changer(bucket) != Some(owner) {
+            return;
+        }
+        let settle = || match store.ground(accel) {
+            Ok(ground) => accel.index.lock_bucket(bucket, &ground, store.lock_wait).is_ok(),
+            Err(_) => false,
+        };
+        let settled = self.how.repair && settle();
+        let detail = format!("somebody died in the middle of changing bucket {bucket}");
+        self.find(INDEX, Problem::Index, detail, settled);
     }
 
     /// A slot whose file the walk over the tree didn't meet.

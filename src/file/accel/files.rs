@@ -15,6 +15,7 @@ use crate::file::segments::{self, Segments};
 use crate::file::tree::layout::{ARENA, INDEX, LIVE};
 use crate::sys::fs::{self, Open};
 use crate::sys::mmap::{Memory, SharedWords};
+use crate::sys::point;
 
 /// Bytes mapped of the live file and of the arena; their files grow as needed.
 const LIVE_WORDS: usize = segments::BITMAPS + segments::MAX_SEGMENTS * 1024;
@@ -124,6 +125,7 @@ impl Accel {
         let next = (ready + step).min(table::MAX_BUCKETS as u64);
         fs::allocate_range(self.files.index.as_fd(), groups(next))?;
         fs::allocate_range(self.files.index.as_fd(), nodes_end(ready)..nodes_end(next))?;
+        point("table: allocated");
         // Where another was faster by less, this raises what it made.
         let mut now = ready;
         while now < next {
@@ -147,7 +149,9 @@ impl Accel {
         }
         let start = count as u64 * bytes;
         fs::allocate_range(self.files.arena.as_fd(), start..start + bytes)?;
+        point("arena: allocated");
         self.segments.add(count);
+        point("arena: extended");
         Ok(())
     }
 
@@ -195,16 +199,18 @@ const MOST_AT_FIRST: u64 = 1 << 17;
 pub(in crate::file) type WriteFile = Box<dyn Fn(&str) -> io::Result<OwnedFd>>;
 
 /// How an index comes to be.
-pub(in crate::file) struct Making {
+pub(in crate::file) struct Making<'a> {
     pub life: u64,
     pub segment_bytes: u64,
+    /// Notes that it's being built, last of all: before that nobody can have changed anything by it.
+    pub begin: &'a dyn Fn() -> io::Result<()>,
     /// New files by `write`; the caller's way to make them with the right mode and owner.
     pub write: WriteFile,
 }
 
 /// Makes an index anew, and the segments where they can't be used. The caller knows that nobody else has the cache open.
 /// What rests in segments and tree is for a rebuild to find.
-pub(in crate::file) fn make(root: BorrowedFd<'_>, how: &Making) -> io::Result<()> {
+pub(in crate::file) fn make(root: BorrowedFd<'_>, how: &Making<'_>) -> io::Result<()> {
     let usable = open(root, LIVE, false, 4096).and_then(|(live, _)| {
         let (arena, _) = open(root, ARENA, false, 0)?;
         check_segments(live.as_fd(), arena.as_fd())
@@ -223,6 +229,7 @@ pub(in crate::file) fn make(root: BorrowedFd<'_>, how: &Making) -> io::Result<()
         }
         Err(e) => return Err(e),
     }
+    point("make: segments");
     let index = (how.write)(INDEX)?;
     let fd = index.as_fd();
     fs::allocate_range(fd, 0..(table::DUE_GROUPS * 8) as u64)?;
@@ -235,6 +242,8 @@ pub(in crate::file) fn make(root: BorrowedFd<'_>, how: &Making) -> io::Result<()
     put(LIFE, how.life)?;
     put(BUCKETS, buckets)?;
     put(READY, buckets)?;
+    point("make: table");
+    (how.begin)()?;
     // The magic comes last: a file without it was never finished.
     put(MAGIC_WORD, table::MAGIC)
 }

@@ -27,6 +27,8 @@ use crate::sys::mmap::{SharedWords, copy_into, copy_shared};
 const TRIES: u32 = 200;
 /// From which try on it pauses in between, and how long.
 const PATIENCE: u32 = 8;
+/// How often it begins anew where what seemed lost wasn't, under the lock.
+const LOOKS: u32 = 3;
 const PAUSE: Duration = Duration::from_micros(50);
 
 /// An entry that was found and proved.
@@ -203,23 +205,23 @@ impl FileBackend {
         Err(Trouble::Gone(Count::MissBusy))
     }
 
-    /// Removes an entry whose place leads to nothing fit, if that is so under the lock too.
+    /// Removes an entry whose place leads to nothing fit, if that is so under the lock too. `false`: it isn't, or can't be
+    /// told; somebody may have stood for long between two steps of a change.
     #[cold]
-    fn remove_unfit(&self, accel: &Accel, hash: Hash, id: Id<'_>, place: Place) -> Result<()> {
+    fn remove_unfit(&self, accel: &Accel, hash: Hash, id: Id<'_>, place: Place) -> Result<bool> {
         if self.read_only {
-            return Ok(());
+            return Ok(false);
         }
         let shard = if place.is_file() { Some(self.lock(hash.name().shard())?) } else { None };
         let ground = self.ground(accel)?;
         let locked = self.lock_name(&ground, hash)?;
-        let Some((at, slot)) = locked.find(hash).filter(|(_, slot)| slot.place == place) else { return Ok(()) };
+        let Some((at, slot)) = locked.find(hash).filter(|(_, slot)| slot.place == place) else { return Ok(false) };
         let damaged = match self.rest_at(accel, place, hash, id, read::READ_WHOLE) {
-            Ok(Some(Rest::File(found))) => {
-                matches!(found.value(&self.seal, self.may_map), Err(Miss::Damaged(..)))
-            }
-            Ok(Some(Rest::Record(_))) | Err(Miss::Io(_) | Miss::Damaged(Damage::Version | Damage::Seal, _)) => {
-                return Ok(());
-            }
+            Ok(Some(Rest::File(found))) => match found.value(&self.seal, self.may_map) {
+                Err(Miss::Damaged(..)) => true,
+                _ => return Ok(false),
+            },
+            Ok(Some(_)) | Err(Miss::Io(_) | Miss::Damaged(Damage::Version | Damage::Seal, _)) => return Ok(false),
             Ok(None) => place.is_record(),
             Err(Miss::Damaged(..)) => true,
             Err(Miss::Absent | Miss::Foreign) => false,
@@ -230,7 +232,7 @@ impl FileBackend {
             trace!(place = hash.name().path(), "removed a damaged entry");
             self.count(Count::CorruptRemoved, 1);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The live entry in a slot, for a caller that holds the locks and must not take *unreadable* for *absent*; or why
@@ -296,14 +298,20 @@ impl FileBackend {
 
     /// The entry of a key for a reader, who is told no more than the reason of a miss.
     fn search(&self, accel: &Accel, hash: Hash, id: Id<'_>, whole: usize) -> Result<(At, Slot, Rest), Count> {
-        self.seek(accel, hash, id, whole).map_err(|trouble| match trouble {
-            Trouble::Gone(reason) => reason,
-            Trouble::Bad(place, reason) => {
+        let mut looks = 0;
+        loop {
+            match self.seek(accel, hash, id, whole) {
+                Ok(found) => return Ok(found),
+                Err(Trouble::Gone(reason)) => return Err(reason),
                 // Whatever fails here, the entry is a miss and stays for a later look.
-                let _ = self.remove_unfit(accel, hash, id, place);
-                reason
+                Err(Trouble::Bad(place, reason)) => {
+                    looks += 1;
+                    if looks == LOOKS || self.remove_unfit(accel, hash, id, place).unwrap_or(true) {
+                        return Err(reason);
+                    }
+                }
             }
-        })
+        }
     }
 
     /// A live value, for a reader.

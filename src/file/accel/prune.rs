@@ -65,6 +65,7 @@ impl Run<'_> {
         }
         self.strays(accel)?;
         if !self.rules.dry_run && !self.stopped {
+            self.store.settle_buckets(accel)?;
             accel.recount();
             if self.everything {
                 self.give_back(accel)?;
@@ -354,6 +355,19 @@ impl FileBackend {
         let gone = self.unlink(name, &stat)?;
         drop((locked, shard));
         Ok(gone)
+    }
+
+    /// Settles what dead processes left half done in buckets that nobody has locked since: an entry that was being copied
+    /// would be counted twice.
+    fn settle_buckets(&self, accel: &Accel) -> Result<()> {
+        let ground = self.ground(accel)?;
+        for bucket in 0..accel.index.buckets() {
+            if accel.index.changer(bucket).is_some() {
+                // Whoever lives and is at it counts what he does.
+                let _ = accel.index.lock_bucket(bucket, &ground, self.lock_wait);
+            }
+        }
+        Ok(())
     }
 
     /// What every slot says, summed up.

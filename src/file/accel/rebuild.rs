@@ -93,17 +93,21 @@ impl FileBackend {
             if step < MAX_SEGMENTS {
                 if step < accel.segments.count() {
                     self.scan_segment(accel, &ground, step)?;
+                    point("rebuild: segment");
                     words.store(SCANNED, step as u64 + 1);
                 } else {
                     words.store(SCANNED, MAX_SEGMENTS as u64);
                 }
             } else if let Ok(shard) = u8::try_from(step - MAX_SEGMENTS) {
                 self.scan_shard(accel, &ground, shard)?;
+                point("rebuild: shard");
                 words.store(SCANNED, step as u64 + 1);
             } else {
                 // All that isn't in it by now is dead, whatever becomes of this index.
+                point("rebuild: all seen");
                 self.control.end_building().doing("can't write the control file")?;
                 self.sync_control()?;
+                point("rebuild: noted");
                 words.store(STATE, 2);
                 trace!("the index is rebuilt");
             }

@@ -17,6 +17,7 @@ use crate::file::tree::read::{self, Miss};
 use crate::file::tree::walk;
 use crate::sys::fs;
 use crate::sys::mmap::Memory;
+use crate::sys::point;
 
 /// A walk over a table that may grow meanwhile: each entry that stays is met once.
 ///
@@ -125,10 +126,12 @@ impl FileBackend {
         let generation = self.control.invalidate(Scope::All, now).doing("can't write the control file")?;
         trace!(generation, "clear");
         self.sync_control()?;
+        point("clear: floor raised");
         let mut aside = [false; 256];
         for (shard, aside) in walk::shards().zip(&mut aside) {
             *aside = self.set_aside(shard).unwrap_or(false);
         }
+        point("clear: set aside");
         let swept = self.sweep(accel, generation, &aside)?;
         if swept && aside.iter().all(|aside| *aside) {
             self.control.set_swept(generation).doing("can't write the control file")?;
@@ -168,6 +171,7 @@ impl FileBackend {
                     }
                 }
             }
+            point("clear: bucket swept");
             bucket += 1;
         }
         // Counts change under a shard's lock, which comes before a bucket's. Who has it now leaves them to a prune.

@@ -35,6 +35,7 @@ use super::table::{
 };
 use crate::file::tree::layout::Name;
 use crate::sys::mmap::Memory;
+use crate::sys::point;
 
 /// How long a lock is waited for by spinning alone.
 const SPIN: Duration = Duration::from_micros(20);
@@ -56,6 +57,22 @@ pub(crate) trait Estate {
     fn set_sequence(&self, place: Place, sequence: u64);
     /// Unlinks the file of a name, unless it is the one of this place. Says whether that file is there.
     fn settle_file(&self, name: Name, place: Place) -> bool;
+
+    /// How long a lock is waited for before its owner is asked for a sign of life, and how often again.
+    fn patience(&self) -> Duration {
+        ASK
+    }
+
+    /// Lets time pass for one who has waited for so long.
+    fn pause(&self, waited: Duration) {
+        if waited < SPIN {
+            std::hint::spin_loop();
+        } else if waited < ASK {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(PAUSE);
+        }
+    }
 }
 
 /// The lock was held by somebody alive for too long.
@@ -272,6 +289,12 @@ impl<M: Memory> Index<M> {
         }
     }
 
+    /// Who is in the middle of changing a bucket, or died there.
+    pub(crate) fn changer(&self, bucket: usize) -> Option<u64> {
+        let base = table::node_at(table::bucket_node(bucket));
+        (self.words.load(base + TARGET) != 0).then(|| self.words.load(base + LOCK))
+    }
+
     /// Takes the lock of a bucket.
     pub(crate) fn lock_bucket<'a, E: Estate>(
         &'a self,
@@ -304,22 +327,14 @@ impl<M: Memory> Index<M> {
             if waited >= bound {
                 return Err(Busy);
             }
-            if waited < SPIN {
-                std::hint::spin_loop();
-                continue;
-            }
-            if waited < ASK {
-                std::thread::yield_now();
-                continue;
-            }
-            if waited >= asked + ASK {
+            if waited >= asked + estate.patience() {
                 asked = waited;
                 // A session number is never used twice, so the word can't have come to mean another owner meanwhile.
                 if owner != 0 && !estate.is_alive(owner) && self.words.replace(word, owner, estate.me()).is_ok() {
                     return Ok(());
                 }
             }
-            std::thread::sleep(PAUSE);
+            estate.pause(waited);
         }
     }
 
@@ -395,6 +410,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
                 }
             }
         }
+        point("repair: settled");
         words.store(base + TARGET, 0);
     }
 
@@ -465,10 +481,12 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
             return None;
         }
         let node = self.take_node()?;
+        point("chain: taken");
         // An owner that died between these lines leaves a node that nobody uses.
         words.copy_in(table::node_at(node), &[0; table::NODE * 8]);
         let meta = table::node_at(last) + META;
         words.store(meta, table::with_link(words.load(meta), node));
+        point("chain: linked");
         Some(node)
     }
 
@@ -512,15 +530,18 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
             }
         };
         self.declare(at, was, fill.place);
+        point("publish: declared");
         let sequence = self.next_sequence();
         if fill.place.is_record() {
             self.estate.set_sequence(fill.place, sequence);
             self.estate.set_live(fill.place, true);
         }
+        point("publish: live");
         if let Err(error) = before() {
             self.repair();
             return Err(error);
         }
+        point("publish: named");
         let time = table::time_word(fill.expires, fill.size);
         words.store(at.word() + TIME, time);
         if matches!(target, Target::Over(..)) {
@@ -536,11 +557,15 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
             self.set_small(at, !known);
         }
         words.store(at.word() + PLACE, fill.place.0);
+        point("publish: placed");
         if was.is_record() {
             self.estate.set_live(was, false);
         }
+        point("publish: old one dead");
         after();
+        point("publish: old one unlinked");
         self.done();
+        point("publish: done");
         // What the slot says, not what was asked for: sums must be of the same rounded numbers.
         let size = table::size_of(time).cast_signed();
         let (from, to) = (Index::<M>::bytes_word(was), Index::<M>::bytes_word(fill.place));
@@ -555,6 +580,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
                 index.count(to, size);
             }
         }
+        point("publish: counted");
         Ok(sequence)
     }
 
@@ -569,10 +595,12 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
             Target::Free(at) => at,
         };
         self.claim(at, hash);
+        point("adopt: claimed");
         let time = table::time_word(fill.expires, fill.size);
         words.store(at.word() + TIME, time);
         words.store(at.word() + USE, table::use_word(hash.rest, index.age(self.bucket), fill.flags));
         words.store(at.word() + PLACE, fill.place.0);
+        point("adopt: placed");
         index.count(ENTRIES, 1);
         index.count(Index::<M>::bytes_word(fill.place), table::size_of(time).cast_signed());
     }
@@ -580,9 +608,13 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
     /// Moves a record that stays the same entry: only its place changes.
     pub(crate) fn relocate(&self, at: At, old: Place, new: Place) {
         self.declare(at, old, new);
+        point("move: declared");
         self.estate.set_live(new, true);
+        point("move: live");
         self.index.words.store(at.word() + PLACE, new.0);
+        point("move: placed");
         self.estate.set_live(old, false);
+        point("move: old one dead");
         self.done();
     }
 
@@ -590,12 +622,17 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
     pub(crate) fn remove<T>(&self, at: At, slot: &Slot, work: impl FnOnce() -> T) -> T {
         let index = self.index;
         self.declare(at, slot.place, Place::NONE);
+        point("remove: declared");
         index.words.store(at.word() + PLACE, 0);
+        point("remove: emptied");
         if slot.place.is_record() {
             self.estate.set_live(slot.place, false);
         }
+        point("remove: dead");
         let done = work();
+        point("remove: unlinked");
         self.done();
+        point("remove: done");
         self.set_small(at, false);
         self.removed.set(true);
         index.count(ENTRIES, -1);

@@ -3,6 +3,9 @@
 //!
 //! The code is the one that ships, over memory that stops taking stores when its budget is spent.
 
+mod rebuild;
+mod threads;
+
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::mem::MaybeUninit;

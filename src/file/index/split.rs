@@ -8,6 +8,7 @@ use super::table::{
     WAYS,
 };
 use crate::sys::mmap::Memory;
+use crate::sys::point;
 
 impl<M: Memory, E: Estate> Locked<'_, M, E> {
     /// An overflow node that nobody uses.
@@ -78,12 +79,15 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
             let Some(to) = free.next() else { return };
             self.copy_slot(*from, to, *small);
         }
+        point("gather: copied");
         words.add(MOVES, 1);
         for (at, _) in &beyond {
             words.store(at.word() + PLACE, 0);
         }
+        point("gather: removed");
         let meta = table::node_at(first) + META;
         words.store(meta, table::without_link(words.load(meta)));
+        point("gather: cut");
         for node in rest {
             self.give_node(node);
         }
@@ -108,6 +112,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
             return false;
         }
         words.store(self.base() + TARGET, table::split_target(child));
+        point("split: declared");
         let (clock, shift) = (words.load(AGE), index.shift(self.bucket));
         let coarsen = table::age_shift(table::level(child, child + 1)) > shift;
         let mut fresh = [0; table::NODE];
@@ -144,10 +149,14 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
             }
         }
         std::mem::forget(there);
+        point("split: filled");
         if whole {
             words.store(BUCKETS, child as u64 + 1);
+            point("split: grown");
             self.remove_moved();
+            point("split: parted");
             self.gather();
+            point("split: gathered");
             for (at, _) in index.slots(self.bucket) {
                 let uses = words.load(at.word() + USE);
                 words.store(at.word() + USE, coarser(uses));

@@ -21,6 +21,7 @@ pub(crate) mod record;
 
 use crate::file::index::table::{GENERATION_BITS, Place};
 use crate::sys::mmap::Memory;
+use crate::sys::point;
 
 use record::UNIT;
 
@@ -214,6 +215,7 @@ impl<M: Memory> Segments<M> {
         if !self.change(segment, State::Free, State::Open(me)) {
             return self.take(me, is_alive);
         }
+        point("take: open");
         Some(Current { segment, generation: self.generation(segment), cursor: 0 })
     }
 
@@ -230,6 +232,7 @@ impl<M: Memory> Segments<M> {
         // Whoever takes the segment over must not append over what is reserved: stored before the record is.
         self.live.store(header + CURSOR, current.cursor as u64);
         self.live.store(header + RECORDS, self.live.load(header + RECORDS).wrapping_add(1));
+        point("append: reserved");
         Some(place)
     }
 
@@ -237,6 +240,7 @@ impl<M: Memory> Segments<M> {
     pub(crate) fn leave(&self, current: Current, me: u64, full: bool) {
         let next = if full { State::Sealed } else { State::Open(0) };
         self.change(current.segment, State::Open(me), next);
+        point("seal: sealed");
     }
 
     /// Writes a record that nobody knows of yet.
@@ -378,6 +382,7 @@ impl<M: Memory> Segments<M> {
             return None;
         }
         self.live.store(Self::header(segment) + SCAN, 0);
+        point("reclaim: claimed");
         Some((segment, fullness))
     }
 
@@ -386,13 +391,16 @@ impl<M: Memory> Segments<M> {
         let (header, bitmap) = (Self::header(segment), self.bitmap(segment));
         // The order matters: places of this life must lead nowhere before the bits are cleared for good.
         self.live.store(header + GENERATION, self.generation(segment).wrapping_add(1));
+        point("reclaim: new life");
         for word in 0..self.units / 64 {
             self.live.store(bitmap + word, 0);
         }
         for word in [CURSOR, LIVE, RECORDS, SCAN] {
             self.live.store(header + word, 0);
         }
+        point("reclaim: cleared");
         self.change(segment, State::Claimed(me), State::Free);
+        point("reclaim: free");
     }
 
     /// Gives up a claim.

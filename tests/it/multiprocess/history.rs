@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::{Seek, Write};
 use std::path::Path;
 
-use larder::{Cache, Ttl, Verify};
+use larder::{Accelerate, Cache, Ttl, Verify};
 
 use super::start_all;
 use crate::support::campaign::campaign;
@@ -19,7 +19,9 @@ use crate::support::process::Role;
 use crate::support::{Dice, counts_match, temp_dir};
 
 const PROCESSES: usize = 8;
+/// Through an index, and with files alone.
 const STEPS: u64 = 1_000_000;
+const PLAIN_STEPS: u64 = 200_000;
 const KEYS: u64 = 512;
 
 /// A clock for several processes: a file that grows by a byte with each look, so that no two looks see the same time.
@@ -83,17 +85,17 @@ fn number(bytes: &[u8]) -> u64 {
     number
 }
 
-/// Takes its share of steps, then writes them down. Told its number, 1 and up, and a seed.
+/// Takes its share of steps, then writes them down. Told its number, 1 and up, a seed, and how many steps it takes.
 pub(super) fn historian(role: &Role) {
-    let line = role.hear().expect("two numbers");
-    let (me, seed) = line.split_once(' ').expect("two numbers");
-    let (me, seed): (u64, u64) = (me.parse().expect("a number"), seed.parse().expect("a number"));
+    let line = role.hear().expect("three numbers");
+    let numbers: Vec<u64> = line.split(' ').map(|n| n.parse().expect("a number")).collect();
+    let [me, seed, share] = numbers[..] else { panic!("three numbers: {line}") };
     let cache = Cache::file(role.dir().join("cache")).open().expect("the cache");
     let mut ticks = Ticks::open(&role.dir().join("clock"));
     let (mut dice, mut log) = (Dice::new(seed << 8 | me), Vec::new());
     role.tell("ready");
     role.hear().expect("a sign to begin");
-    for step in 0..STEPS / PROCESSES as u64 {
+    for step in 0..share {
         let (key, new) = (dice.below(KEYS), me << 32 | step);
         let name = format!("key {key}");
         let what = dice.below(20_000);
@@ -228,15 +230,22 @@ fn absence_explained(step: &Step, steps: &[Step]) -> bool {
 
 #[test]
 fn every_read_of_eight_processes_is_explained() {
-    campaign("multiprocess::history::every_read_of_eight_processes_is_explained", STEPS, explain);
+    campaign("multiprocess::history::every_read_of_eight_processes_is_explained", STEPS, |seed| {
+        explain(Accelerate::Auto, seed, STEPS)
+    });
 }
 
-fn explain(seed: u64) -> u64 {
+#[test]
+fn every_read_of_eight_processes_without_an_index_is_explained() {
+    explain(Accelerate::Off, 1, PLAIN_STEPS);
+}
+
+fn explain(accelerate: Accelerate, seed: u64, all_steps: u64) -> u64 {
     let dir = temp_dir();
-    let cache = Cache::file(dir.path().join("cache")).open().expect("a cache");
+    let cache = Cache::file(dir.path().join("cache")).accelerate(accelerate).open().expect("a cache");
     let mut historians = start_all(PROCESSES, "historian", dir.path());
     for (i, historian) in historians.iter_mut().enumerate() {
-        historian.tell(&format!("{} {seed}", i + 1));
+        historian.tell(&format!("{} {seed} {}", i + 1, all_steps / PROCESSES as u64));
     }
     for historian in &mut historians {
         assert_eq!(historian.hear(), "ready");
@@ -253,14 +262,14 @@ fn explain(seed: u64) -> u64 {
         steps += log.lines().count();
         log.lines().for_each(|line| read_line(line, &mut keys));
     }
-    assert_eq!((steps as u64, keys.len() as u64), (STEPS, KEYS));
+    assert_eq!((steps as u64, keys.len() as u64), (all_steps, KEYS));
     for (key, steps) in &keys {
         let found = unexplained(steps);
         assert!(found.is_empty(), "key {key}, {} steps:\n{}", steps.len(), found.join("\n"));
     }
     counts_match(&cache);
     cache.verify(Verify::new(), |finding| panic!("{finding:?}")).expect("verify");
-    STEPS
+    all_steps
 }
 
 /// The rules find what they should: a history that is all right, and others with one fault each.

@@ -15,6 +15,9 @@ const AT_DIR: u64 = 24;
 /// Where it says in which boot of the machine it was last opened.
 const AT_BOOT: u64 = 120;
 
+/// Where an index has the inode of the cache's directory.
+const AT_ROOT: u64 = 8;
+
 /// A file or a directory.
 #[derive(Clone, Debug)]
 pub(crate) enum Node {
@@ -65,7 +68,8 @@ impl Image {
         image
     }
 
-    /// Makes `dir` hold this and nothing else. The control file gets the new inodes of the shards.
+    /// Makes `dir` hold this and nothing else. The control file gets the new inodes of the shards, the index that of the
+    /// directory.
     pub(crate) fn put(&self, dir: &Path) {
         empty(dir);
         let mut shards = Vec::new();
@@ -99,6 +103,10 @@ impl Image {
                     file.set_times(times).expect("times to set");
                 }
             }
+        }
+        if let Ok(index) = OpenOptions::new().write(true).open(dir.join("index")) {
+            let root = fs::metadata(dir).expect("the directory").ino();
+            index.write_all_at(&root.to_le_bytes(), AT_ROOT).expect("a word to write");
         }
         let Ok(control) = OpenOptions::new().read(true).write(true).open(dir.join("control")) else { return };
         for (shard, old, new) in shards {

@@ -210,12 +210,22 @@ impl Child {
 
     /// Waits for a child that kills itself.
     #[cfg(feature = "fault")]
-    pub(crate) fn die(mut self) {
+    pub(crate) fn die(self) {
+        let what = self.what.clone();
+        assert!(self.killed(), "{what} lives on");
+    }
+
+    /// Waits for a child that comes to a good end, or kills itself; says whether it did.
+    #[cfg(feature = "fault")]
+    pub(crate) fn killed(mut self) -> bool {
+        self.stdin = None;
         let status = self.wait();
-        if std::os::unix::process::ExitStatusExt::signal(&status) != Some(libc::SIGKILL) {
+        let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(libc::SIGKILL);
+        if !killed && !status.success() {
             let end = self.end();
             panic!("{end}");
         }
+        killed
     }
 
     /// Kills the child, and returns what it had said.

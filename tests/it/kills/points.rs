@@ -1,0 +1,445 @@
+//! Death at every named step of the protocols in shared memory, which make no system call there: a child runs an operation and kills
+//! itself where it reaches a step for the first time, the second, the middle and the last.
+//!
+//! A process that has the cache open goes on then, and another opens it anew: the changed key has its old value, its new
+//! one or none, all others have theirs, nothing deleted comes back, the counts are right after a repair and nothing is
+//! left to find. Then the index is thrown away, and a rebuild finds the same.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::panic::catch_unwind;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use larder::fault::{Call, Injector, Verdict, inject};
+use larder::{Cache, Options, Prune, Ttl, Verify};
+
+use super::{NOW, kill_myself};
+use crate::support::campaign::{reached as came_to, soak};
+use crate::support::image::Image;
+use crate::support::process::{self, Role};
+use crate::support::{HandClock, counts_match, temp_dir};
+
+/// Plays a role in a child; see [`process`].
+#[test]
+fn child() {
+    let Some(role) = process::role() else { return };
+    let told = role.hear().expect("what to do");
+    let (name, at) = told.split_once('|').expect("a story and a step");
+    let story = STORIES.iter().find(|story| story.name == name).expect("a story");
+    match at.split_once('#') {
+        None => list(&role, story),
+        Some((point, nth)) => die_at(&role, story, point, nth.parse().expect("a number")),
+    }
+}
+
+struct Story {
+    name: &'static str,
+    options: fn(Options) -> Options,
+    prepare: fn(&Cache),
+    act: fn(&Cache),
+    /// The one that is changed, and what it may have then; a key by its beginning.
+    changed: &'static str,
+    may: &'static [Option<&'static str>],
+    /// It opens the cache, whose index is gone: nobody else may have it open.
+    opens: bool,
+}
+
+const PLAIN: Story = Story {
+    name: "",
+    options: |options| options,
+    prepare: |_| (),
+    act: |_| (),
+    changed: "small",
+    may: &[Some("old"), Some("new")],
+    opens: false,
+};
+
+const STORIES: &[Story] = &[
+    Story {
+        name: "a new record",
+        act: |c| set(c, "fresh", "new"),
+        changed: "fresh",
+        may: &[None, Some("new")],
+        ..PLAIN
+    },
+    Story { name: "a new file", act: |c| set(c, "FRESH", "new"), changed: "FRESH", may: &[None, Some("new")], ..PLAIN },
+    Story { name: "a record over a record", act: |c| set(c, "small", "new"), ..PLAIN },
+    Story { name: "a file over a record", act: |c| store(c, "small", "new", true), ..PLAIN },
+    Story { name: "a record over a file", act: |c| store(c, "LARGE", "new", false), changed: "LARGE", ..PLAIN },
+    // A file that took another's name before it was published is given up with it.
+    Story {
+        name: "a file over a file",
+        act: |c| set(c, "LARGE", "new"),
+        changed: "LARGE",
+        may: &[Some("old"), Some("new"), None],
+        ..PLAIN
+    },
+    Story {
+        name: "a delete",
+        act: |c| {
+            let _ = c.delete("small").expect("delete");
+        },
+        may: &[Some("old"), None],
+        ..PLAIN
+    },
+    Story {
+        name: "a delete of a file",
+        act: |c| {
+            let _ = c.delete("LARGE").expect("delete");
+        },
+        changed: "LARGE",
+        may: &[Some("old"), None],
+        ..PLAIN
+    },
+    Story { name: "a pop", act: |c| drop(c.pop("small").expect("pop")), may: &[Some("old"), None], ..PLAIN },
+    Story {
+        name: "a touch",
+        act: |c| {
+            let _ = c.touch("small", Ttl::hours(9)).expect("touch");
+        },
+        may: &[Some("old")],
+        ..PLAIN
+    },
+    Story {
+        name: "an addition",
+        prepare: |c| c.set("n", "41", Ttl::Never).expect("set"),
+        act: |c| {
+            let _ = c.incr("n", 1).expect("incr");
+        },
+        changed: "n",
+        may: &[Some("41"), Some("42")],
+        ..PLAIN
+    },
+    Story {
+        name: "a clear",
+        act: |c| c.clear().expect("clear"),
+        changed: "",
+        may: &[Some("old"), Some("by"), None],
+        ..PLAIN
+    },
+    // Splits, and chains before them.
+    Story {
+        name: "growth",
+        act: |c| (0..1500).for_each(|i| set(c, &format!("fill {i}"), &"new ".repeat(if i % 5 == 0 { 900 } else { 1 }))),
+        changed: "fill ",
+        may: &[None, Some("new")],
+        ..PLAIN
+    },
+    Story {
+        name: "shrinking",
+        prepare: |c| (0..400).for_each(|i| set(c, &format!("fill {i}"), "old")),
+        act: |c| {
+            (0..400).for_each(|i| {
+                let _ = c.delete(format!("fill {i}")).expect("delete");
+            });
+        },
+        changed: "fill ",
+        may: &[None, Some("old")],
+        ..PLAIN
+    },
+    // Segments are filled, sealed, emptied and filled again.
+    Story {
+        name: "churn",
+        options: |options| options.max_bytes(2 << 20),
+        prepare: |c| {
+            for i in 0..1500 {
+                set(c, &format!("fill {}", i % 100), &"old ".repeat(100));
+                if i % 5 == 0 {
+                    set(c, &format!("by {i}"), "by");
+                }
+            }
+        },
+        act: |c| (0..6000).for_each(|i| set(c, &format!("fill {}", i % 100), &"new ".repeat(100))),
+        changed: "fill ",
+        may: &[Some("old"), Some("new")],
+        opens: false,
+    },
+    Story {
+        name: "a repair",
+        act: |c| {
+            let other = c.clone();
+            let child = larder::fault::fork(move || {
+                inject(Killer { point: "publish: placed".to_owned(), left: 0 }, || set(&other, "small", "new"));
+                1
+            });
+            let end = larder::fault::wait_for(child.expect("a fork")).expect("its end");
+            assert_eq!(end, Err(libc::SIGKILL));
+            set(c, "small", "new");
+        },
+        ..PLAIN
+    },
+    Story { name: "a rebuild", changed: "-", opens: true, ..PLAIN },
+];
+
+/// Keys in capitals have large values.
+fn set(cache: &Cache, key: &str, text: &str) {
+    store(cache, key, text, key.starts_with(char::is_uppercase));
+}
+
+fn store(cache: &Cache, key: &str, text: &str, large: bool) {
+    let mut value = text.as_bytes().to_vec();
+    if large {
+        value.resize(6000, b' ');
+    }
+    cache.set(key, value, Ttl::Never).expect("set");
+}
+
+/// The first word of what a key has.
+fn read(cache: &Cache, key: &str) -> Option<String> {
+    let value = cache.get(key).unwrap_or_else(|e| panic!("{key}: {e}"))?;
+    let text = String::from_utf8(value.into_vec()).expect("text");
+    text.split(' ').next().map(str::to_owned)
+}
+
+fn open(dir: &Path, story: &Story) -> Cache {
+    let options = Cache::file(dir).clock(HandClock::at(NOW).source()).lock_wait(Duration::from_secs(10));
+    (story.options)(options).open().expect("a cache")
+}
+
+/// What is there before, and in all stories but the clear afterwards.
+fn prepare(dir: &Path, story: &Story) -> Cache {
+    let cache = open(dir, story);
+    for i in 0..30 {
+        set(&cache, &format!("by {i}"), "by");
+        set(&cache, &format!("gone {i}"), "gone");
+    }
+    for i in 0..3 {
+        set(&cache, &format!("BY {i}"), "by");
+        set(&cache, &format!("GONE {i}"), "gone");
+        assert!(cache.delete(format!("GONE {i}")).expect("delete"));
+    }
+    for key in ["small", "LARGE"] {
+        set(&cache, key, "old");
+    }
+    for i in 0..30 {
+        assert!(cache.delete(format!("gone {i}")).expect("delete"));
+    }
+    (story.prepare)(&cache);
+    cache
+}
+
+fn act(dir: &Path, story: &Story, cache: Cache, injector: impl Injector + 'static) {
+    if story.opens {
+        drop(cache);
+        fs::remove_file(dir.join("index")).expect("the index");
+        inject(injector, || drop(open(dir, story)));
+    } else {
+        inject(injector, || (story.act)(&cache));
+    }
+}
+
+/// Writes down which steps are reached, in order.
+struct Lister(Rc<RefCell<Vec<&'static str>>>);
+
+impl Injector for Lister {
+    fn before(&mut self, _: &Call) -> Verdict {
+        Verdict::Pass
+    }
+
+    fn at(&mut self, point: &'static str) {
+        self.0.borrow_mut().push(point);
+    }
+}
+
+struct Killer {
+    point: String,
+    left: usize,
+}
+
+impl Injector for Killer {
+    fn before(&mut self, _: &Call) -> Verdict {
+        Verdict::Pass
+    }
+
+    fn at(&mut self, point: &'static str) {
+        if point == self.point {
+            if self.left == 0 {
+                kill_myself();
+            }
+            self.left -= 1;
+        }
+    }
+}
+
+fn list(role: &Role, story: &Story) {
+    let cache = open(role.dir(), story);
+    let reached = Rc::new(RefCell::new(Vec::new()));
+    act(role.dir(), story, cache, Lister(reached.clone()));
+    let mut counts = BTreeMap::<_, usize>::new();
+    for point in reached.borrow().iter() {
+        *counts.entry(*point).or_default() += 1;
+    }
+    for (point, count) in counts {
+        role.tell(&format!("{point}#{count}"));
+    }
+}
+
+fn die_at(role: &Role, story: &Story, point: &str, left: usize) {
+    let cache = open(role.dir(), story);
+    if !story.opens {
+        role.tell("ready");
+        role.hear();
+    }
+    act(role.dir(), story, cache, Killer { point: point.to_owned(), left });
+}
+
+/// All keys that there may be, with what they have.
+fn all(cache: &Cache) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    for entry in cache.entries().expect("a listing") {
+        let key = String::from_utf8(entry.expect("an entry").key).expect("a key in text");
+        // A use may find it half done, and give it up.
+        if let Some(value) = read(cache, &key) {
+            all.insert(key, value);
+        }
+    }
+    all
+}
+
+/// Holds what is there to the story.
+fn check(cache: &Cache, story: &Story, untouched: &BTreeMap<String, String>) -> Result<(), String> {
+    let there = all(cache);
+    for (key, value) in &there {
+        let changed = key.starts_with(story.changed);
+        if changed && !story.may.contains(&Some(value.as_str())) {
+            Err(format!("{key} has {value:?}"))?;
+        }
+        if !changed && untouched.get(key) != Some(value) {
+            Err(format!("{key} has {value:?}, and had {:?}", untouched.get(key)))?;
+        }
+    }
+    let missing: Vec<_> = untouched.keys().filter(|key| !there.contains_key(*key)).collect();
+    let fine = |key: &&String| key.starts_with(story.changed) && story.may.contains(&None);
+    if let Some(key) = missing.into_iter().find(|key| !fine(key)) {
+        Err(format!("{key} is missing"))?;
+    }
+    Ok(())
+}
+
+fn settle(cache: &Cache) -> Result<(), String> {
+    cache.prune(&Prune::new()).map_err(|e| format!("prune: {e}"))?;
+    cache.verify(Verify::new().repair(true), |_| ()).map_err(|e| format!("repair: {e}"))?;
+    let mut found = Vec::new();
+    cache.verify(Verify::new(), |finding| found.push(finding.clone())).map_err(|e| format!("verify: {e}"))?;
+    if found.is_empty() { Ok(()) } else { Err(format!("after a repair: {found:?}")) }
+}
+
+/// `false`: that step isn't reached so often this time.
+fn kill(
+    dir: &Path,
+    story: &Story,
+    point: &str,
+    nth: usize,
+    untouched: &BTreeMap<String, String>,
+) -> Result<bool, String> {
+    let mut child = process::child("kills::points::child", "mortal", dir).start();
+    child.tell(&format!("{}|{point}#{nth}", story.name));
+    let cache = if story.opens {
+        if !child.killed() {
+            return Ok(false);
+        }
+        let cache = open(dir, story);
+        assert!(!cache.touch("no key", Ttl::Never).expect("the end of the rebuild"));
+        cache
+    } else {
+        assert_eq!(child.hear(), "ready");
+        let survivor = open(dir, story);
+        child.tell("go on");
+        if !child.killed() {
+            return Ok(false);
+        }
+        check(&survivor, story, untouched).map_err(|e| format!("for a survivor {e}"))?;
+        let cache = open(dir, story);
+        // Who comes later goes on where the survivor left off, and the other way round.
+        if !story.changed.is_empty() {
+            set(&cache, "by 1", "by");
+            set(&survivor, "BY 1", "by");
+        }
+        drop(survivor);
+        cache
+    };
+    check(&cache, story, untouched).map_err(|e| format!("for another process {e}"))?;
+    settle(&cache)?;
+    check(&cache, story, untouched).map_err(|e| format!("after a repair {e}"))?;
+    counts_match(&cache);
+    let before = all(&cache);
+    drop(cache);
+    fs::remove_file(dir.join("index")).expect("the index");
+    let cache = open(dir, story);
+    assert!(!cache.touch("no key", Ttl::Never).expect("the end of the rebuild"));
+    let after = all(&cache);
+    if after != before {
+        let differs = |key: &&String| before.get(*key) != after.get(*key);
+        let keys: Vec<_> = before.keys().chain(after.keys()).filter(differs).collect();
+        Err(format!("a rebuild finds another {keys:?}"))?;
+    }
+    counts_match(&cache);
+    Ok(true)
+}
+
+/// The names of all steps, as they stand in the sources.
+fn in_the_sources() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut waiting = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(fs::read_dir(path).expect("a directory").map(|item| item.expect("a name").path()));
+        } else {
+            let text = fs::read_to_string(path).expect("a source");
+            for part in text.split("point(\"").skip(1) {
+                found.insert(part.split('"').next().expect("a name").to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_kill_at_any_step_in_shared_memory_leaves_old_or_new() {
+    let soak = soak().is_some();
+    let (mut kills, mut reached, mut wrong) = (0, BTreeSet::new(), Vec::new());
+    for story in STORIES {
+        let room = temp_dir();
+        let dir = room.path().join("cache");
+        let cache = prepare(&dir, story);
+        let untouched = all(&cache);
+        drop(cache);
+        let image = Image::take(&dir);
+        let mut child = process::child("kills::points::child", "mortal", &dir).start();
+        child.tell(&format!("{}|all", story.name));
+        let points = child.finish();
+        println!("{}: {}", story.name, points.join(", "));
+        for line in points {
+            let (point, count) = line.split_once('#').expect("a step and a count");
+            let count: usize = count.parse().expect("a number");
+            reached.insert(point.to_owned());
+            let mut nths = vec![0, 1, count / 2, count - 1];
+            if soak {
+                nths.extend((0..count).step_by((count / 50).max(1)));
+            }
+            nths.retain(|nth| *nth < count);
+            nths.sort_unstable();
+            nths.dedup();
+            for nth in nths {
+                image.put(&dir);
+                let outcome = catch_unwind(|| kill(&dir, story, point, nth, &untouched));
+                match outcome.unwrap_or_else(|_| Err("a panic".to_owned())) {
+                    Ok(true) => kills += 1,
+                    Ok(false) => assert!(nth > 0, "{}: {point} isn't reached", story.name),
+                    Err(what) => {
+                        wrong.push(format!("{}, killed at {point}, time {nth} of {count}: {what}", story.name));
+                    }
+                }
+            }
+        }
+    }
+    println!("{} steps", reached.len());
+    assert!(wrong.is_empty(), "{} of {kills} kills:\n{}", wrong.len(), wrong.join("\n"));
+    let known = in_the_sources();
+    let missing: Vec<_> = known.symmetric_difference(&reached).collect();
+    assert!(missing.is_empty(), "steps that no story reaches, or that no source has: {missing:?}");
+    came_to("kills::points::a_kill_at_any_step_in_shared_memory_leaves_old_or_new", kills, 300);
+}
