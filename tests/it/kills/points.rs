@@ -164,7 +164,7 @@ const STORIES: &[Story] = &[
             let other = c.clone();
             let child = larder::fault::fork(move || {
                 inject(Killer { point: "publish: placed".to_owned(), left: 0, end: || kill_myself() }, || {
-                    set(&other, "small", "new")
+                    set(&other, "small", "new");
                 });
                 1
             });
@@ -260,13 +260,12 @@ impl Injector for Killer {
 
     fn at(&mut self, point: &'static str) {
         if point == self.point {
-            match self.left.checked_sub(1) {
-                Some(left) => self.left = left,
+            if let Some(left) = self.left.checked_sub(1) {
+                self.left = left;
+            } else {
                 // Once.
-                None => {
-                    self.left = usize::MAX;
-                    (self.end)();
-                }
+                self.left = usize::MAX;
+                (self.end)();
             }
         }
     }
