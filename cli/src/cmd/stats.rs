@@ -56,10 +56,11 @@ struct Answer<'a> {
     schema: &'static str,
     name: &'a str,
     dir: String,
-    entries: u64,
+    /// Null, as bytes: the store doesn't count what it holds.
+    entries: Option<u64>,
     entries_by: BTreeMap<&'static str, u64>,
-    bytes: u64,
-    payload_bytes: u64,
+    bytes: Option<u64>,
+    payload_bytes: Option<u64>,
     /// Null: a plain tree.
     mapped: Option<Mapped>,
     limits: AllLimits,
@@ -104,7 +105,9 @@ impl Stats {
         if context.output.json {
             context.output.record(&answer(&cache, &name, &figures, &over, expired_now))?;
         } else if !context.output.quiet {
-            let summary = Summary { name: &name, dir: cache.dir(), figures: &figures, over: &over, expired_now };
+            let counts = cache.capabilities().shared_counts;
+            let summary =
+                Summary { name: &name, dir: cache.dir(), figures: &figures, counts, over: &over, expired_now };
             summary.print(&context.output)?;
         }
         if let Some(file) = &self.textfile {
@@ -147,14 +150,15 @@ fn answer<'a>(
     over_limits: &'a [&'static str],
     expired_now: Option<u64>,
 ) -> Answer<'a> {
+    let counted = |n: u64| cache.capabilities().shared_counts.then_some(n);
     Answer {
         schema: "larder.stats/1",
         name,
         dir: if cache.capabilities().directory { absolute(cache.dir()) } else { String::new() },
-        entries: figures.entries,
+        entries: counted(figures.entries),
         entries_by: places(figures).into(),
-        bytes: figures.bytes,
-        payload_bytes: figures.payload,
+        bytes: counted(figures.bytes),
+        payload_bytes: counted(figures.payload),
         mapped: figures.mapped.map(|mapped| Mapped {
             index_bytes: mapped.index,
             arena_bytes: mapped.arena,
