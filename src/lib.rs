@@ -37,7 +37,7 @@
 //!
 //! Start with [`Cache`]; [`Options`] has the defaults. Modules, in suggested reading order: `error`, `key`, `entry`,
 //! `settings`, `clock`, `stats` (words); `policy`; `backend` (what a store must do, and the small stores: memory, null,
-//! tiered); `file` (the store on disk); `options`, `cache`, `async_cache` (the face); `sys` (all calls to the operating
+//! tiered, and those on servers); `file` (the store on disk); `options`, `cache`, `async_cache` (the face); `sys` (all calls to the operating
 //! system).
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
