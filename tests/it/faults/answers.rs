@@ -131,7 +131,7 @@ fn shards_that_cannot_be_opened_are_not_taken_for_absent() {
     let broken = |call: &Call| (call.name == "open_dir" && call.path.contains("/shards")).then_some(libc::EIO);
     assert_eq!(kind(inject(Failing(broken), || cache.delete("k"))), Some(ErrorKind::Io));
     assert_eq!(kind(inject(Failing(broken), || cache.prune(&Prune::new()))), Some(ErrorKind::Io));
-    let list = || cache.entries().and_then(|entries| entries.collect::<larder::Result<Vec<_>>>());
+    let list = || cache.entries().and_then(Iterator::collect::<larder::Result<Vec<_>>>);
     assert_eq!(kind(inject(Failing(broken), list)), Some(ErrorKind::Io));
     assert_eq!(kind(inject(Failing(broken), || cache.verify(larder::Verify::new(), |_| {}))), Some(ErrorKind::Io));
     assert_eq!(get(&cache, "k"), Some(b"v".to_vec()));

@@ -271,7 +271,7 @@ impl Child {
 pub(crate) fn stop(pid: Pid) {
     rustix::process::kill_process(pid, Signal::STOP).expect("to stop a process");
     let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
-    let is_stopped = |task: std::io::Result<fs::DirEntry>| {
+    let is_stopped = |task: io::Result<fs::DirEntry>| {
         // One that is gone by now has stopped for good.
         let Ok(stat) = fs::read_to_string(task.expect("a thread").path().join("stat")) else { return true };
         // The name, in parentheses, may hold anything.
