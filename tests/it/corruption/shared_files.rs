@@ -236,15 +236,18 @@ fn a_marker_damaged_while_the_cache_is_open_stops_nobody() {
 #[test]
 fn counts_that_cannot_be_evict_nobody() {
     // Of each shard: entries, bytes. The limits are 3,000 entries and 3,000 blocks; 5 or so entries are in each shard.
-    let absurd: [(&str, Option<u64>, Option<u64>); 5] = [
-        ("more entries than the limit", Some(1 << 40), None),
-        ("more bytes than twice the limit", None, Some(1 << 40)),
-        ("entries without their bytes", Some(2_900), None),
-        ("entries and no bytes", Some(2_900), Some(0)),
-        ("bytes and no entries", Some(0), Some(14_000_000)),
+    let (both, many) = ((3_000, 3_000 * 4352), 1 << 30);
+    let absurd: [(&str, (u64, u64), Option<u64>, Option<u64>); 7] = [
+        ("more entries than the limit", both, Some(1 << 40), None),
+        ("more bytes than twice the limit", both, None, Some(1 << 40)),
+        ("entries without their bytes", both, Some(2_900), None),
+        ("entries and no bytes", both, Some(2_900), Some(0)),
+        ("bytes and no entries", both, Some(0), Some(14_000_000)),
+        ("entries with their bytes, over the one limit", (both.0, 0), Some(many), Some(many * 4352)),
+        ("bytes of as many entries, over the one limit", (0, both.1), Some(many), Some(many * 4352)),
     ];
-    for (what, entries, bytes) in absurd {
-        let limit = |options: larder::Options| options.max_entries(3_000).max_bytes(3_000 * 4352);
+    for (what, limits, entries, bytes) in absurd {
+        let limit = |options: larder::Options| options.max_entries(limits.0).max_bytes(limits.1);
         let (dir, clock) = (temp_dir(), HandClock::new());
         let cache = limit(options(&dir, &clock)).open().expect("a cache");
         for i in 0..1_500 {
