@@ -32,6 +32,7 @@ use larder::{Accelerate, Cache, Durability, ErrorKind, Ttl, Verify};
 
 use crate::support::campaign::{at_length, reached};
 use crate::support::image::{Image, empty, time};
+use crate::support::process::PATIENCE;
 use crate::support::{HandClock, temp_dir};
 use operations::{NOW, OPERATIONS, Operation, Scene, Stock, large};
 
@@ -331,8 +332,9 @@ impl Bench<'_> {
             Err("an error, though the new value is in place")?;
         }
         // From here on all calls work.
-        let opened =
-            if operation.opens { Some(scene.options().open().map_err(|e| format!("afterwards: {e}"))?) } else { None };
+        // A thread that went on with a rebuild may need a moment to give up its locks.
+        let patient = || scene.options().lock_wait(PATIENCE).open().map_err(|e| format!("afterwards: {e}"));
+        let opened = if operation.opens { Some(patient()?) } else { None };
         let cache = opened.as_ref().or(scene.cache.as_ref()).expect("an open cache");
         for (key, allowed) in (operation.keys)(end) {
             let value = cache.get(key).map_err(|e| format!("get of {key} afterwards: {e}"))?;
