@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use larder::fault::{Call, Injector, Verdict, inject};
-use larder::{Cache, ErrorKind, Prune, Reason, Ttl};
+use larder::{Cache, Durability, ErrorKind, Prune, Reason, Ttl};
 
-use crate::support::plain::fresh;
+use crate::support::plain::{fresh, fresh_with};
 use crate::support::{counts_match, entry_file, files_below, get};
 
 /// Fails the calls that a test names.
@@ -71,6 +71,26 @@ fn a_touch_needs_no_right_to_set_times() {
     assert_eq!(cache.ttl("k").expect("ttl"), Some(Ttl::secs(60)));
     let told = inject(Failing(failing(libc::EIO)), || cache.touch("k", Ttl::secs(60)));
     assert_eq!(kind(told), Some(ErrorKind::Io), "any other reason is told");
+}
+
+#[test]
+fn a_touch_is_synced_where_that_was_asked_for() {
+    for durability in [Durability::Process, Durability::Disk] {
+        let (_dir, _clock, cache) = fresh_with(|options| options.durability(durability));
+        cache.set("k", "v", Ttl::Never).expect("set");
+        let unsynced = |call: &Call| (call.name == "fdatasync").then_some(libc::EIO);
+        let told = inject(Failing(unsynced), || cache.touch("k", Ttl::secs(60)));
+        assert_eq!(kind(told), (durability == Durability::Disk).then_some(ErrorKind::Io), "{durability:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_can_be_deleted() {
+    let (_dir, _clock, cache) = fresh();
+    cache.set("k", "v", Ttl::Never).expect("set");
+    let unreadable = |call: &Call| (call.name == "open" && call.path.contains("/shards/")).then_some(libc::EIO);
+    assert!(inject(Failing(unreadable), || cache.delete("k")).expect("delete"), "and is told to have been there");
+    assert_eq!(counts_match(&cache).entries, 0);
 }
 
 /// Fails the first open of an entry, and no other.
