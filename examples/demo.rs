@@ -257,7 +257,8 @@ fn overfill(scratch: &Scratch, sources: &[Source]) -> Outcome<Step> {
 
 /// Flips one bit in the value of an entry's file, as a failing disk might, and returns the key.
 fn damage(cache: &Cache) -> Outcome<Vec<u8>> {
-    let entry = cache.entries()?.find(|entry| entry.as_ref().is_ok_and(|e| e.meta.size > 100)).ok_or("no entry")??;
+    // Smaller ones rest in the arena.
+    let entry = cache.entries()?.find(|entry| entry.as_ref().is_ok_and(|e| e.meta.size > 4096)).ok_or("no entry")??;
     let path = cache.dir().join(&entry.place);
     let mut content = fs::read(&path)?;
     *content.last_mut().ok_or("an empty file")? ^= 1;
