@@ -130,20 +130,7 @@ pub struct Options {
 
 impl Options {
     fn at(place: Place, dir: PathBuf) -> Options {
-        let config = Config {
-            dir,
-            change: Change::new(),
-            access: None,
-            accelerate: None,
-            read_only: false,
-            create: true,
-            shared_memory: true,
-            lock_wait: Duration::from_secs(1),
-            mac_key: None,
-            compression: Compression::None,
-            on_event: None,
-            clock: Clock::default(),
-        };
+        let config = Config::new(dir);
         Options { place, config, given: Vec::new() }
     }
 

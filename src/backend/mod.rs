@@ -142,6 +142,13 @@ pub(crate) trait Listener: Send + Sync {
 /// Entries as a store lists them.
 pub(crate) type Listing = Box<dyn Iterator<Item = Result<Entry>> + Send>;
 
+/// Makes a value all that a buffer holds; says whether there is one.
+pub(crate) fn put_into(out: &mut Vec<u8>, value: Option<&Value>) -> bool {
+    out.clear();
+    out.extend_from_slice(value.map_or(&[], |value| &**value));
+    value.is_some()
+}
+
 /// A store.
 ///
 /// Each change of one key MUST be atomic: no other call, of any thread or process, sees it half done, and of two calls
@@ -163,7 +170,9 @@ pub(crate) trait Backend: Send + Sync {
     fn get(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>>;
 
     /// The same into a buffer, which then holds the value alone; `false`: there's none, and the buffer is empty.
-    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool>;
+    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
+        Ok(put_into(out, self.get(id, None)?.as_ref()))
+    }
 
     /// The values of several keys, in their order. In one round trip where there's a wire; by itself key by key.
     fn get_many(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Value>>> {

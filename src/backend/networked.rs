@@ -522,13 +522,6 @@ impl<S: Server> Backend for Networked<S> {
         self.or_counted_miss(found.map(|found| self.count(self.judge(found.held, expect))))
     }
 
-    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
-        let value = self.get(id, None)?;
-        out.clear();
-        out.extend_from_slice(value.as_deref().unwrap_or_default());
-        Ok(value.is_some())
-    }
-
     fn get_many(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Value>>> {
         if ids.is_empty() {
             return Ok(Vec::new());

@@ -256,13 +256,6 @@ impl Backend for TieredBackend {
         Ok(found)
     }
 
-    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
-        let value = self.get(id, None)?;
-        out.clear();
-        out.extend_from_slice(value.as_deref().unwrap_or_default());
-        Ok(value.is_some())
-    }
-
     fn get_many(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Value>>> {
         let mut found: Vec<Option<Value>> = vec![None; ids.len()];
         let mut asked = Vec::new();

@@ -1,6 +1,6 @@
 //! TLS over a connection to a server, by rustls: the server proves by a certificate that it is who its address says.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,9 +42,6 @@ pub(crate) fn over(wire: Wire, host: &str, trusted: &Arc<ClientConfig>) -> io::R
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let session = ClientConnection::new(Arc::clone(trusted), name).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(session, wire);
-    while stream.conn.is_handshaking() {
-        stream.conn.complete_io(&mut stream.sock)?;
-    }
-    stream.flush()?;
+    stream.conn.complete_io(&mut stream.sock)?;
     Ok(stream)
 }

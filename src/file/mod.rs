@@ -47,7 +47,7 @@ use std::time::Duration;
 
 #[cfg(feature = "tokio")]
 use crate::backend::Call;
-use crate::backend::{Backend, Condition, Expect, Lead, Listing, Reading, Writing};
+use crate::backend::{Backend, Condition, Expect, Lead, Listing, Reading, Writing, put_into};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, to_ms};
 use crate::entry::{Entry, NEVER, SetOptions, State, Ttl, Value};
@@ -324,10 +324,7 @@ impl Backend for FileBackend {
         {
             return Ok(found);
         }
-        let value = self.get(id, None)?;
-        out.clear();
-        out.extend_from_slice(value.as_deref().unwrap_or_default());
-        Ok(value.is_some())
+        Ok(put_into(out, self.get(id, None)?.as_ref()))
     }
 
     fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {

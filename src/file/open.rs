@@ -60,6 +60,26 @@ pub(crate) struct Config {
     pub clock: Clock,
 }
 
+impl Config {
+    /// What holds where the caller says nothing.
+    pub(crate) fn new(dir: PathBuf) -> Config {
+        Config {
+            dir,
+            change: Change::new(),
+            access: None,
+            accelerate: None,
+            read_only: false,
+            create: true,
+            shared_memory: true,
+            lock_wait: Duration::from_secs(1),
+            mac_key: None,
+            compression: Compression::None,
+            on_event: None,
+            clock: Clock::default(),
+        }
+    }
+}
+
 /// Why a lost file can't be made anew.
 const LOST: &str = "one of the cache's shared files is lost, and other processes still have the cache open";
 

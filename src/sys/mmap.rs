@@ -120,13 +120,23 @@ pub(crate) trait Memory: Send + Sync {
     /// Keeps these bits alone, and gives what was there.
     fn and(&self, at: usize, bits: u64) -> u64;
     /// Copies whole words out, as little-endian bytes; `out` has a multiple of 8.
-    fn copy_out(&self, at: usize, out: &mut [MaybeUninit<u8>]);
+    fn copy_out(&self, at: usize, out: &mut [MaybeUninit<u8>]) {
+        for (i, chunk) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            *chunk = self.load(at + i).to_le_bytes().map(MaybeUninit::new);
+        }
+    }
     /// Copies whole words in, from little-endian bytes.
-    fn copy_in(&self, at: usize, bytes: &[u8]);
+    fn copy_in(&self, at: usize, bytes: &[u8]) {
+        for (i, chunk) in bytes.as_chunks::<8>().0.iter().enumerate() {
+            self.store(at + i, u64::from_le_bytes(*chunk));
+        }
+    }
     /// Has a cache line fetched that is needed soon.
-    fn prefetch(&self, at: usize);
+    fn prefetch(&self, _at: usize) {}
     /// False once a part of the memory was found missing, and what was loaded since may be zeros.
-    fn is_sound(&self) -> bool;
+    fn is_sound(&self) -> bool {
+        true
+    }
 }
 
 impl SharedWords {

@@ -186,6 +186,24 @@ fn pretend(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
     port
 }
 
+/// A way to a server that passes on as many bytes of each piece of its answers as it's told, and ends where that isn't all.
+fn relay(real: u16, allowed: impl Fn(usize) -> usize + Send + Sync + 'static) -> u16 {
+    pretend(move |mut from| {
+        let mut to = TcpStream::connect(("127.0.0.1", real)).expect("the server");
+        let (mut up, mut down) = (from.try_clone().expect("a clone"), to.try_clone().expect("a clone"));
+        thread::spawn(move || std::io::copy(&mut up, &mut down));
+        let mut piece = vec![0; 4096];
+        while let Ok(n @ 1..) = to.read(&mut piece) {
+            let passed = allowed(n);
+            if from.write_all(&piece[..passed]).is_err() || passed < n {
+                break;
+            }
+        }
+        let _ = from.shutdown(std::net::Shutdown::Both);
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    })
+}
+
 /// A value that comes byte by byte, for ever, each within the timeout of a single read.
 fn a_dripping_server(program: Program) {
     let port = pretend(move |mut stream| {
@@ -213,20 +231,12 @@ fn cut_anywhere(program: Program) {
     open(program, server.port, PATIENT).set("k", "a value of some length", Ttl::Never).expect("set");
     let (left, real) = (Arc::new(AtomicUsize::new(usize::MAX)), server.port);
     let budget = left.clone();
-    let port = pretend(move |mut from| {
-        let mut to = TcpStream::connect(("127.0.0.1", real)).expect("the server");
-        let (mut up, mut down) = (from.try_clone().expect("a clone"), to.try_clone().expect("a clone"));
-        thread::spawn(move || std::io::copy(&mut up, &mut down));
-        let mut piece = vec![0; 4096];
-        while let Ok(n) = to.read(&mut piece) {
-            let allowed = budget.fetch_update(SeqCst, SeqCst, |left| Some(left.saturating_sub(n))).expect("a number");
-            if n == 0 || from.write_all(&piece[..n.min(allowed)]).is_err() || n > allowed {
-                budget.store(usize::MAX, SeqCst);
-                break;
-            }
+    let port = relay(real, move |n| {
+        let allowed = budget.fetch_update(SeqCst, SeqCst, |left| Some(left.saturating_sub(n))).expect("a number");
+        if n > allowed {
+            budget.store(usize::MAX, SeqCst);
         }
-        let _ = from.shutdown(std::net::Shutdown::Both);
-        let _ = to.shutdown(std::net::Shutdown::Both);
+        n.min(allowed)
     });
     let mut failed = 0;
     for at in 0..600 {
@@ -383,20 +393,10 @@ fn a_lost_answer_does_nothing_twice() {
     let server = Server::start(Program::Redis, &[]);
     let (cut, real) = (Arc::new(AtomicUsize::new(0)), server.port);
     let cuts = cut.clone();
-    let port = pretend(move |mut from| {
-        let mut to = TcpStream::connect(("127.0.0.1", real)).expect("the server");
-        let (mut up, mut down) = (from.try_clone().expect("a clone"), to.try_clone().expect("a clone"));
-        thread::spawn(move || std::io::copy(&mut up, &mut down));
-        let mut piece = vec![0; 4096];
-        while let Ok(n) = to.read(&mut piece) {
-            // Done there, and never heard of here.
-            let lost = cuts.fetch_update(SeqCst, SeqCst, |left| Some(left.saturating_sub(1))) == Ok(1);
-            if n == 0 || lost || from.write_all(&piece[..n]).is_err() {
-                break;
-            }
-        }
-        let _ = from.shutdown(std::net::Shutdown::Both);
-        let _ = to.shutdown(std::net::Shutdown::Both);
+    // Done there, and never heard of here.
+    let port = relay(real, move |n| {
+        let lost = cuts.fetch_update(SeqCst, SeqCst, |left| Some(left.saturating_sub(1))) == Ok(1);
+        if lost { 0 } else { n }
     });
     let c = open(Program::Redis, port, PATIENT);
     c.set("n", "0", Ttl::Never).expect("set");

@@ -531,32 +531,18 @@ impl Accel {
 mod tests {
     use super::*;
     use crate::backend::{Backend, Condition};
-    use crate::clock::Clock;
     use crate::entry::{Extra, Facts, NEVER};
     use crate::file::change::NewEntry;
     use crate::file::open::{Config, open};
     use crate::key::Id;
-    use crate::settings::{Change, Compression};
+    use crate::settings::Change;
 
     /// A record that a newer release had compressed, by a method that this one lacks, was taken for damaged when its
     /// segment was emptied: it lost its live bit, and then its place.
     #[test]
     fn a_record_that_cannot_be_decompressed_here_is_moved_like_any_other() {
         let dir = tempfile::tempdir().expect("a directory");
-        let config = Config {
-            dir: dir.path().join("cache"),
-            change: Change::new().max_bytes(1 << 20),
-            access: None,
-            accelerate: None,
-            read_only: false,
-            create: true,
-            shared_memory: true,
-            lock_wait: Duration::from_secs(1),
-            mac_key: None,
-            compression: Compression::None,
-            on_event: None,
-            clock: Clock::default(),
-        };
+        let config = Config { change: Change::new().max_bytes(1 << 20), ..Config::new(dir.path().join("cache")) };
         let store = open(config).expect("a cache");
         let accel = store.accel.as_ref().expect("an accelerated one");
         assert!(store.rebuild(accel, None).expect("a rebuild"));

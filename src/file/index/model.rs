@@ -8,7 +8,6 @@ mod threads;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -90,26 +89,6 @@ impl Memory for Words {
         let old = self.load(at);
         self.store(at, old & bits);
         old
-    }
-
-    fn copy_out(&self, at: usize, out: &mut [MaybeUninit<u8>]) {
-        for (i, chunk) in out.chunks_exact_mut(8).enumerate() {
-            for (to, from) in chunk.iter_mut().zip(self.load(at + i).to_le_bytes()) {
-                to.write(from);
-            }
-        }
-    }
-
-    fn copy_in(&self, at: usize, bytes: &[u8]) {
-        for (i, chunk) in bytes.as_chunks::<8>().0.iter().enumerate() {
-            self.store(at + i, u64::from_le_bytes(*chunk));
-        }
-    }
-
-    fn prefetch(&self, _: usize) {}
-
-    fn is_sound(&self) -> bool {
-        true
     }
 }
 

@@ -4,7 +4,6 @@
 //! The code is the one that ships. The memory is sequentially consistent: what the hardware may reorder, it isn't shown.
 
 use std::collections::{HashMap, HashSet};
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -87,26 +86,6 @@ impl Memory for View {
 
     fn and(&self, at: usize, bits: u64) -> u64 {
         if spend(&self.budget) { self.cells.word(at).fetch_and(bits, Ordering::SeqCst) } else { self.load(at) }
-    }
-
-    fn copy_out(&self, at: usize, out: &mut [MaybeUninit<u8>]) {
-        for (i, chunk) in out.chunks_exact_mut(8).enumerate() {
-            for (to, from) in chunk.iter_mut().zip(self.load(at + i).to_le_bytes()) {
-                to.write(from);
-            }
-        }
-    }
-
-    fn copy_in(&self, at: usize, bytes: &[u8]) {
-        for (i, chunk) in bytes.as_chunks::<8>().0.iter().enumerate() {
-            self.store(at + i, u64::from_le_bytes(*chunk));
-        }
-    }
-
-    fn prefetch(&self, _: usize) {}
-
-    fn is_sound(&self) -> bool {
-        true
     }
 }
 
