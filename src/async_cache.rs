@@ -1,15 +1,17 @@
 //! [`AsyncCache`]: a [`Cache`] for programs on Tokio.
 //!
-//! There is one store and one code behind both. All that is here is where a call runs: at once, if it is
-//! [quick](crate::backend::Backend::is_quick), else on the runtime's pool of threads that may block.
+//! There is one store and one code behind both. All that is here is where a call runs: as a [task](crate::backend::Tasks),
+//! where the store is a server's; at once, if it is [quick](crate::backend::Backend::is_quick); else on the runtime's pool
+//! of threads that may block.
 
 use std::fmt;
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-use crate::backend::Call;
-use crate::cache::Cache;
+use crate::backend::{Call, Condition, Tasks};
+use crate::cache::{Cache, opposite};
 use crate::capabilities::Capabilities;
 use crate::entry::{Entry, SetOptions, Token, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,17 +23,19 @@ use crate::stats::Stats;
 ///
 /// The calls of [`Cache`], by the same names, with the same outcomes and errors; each handle may be made from the other.
 /// A call that can be answered from memory is answered at once, on the thread that polls it: reads of an entry that a
-/// directory has in mapped memory (values up to 4 KiB) or doesn't have, and every call to a cache in memory. All else goes
-/// to the runtime's threads for blocking calls: whatever touches files or servers, and every change to a directory. What
-/// isn't here is done by [`blocking`](AsyncCache::blocking).
+/// directory has in mapped memory (values up to 4 KiB) or doesn't have, and every call to a cache in memory. A call to a
+/// cache on Redis or Memcached waits for the server as a task, and holds up no thread. All else goes to the runtime's
+/// threads for blocking calls: whatever touches files, every change to a directory, a cache of tiers. What isn't here is
+/// done by [`blocking`](AsyncCache::blocking).
 ///
-/// A call that was begun there is done, whether or not its future is still polled: a future that is dropped leaves no
-/// change half made. Mapped memory that the kernel has put aside is read from the disk while the thread waits; where that
-/// must not be, use `blocking` for reads too.
+/// A future that is dropped leaves no change half made: a call that was begun on such a thread is done all the same, and
+/// one to a server is done there or not at all; its connection is closed. Mapped memory that the kernel has put aside is
+/// read from the disk while the thread waits; where that must not be, use `blocking` for reads too.
 ///
 /// # Panics
 ///
-/// Where calls are polled outside of a runtime and aren't answered at once.
+/// Where calls are polled outside of a runtime and aren't answered at once; and for a cache on a server, where the runtime
+/// was built without I/O or time (`enable_all`).
 ///
 /// ```
 /// use larder::{AsyncCache, Cache, Ttl};
@@ -51,11 +55,12 @@ use crate::stats::Stats;
 #[derive(Clone)]
 pub struct AsyncCache {
     cache: Cache,
+    tasks: Option<Arc<dyn Tasks>>,
 }
 
 impl From<Cache> for AsyncCache {
     fn from(cache: Cache) -> AsyncCache {
-        AsyncCache { cache }
+        AsyncCache { tasks: cache.store().clone().tasks(), cache }
     }
 }
 
@@ -164,7 +169,11 @@ impl AsyncCache {
     /// See [`Cache::get`].
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let key = key.as_ref();
-        self.run(self.is_quick(Call::Get(self.cache.id(key)?)), key, |cache, key| cache.get(key)).await
+        let id = self.cache.id(key)?;
+        match &self.tasks {
+            Some(tasks) => tasks.get(id).await,
+            None => self.run(self.is_quick(Call::Get(id)), key, |cache, key| cache.get(key)).await,
+        }
     }
 
     /// See [`Cache::get_many`].
@@ -173,35 +182,60 @@ impl AsyncCache {
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<(K, Value)>> {
         let keys: Vec<K> = keys.into_iter().collect();
-        let mut is_quick = true;
-        for key in &keys {
-            is_quick &= self.is_quick(Call::Get(self.cache.id(key.as_ref())?));
+        let ids = keys.iter().map(|key| self.cache.id(key.as_ref())).collect::<Result<Vec<_>>>()?;
+        if let Some(tasks) = &self.tasks {
+            let values = tasks.get_many(&ids).await?;
+            drop(ids);
+            return Ok(keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect());
         }
+        let is_quick = ids.iter().all(|id| self.is_quick(Call::Get(*id)));
+        drop(ids);
         self.run(is_quick, &[], |cache, _| cache.get_many(keys)).await
     }
 
     /// See [`Cache::get_with_token`].
     pub async fn get_with_token(&self, key: impl AsRef<[u8]>) -> Result<Option<(Value, Token)>> {
-        let key = key.as_ref();
-        self.run(self.is_quick(Call::Get(self.cache.id(key)?)), key, |cache, key| cache.get_with_token(key)).await
+        Ok(self.get(key).await?.map(|value| {
+            let token = Token(value.facts().nonce);
+            (value, token)
+        }))
     }
 
     /// See [`Cache::contains`].
     pub async fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
-        self.run(self.is_quick(Call::Look(self.cache.id(key)?)), key, |cache, key| cache.contains(key)).await
+        let id = self.cache.id(key)?;
+        match &self.tasks {
+            Some(tasks) => Ok(tasks.expiry(id).await?.is_some()),
+            None => self.run(self.is_quick(Call::Look(id)), key, |cache, key| cache.contains(key)).await,
+        }
     }
 
     /// See [`Cache::ttl`].
     pub async fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
         let key = key.as_ref();
-        self.run(self.is_quick(Call::Look(self.cache.id(key)?)), key, |cache, key| cache.ttl(key)).await
+        let id = self.cache.id(key)?;
+        match &self.tasks {
+            Some(tasks) => tasks.expiry(id).await?.map(|expires| self.cache.ttl_until(expires)).transpose(),
+            None => self.run(self.is_quick(Call::Look(id)), key, |cache, key| cache.ttl(key)).await,
+        }
     }
 
     /// See [`Cache::info`].
     pub async fn info(&self, key: impl AsRef<[u8]>) -> Result<Option<Entry>> {
         let key = key.as_ref();
-        self.run(self.is_quick(Call::Look(self.cache.id(key)?)), key, |cache, key| cache.info(key)).await
+        let id = self.cache.id(key)?;
+        match &self.tasks {
+            Some(tasks) => tasks.info(id).await,
+            None => self.run(self.is_quick(Call::Look(id)), key, |cache, key| cache.info(key)).await,
+        }
+    }
+
+    async fn store_if(&self, key: &[u8], value: Vec<u8>, options: SetOptions, condition: Condition) -> Result<bool> {
+        match &self.tasks {
+            Some(tasks) => tasks.set(self.cache.id(key)?, &value, &options, condition).await,
+            None => self.change(key, move |cache, key| cache.store_if(key, &value, &options, condition)).await,
+        }
     }
 
     /// See [`Cache::set`].
@@ -211,8 +245,7 @@ impl AsyncCache {
         value: impl Into<Vec<u8>>,
         options: impl Into<SetOptions>,
     ) -> Result<()> {
-        let (value, options) = (value.into(), options.into());
-        self.change(key, move |cache, key| cache.set(key, value, options)).await
+        self.store_if(key.as_ref(), value.into(), options.into(), Condition::Always).await.map(drop)
     }
 
     /// See [`Cache::set_many`].
@@ -225,8 +258,10 @@ impl AsyncCache {
         K: AsRef<[u8]> + Send + 'static,
         V: AsRef<[u8]> + Send + 'static,
     {
-        let (items, options): (Vec<(K, V)>, _) = (items.into_iter().collect(), options.into());
-        self.other(move |cache| cache.set_many(items, options)).await
+        let (items, options): (Vec<(K, V)>, SetOptions) = (items.into_iter().collect(), options.into());
+        let Some(tasks) = &self.tasks else { return self.other(move |cache| cache.set_many(items, options)).await };
+        let stored = tasks.set_many(&self.cache.valid(&items), &options).await;
+        Ok(self.cache.failures(items, stored))
     }
 
     /// See [`Cache::add`].
@@ -236,8 +271,7 @@ impl AsyncCache {
         value: impl Into<Vec<u8>>,
         options: impl Into<SetOptions>,
     ) -> Result<bool> {
-        let (value, options) = (value.into(), options.into());
-        self.change(key, move |cache, key| cache.add(key, value, options)).await
+        self.store_if(key.as_ref(), value.into(), options.into(), Condition::IfAbsent).await
     }
 
     /// See [`Cache::replace`].
@@ -247,8 +281,7 @@ impl AsyncCache {
         value: impl Into<Vec<u8>>,
         options: impl Into<SetOptions>,
     ) -> Result<bool> {
-        let (value, options) = (value.into(), options.into());
-        self.change(key, move |cache, key| cache.replace(key, value, options)).await
+        self.store_if(key.as_ref(), value.into(), options.into(), Condition::IfPresent).await
     }
 
     /// See [`Cache::set_if`].
@@ -259,13 +292,16 @@ impl AsyncCache {
         options: impl Into<SetOptions>,
         token: Token,
     ) -> Result<bool> {
-        let (value, options) = (value.into(), options.into());
-        self.change(key, move |cache, key| cache.set_if(key, value, options, token)).await
+        self.store_if(key.as_ref(), value.into(), options.into(), Condition::IfToken(token)).await
     }
 
     /// See [`Cache::delete`].
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.change(key, |cache, key| cache.delete(key)).await
+        let key = key.as_ref();
+        match &self.tasks {
+            Some(tasks) => tasks.delete_many(&[self.cache.id(key)?]).await.map(|n| n == 1),
+            None => self.change(key, |cache, key| cache.delete(key)).await,
+        }
     }
 
     /// See [`Cache::delete_many`].
@@ -274,32 +310,49 @@ impl AsyncCache {
         K: AsRef<[u8]> + Send + 'static,
     {
         let keys: Vec<K> = keys.into_iter().collect();
-        self.other(move |cache| cache.delete_many(keys)).await
+        let Some(tasks) = &self.tasks else { return self.other(move |cache| cache.delete_many(keys)).await };
+        let ids = keys.iter().map(|key| self.cache.id(key.as_ref())).collect::<Result<Vec<_>>>()?;
+        tasks.delete_many(&ids).await
     }
 
     /// See [`Cache::pop`].
     pub async fn pop(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        self.change(key, |cache, key| cache.pop(key)).await
+        let key = key.as_ref();
+        match &self.tasks {
+            Some(tasks) => tasks.pop(self.cache.id(key)?).await,
+            None => self.change(key, |cache, key| cache.pop(key)).await,
+        }
     }
 
     /// See [`Cache::touch`].
     pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Ttl) -> Result<bool> {
-        self.change(key, move |cache, key| cache.touch(key, ttl)).await
+        let key = key.as_ref();
+        match &self.tasks {
+            Some(tasks) => tasks.touch(self.cache.id(key)?, ttl).await,
+            None => self.change(key, move |cache, key| cache.touch(key, ttl)).await,
+        }
+    }
+
+    async fn add_to(&self, key: &[u8], by: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
+        match &self.tasks {
+            Some(tasks) => tasks.incr(self.cache.id(key)?, by, initial).await,
+            None => self.change(key, move |cache, key| cache.store().incr(cache.id(key)?, by, initial)).await,
+        }
     }
 
     /// See [`Cache::incr`].
     pub async fn incr(&self, key: impl AsRef<[u8]>, by: i64) -> Result<i64> {
-        self.change(key, move |cache, key| cache.incr(key, by)).await
+        self.add_to(key.as_ref(), by, None).await
     }
 
     /// See [`Cache::decr`].
     pub async fn decr(&self, key: impl AsRef<[u8]>, by: i64) -> Result<i64> {
-        self.change(key, move |cache, key| cache.decr(key, by)).await
+        self.add_to(key.as_ref(), opposite(by)?, None).await
     }
 
     /// See [`Cache::incr_or`].
     pub async fn incr_or(&self, key: impl AsRef<[u8]>, by: i64, initial: i64, ttl: Ttl) -> Result<i64> {
-        self.change(key, move |cache, key| cache.incr_or(key, by, initial, ttl)).await
+        self.add_to(key.as_ref(), by, Some((initial, ttl))).await
     }
 
     /// See [`Cache::incr_version`].
@@ -309,23 +362,36 @@ impl AsyncCache {
 
     /// See [`Cache::invalidate_tag`].
     pub async fn invalidate_tag(&self, tag: impl AsRef<str>) -> Result<()> {
-        let tag = tag.as_ref().to_owned();
+        let tag = tag.as_ref();
+        if let Some(tasks) = &self.tasks {
+            return tasks.invalidate_tag(tag).await;
+        }
+        let tag = tag.to_owned();
         self.other(move |cache| cache.invalidate_tag(tag)).await
     }
 
     /// See [`Cache::clear`].
     pub async fn clear(&self) -> Result<()> {
-        self.other(Cache::clear).await
+        match &self.tasks {
+            Some(tasks) => tasks.clear(self.cache.scope()).await,
+            None => self.other(Cache::clear).await,
+        }
     }
 
     /// See [`Cache::clear_all`].
     pub async fn clear_all(&self) -> Result<()> {
-        self.other(Cache::clear_all).await
+        match &self.tasks {
+            Some(tasks) => tasks.clear(None).await,
+            None => self.other(Cache::clear_all).await,
+        }
     }
 
     /// See [`Cache::stats`].
     pub async fn stats(&self) -> Result<Stats> {
-        self.other(Cache::stats).await
+        match &self.tasks {
+            Some(tasks) => tasks.stats().await,
+            None => self.other(Cache::stats).await,
+        }
     }
 
     /// See [`Cache::tiers`].
@@ -340,9 +406,9 @@ impl AsyncCache {
 
     /// The value of a key, or else what `compute` makes, which is then stored; see [`Cache::get_or_set_with`].
     ///
-    /// A hit in memory is answered at once. All else takes a thread of the runtime's that may block, for as long as
-    /// somebody else is waited for (see [`Fetch::wait_max`]) or `compute` runs, which that thread polls; the rest of the
-    /// runtime goes on. It runs to its end even if this future is dropped. Unlike there, a call for the same key from
+    /// A hit is answered as a [`get`](AsyncCache::get) is. All else takes a thread of the runtime's that may block, for as
+    /// long as somebody else is waited for (see [`Fetch::wait_max`]) or `compute` runs, which that thread polls; the rest of
+    /// the runtime goes on. It runs to its end even if this future is dropped. Unlike there, a call for the same key from
     /// within `compute` waits for `wait_max` before it computes.
     pub async fn get_or_set_with<V, E, F>(
         &self,
@@ -356,15 +422,16 @@ impl AsyncCache {
         F: AsyncFnOnce(&mut SetOptions) -> Result<V, E> + Send + 'static,
     {
         let (key, fetch) = (key.as_ref().to_vec(), fetch.into());
-        let is_quick = self.is_quick(Call::Get(self.cache.id(&key)?));
-        let mut known = None;
-        if is_quick {
-            let flight = flight(&self.cache, &key, &fetch)?;
-            let found = flight.look()?;
-            if let Some(value) = flight.good(found.as_ref()) {
-                return Ok(value);
-            }
-            known = Some(found);
+        let id = self.cache.id(&key)?;
+        let known = match &self.tasks {
+            Some(tasks) => Some(tasks.get(id).await?),
+            None if self.is_quick(Call::Get(id)) => Some(flight(&self.cache, &key, &fetch)?.look()?),
+            None => None,
+        };
+        if let Some(known) = &known
+            && let Some(value) = flight(&self.cache, &key, &fetch)?.good(known.as_ref())
+        {
+            return Ok(value);
         }
         let runtime = Handle::current();
         let compute = move |options: &mut SetOptions| runtime.block_on(compute(options)).map(Into::into);

@@ -154,7 +154,13 @@ impl Cache {
         self.store_if(key.as_ref(), value.as_ref(), &options.into(), Condition::Always).map(drop)
     }
 
-    fn store_if(&self, key: &[u8], value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
+    pub(crate) fn store_if(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        options: &SetOptions,
+        condition: Condition,
+    ) -> Result<bool> {
         self.store.set(self.id(key)?, value, options, condition)
     }
 
@@ -166,14 +172,24 @@ impl Cache {
         options: impl Into<SetOptions>,
     ) -> Result<Vec<(K, Error)>> {
         let items: Vec<(K, V)> = items.into_iter().collect();
-        let mut outcomes: Vec<Result<()>> = items.iter().map(|(key, _)| self.id(key.as_ref()).map(drop)).collect();
-        let valid = items.iter().filter_map(|(key, value)| Some((self.id(key.as_ref()).ok()?, value.as_ref())));
-        let stored = self.store.set_many(&valid.collect::<Vec<_>>(), &options.into());
-        for (outcome, stored) in outcomes.iter_mut().filter(|outcome| outcome.is_ok()).zip(stored) {
-            *outcome = stored;
-        }
-        let failed = items.into_iter().zip(outcomes).filter_map(|((key, _), outcome)| Some((key, outcome.err()?)));
-        Ok(failed.collect())
+        let stored = self.store.set_many(&self.valid(&items), &options.into());
+        Ok(self.failures(items, stored))
+    }
+
+    /// Those whose keys can be keys.
+    pub(crate) fn valid<'a, K: AsRef<[u8]>, V: AsRef<[u8]>>(&'a self, items: &'a [(K, V)]) -> Vec<(Id<'a>, &'a [u8])> {
+        items.iter().filter_map(|(key, value)| Some((self.id(key.as_ref()).ok()?, value.as_ref()))).collect()
+    }
+
+    /// What failed: keys that can't be, and of the others what has an error for an outcome.
+    pub(crate) fn failures<K: AsRef<[u8]>, V>(&self, items: Vec<(K, V)>, stored: Vec<Result<()>>) -> Vec<(K, Error)> {
+        let mut stored = stored.into_iter();
+        let failed = items.into_iter().filter_map(|(key, _)| {
+            let valid = self.id(key.as_ref()).map(drop);
+            let error = valid.and_then(|()| stored.next().unwrap_or(Ok(()))).err()?;
+            Some((key, error))
+        });
+        failed.collect()
     }
 
     /// Stores a value if there is none. `Ok(true)`: it was stored. `Ok(false)`: there is one already, which stays. Of
@@ -246,8 +262,7 @@ impl Cache {
 
     /// Subtracts from a stored decimal integer; see [`incr`](Cache::incr).
     pub fn decr(&self, key: impl AsRef<[u8]>, by: i64) -> Result<i64> {
-        let by = by.checked_neg().ok_or_else(|| Error::new(ErrorKind::Overflow, format!("-({by}) is out of range")))?;
-        self.incr(key, by)
+        self.incr(key, opposite(by)?)
     }
 
     /// Adds to a stored decimal integer, or stores `initial` with `ttl` where there's none, and returns what is there
@@ -296,11 +311,14 @@ impl Cache {
     /// How long a key has left: `None` where there's no live value, else [`Ttl::Never`] or [`Ttl::After`]. Counts as
     /// no use.
     pub fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
-        let Some(expires) = self.store.expiry(self.id(key.as_ref())?)? else { return Ok(None) };
-        Ok(Some(match expires {
+        self.store.expiry(self.id(key.as_ref())?)?.map(|expires| self.ttl_until(expires)).transpose()
+    }
+
+    pub(crate) fn ttl_until(&self, expires: u64) -> Result<Ttl> {
+        Ok(match expires {
             NEVER => Ttl::Never,
             at => Ttl::After(Duration::from_millis(at.saturating_sub(self.store.now()?))),
-        }))
+        })
     }
 
     /// Gives a live entry a new ttl, from now on, and leaves its value. `Ok(false)`: there is none. Counts as a use.
@@ -319,7 +337,12 @@ impl Cache {
     /// A namespace: O(1), its bytes stay counted until a prune or an eviction. Everything: O(256), the counts are 0 at
     /// once; the files are unlinked bit by bit by later sets and by [`prune`](Cache::prune).
     pub fn clear(&self) -> Result<()> {
-        self.store.clear(if self.namespace.is_empty() { None } else { Some(&self.namespace) })
+        self.store.clear(self.scope())
+    }
+
+    /// The namespace that this handle has, if any.
+    pub(crate) fn scope(&self) -> Option<&str> {
+        if self.namespace.is_empty() { None } else { Some(&self.namespace) }
     }
 
     /// Removes everything, whatever namespace this handle has; see [`clear`](Cache::clear).
@@ -392,6 +415,11 @@ impl Cache {
     pub fn maintenance(&self) -> Result<Option<Maintenance>> {
         Ok(self.directory("lock for maintenance")?.maintenance()?.map(|hold| Maintenance { _hold: hold }))
     }
+}
+
+/// What is subtracted, to be added.
+pub(crate) fn opposite(by: i64) -> Result<i64> {
+    by.checked_neg().ok_or_else(|| Error::new(ErrorKind::Overflow, format!("-({by}) is out of range")))
 }
 
 impl fmt::Debug for Cache {

@@ -260,6 +260,42 @@ pub(crate) trait Backend: Send + Sync {
         false
     }
 
+    /// The calls of tasks, where this store waits for none of its own on a thread.
+    #[cfg(feature = "tokio")]
+    fn tasks(self: Arc<Self>) -> Option<Arc<dyn Tasks>> {
+        None
+    }
+
     /// Returns once everything acknowledged so far is as durable as the store can make it.
     fn flush(&self) -> Result<()>;
+}
+
+/// A call of a task, on its way.
+#[cfg(feature = "tokio")]
+pub(crate) type Calling<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A store that tasks of Tokio wait for without holding a thread up: the calls of [`Backend`], with the same outcomes. A
+/// future that is dropped leaves what it began undone or done, never half done.
+#[cfg(feature = "tokio")]
+pub(crate) trait Tasks: Send + Sync {
+    fn get<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<Value>>>;
+    fn get_many<'a>(&'a self, ids: &'a [Id<'a>]) -> Calling<'a, Result<Vec<Option<Value>>>>;
+    fn set<'a>(
+        &'a self,
+        id: Id<'a>,
+        value: &'a [u8],
+        options: &'a SetOptions,
+        condition: Condition,
+    ) -> Calling<'a, Result<bool>>;
+    fn set_many<'a>(&'a self, items: &'a [(Id<'a>, &'a [u8])], options: &'a SetOptions)
+    -> Calling<'a, Vec<Result<()>>>;
+    fn delete_many<'a>(&'a self, ids: &'a [Id<'a>]) -> Calling<'a, Result<u64>>;
+    fn expiry<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<u64>>>;
+    fn info<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<Entry>>>;
+    fn touch<'a>(&'a self, id: Id<'a>, ttl: Ttl) -> Calling<'a, Result<bool>>;
+    fn pop<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<Value>>>;
+    fn incr<'a>(&'a self, id: Id<'a>, by: i64, initial: Option<(i64, Ttl)>) -> Calling<'a, Result<i64>>;
+    fn invalidate_tag<'a>(&'a self, tag: &'a str) -> Calling<'a, Result<()>>;
+    fn clear<'a>(&'a self, namespace: Option<&'a str>) -> Calling<'a, Result<()>>;
+    fn stats(&self) -> Calling<'_, Result<Stats>>;
 }

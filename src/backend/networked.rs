@@ -4,21 +4,23 @@
 //! has it replaced where it's still in the state that was read: so of changes that race one is first, and the others look
 //! again, until their time is over.
 
-use std::io;
+mod calls;
+
+use std::future::Future;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::backend::envelope::Label;
 use crate::backend::remote::{OnError, Remote};
-use crate::backend::wire::bound_of;
-use crate::backend::{Backend, Condition, Expect, Lead, Listener, Listing, Reading, Writing, rules};
+use crate::backend::wire::{Until, Way};
+use crate::backend::{Condition, Expect, Lead, Listener, Listing, rules};
 use crate::capabilities::Capabilities;
 use crate::clock::SLACK_MS;
 use crate::entry::{Codec, Entry, Extra, Facts, NEVER, SetOptions, State, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::tree::format;
 use crate::key::Id;
-use crate::stats::{Count, Counts, Network, Stats};
+use crate::stats::{Count, Counts, Network};
 
 /// Bytes of values that are sent in one piece.
 const PIECE: usize = 16 << 20;
@@ -85,49 +87,75 @@ pub(crate) trait Server: Send + Sync + Sized + 'static {
     /// A number that nobody else draws.
     fn nonce(&self) -> Result<u128>;
 
-    fn fetch(&self, id: Id<'_>, until: Instant) -> Result<Found<Value>> {
-        let mut all = self.fetch_many(&[id], until)?;
-        all.pop().unwrap_or_else(|| Err(unexpected()))
+    fn fetch(&self, id: Id<'_>, until: Until) -> impl Future<Output = Result<Found<Value>>> + Send {
+        async move { self.fetch_many(&[id], until).await?.pop().unwrap_or_else(|| Err(unexpected())) }
     }
 
     /// One outcome for each, from one round trip.
-    fn fetch_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Result<Found<Value>>>>;
+    fn fetch_many(
+        &self,
+        ids: &[Id<'_>],
+        until: Until,
+    ) -> impl Future<Output = Result<Vec<Result<Found<Value>>>>> + Send;
 
     /// What an entry says of itself.
-    fn look(&self, id: Id<'_>, until: Instant) -> Result<Found<Label>>;
+    fn look(&self, id: Id<'_>, until: Until) -> impl Future<Output = Result<Found<Label>>> + Send;
 
     /// Puts an entry in place, or removes what is there (`None`). Whoever computes the key must not store it any more.
-    fn store(&self, id: Id<'_>, put: Option<Put<'_>>, when: When<'_>, until: Instant) -> Result<Stored>;
+    fn store(
+        &self,
+        id: Id<'_>,
+        put: Option<Put<'_>>,
+        when: When<'_>,
+        until: Until,
+    ) -> impl Future<Output = Result<Stored>> + Send;
 
     /// The same whatever is there, for several at once, from one round trip. `None`: to be tried by itself.
-    fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Instant) -> Result<Vec<Option<Result<()>>>>;
+    fn store_many(
+        &self,
+        items: &[(Id<'_>, Put<'_>)],
+        until: Until,
+    ) -> impl Future<Output = Result<Vec<Option<Result<()>>>>> + Send;
 
     /// Removes entries whatever they are, and tells what they were; one outcome for each.
-    fn take_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Found<Label>>>;
+    fn take_many(&self, ids: &[Id<'_>], until: Until) -> impl Future<Output = Result<Vec<Found<Label>>>> + Send;
 
     /// Gives an entry that is in this state another expiry; `false`: it's in another one.
-    fn touch(&self, id: Id<'_>, is: &Is, label: &Label, expires: u64, until: Instant) -> Result<bool>;
+    fn touch(
+        &self,
+        id: Id<'_>,
+        is: &Is,
+        label: &Label,
+        expires: u64,
+        until: Until,
+    ) -> impl Future<Output = Result<bool>> + Send;
 
     /// Adds to a number, by the server's own means where it has any: `Ok(None)`: there is none. `initial`: number and
     /// expiry.
-    fn add(&self, _: Id<'_>, _by: i64, _initial: Option<(i64, u64)>, _: Instant) -> Option<Result<Option<i64>>> {
-        None
+    fn add(
+        &self,
+        _: Id<'_>,
+        _by: i64,
+        _initial: Option<(i64, u64)>,
+        _: Until,
+    ) -> impl Future<Output = Option<Result<Option<i64>>>> + Send {
+        async { None }
     }
 
-    fn lead(&self, id: Id<'_>, until: Instant) -> Result<Lead>;
+    fn lead(&self, id: Id<'_>, until: Until) -> impl Future<Output = Result<Lead>>;
 
     /// When a lease of this process was taken; `None`: it's lost.
     fn moment_of(&self, lease: crate::backend::Lease) -> Option<Moment>;
 
     /// The time of a key's server.
-    fn moment(&self, id: Id<'_>, until: Instant) -> Result<Moment>;
+    fn moment(&self, id: Id<'_>, until: Until) -> impl Future<Output = Result<Moment>> + Send;
 
-    fn invalidate(&self, scope: Scope<'_>, until: Instant) -> Result<()>;
+    fn invalidate(&self, scope: Scope<'_>, until: Until) -> impl Future<Output = Result<()>> + Send;
 
     fn list(store: Arc<Networked<Self>>) -> Result<Listing>;
 
     /// A number that grows with each invalidation.
-    fn generation(&self, until: Instant) -> Result<u64>;
+    fn generation(&self, until: Until) -> impl Future<Output = Result<u64>> + Send;
 
     fn network(&self) -> Result<Network>;
 
@@ -236,16 +264,16 @@ impl<S: Server> Networked<S> {
     }
 
     /// Changes an entry by what is there: `decide` says what to put in place of it, as often as somebody else was first.
-    fn change<T>(
+    async fn change<T>(
         &self,
         id: Id<'_>,
-        until: Instant,
+        until: Until,
         mut decide: impl FnMut(Result<Value, Count>) -> Result<Decision<T>>,
     ) -> Result<T> {
         let mut pause = Duration::from_micros(50);
         let mut tried: Option<(T, u128)> = None;
         loop {
-            let found = self.server.fetch(id, until)?;
+            let found = self.server.fetch(id, until).await?;
             let held = self.judge(found.held, None);
             if let Some((done, nonce)) = tried
                 && held.as_ref().is_ok_and(|held| held.facts().nonce == nonce)
@@ -260,14 +288,14 @@ impl<S: Server> Networked<S> {
             };
             let put = put.as_ref().map(|(facts, extra, value)| Put { facts: *facts, extra, value });
             let when = When { is: &found.is, since: None, lease: 0 };
-            if self.server.store(id, put, when, until)? == Stored::Done {
+            if self.server.store(id, put, when, until).await? == Stored::Done {
                 return Ok(done);
             }
             tried = put.filter(|_| !self.remote.raw).map(|put| (done, put.facts.nonce));
-            if Instant::now() >= until {
+            if until.is_over() {
                 return Err(busy());
             }
-            std::thread::sleep(pause);
+            until.pause(pause).await;
             pause = (pause * 2).min(Duration::from_millis(2));
         }
     }
@@ -278,49 +306,56 @@ impl<S: Server> Networked<S> {
     }
 
     /// Stores where a condition holds, and says whether it did; with `since`, unless it was cleared since.
-    fn set_if(
+    async fn set_if(
         &self,
         id: Id<'_>,
         value: &[u8],
         options: &SetOptions,
         condition: Condition,
         since: Option<Moment>,
+        way: Way,
     ) -> Result<bool> {
         self.check(&options.extra, value.len())?;
-        let (until, now) = (bound_of(&self.remote), self.remote.clock.now());
+        let (until, now) = (Until::of(&self.remote, way), self.remote.clock.now());
         let facts = self.facts(options, now)?;
         let over = facts.expires <= now;
         let put = (!over).then_some(Put { facts, extra: &options.extra, value });
-        let done = |when| self.server.store(id, put, when, until).map(|stored| stored == Stored::Done);
-        let stored = match condition {
+        let when = match condition {
             Condition::Always if over => {
-                self.take(&[id], until)?;
-                true
+                self.take(&[id], until).await?;
+                None
             }
-            Condition::Always => done(When { is: &Is::Anything, since, lease: 0 })?,
+            Condition::Always => Some(When { is: &Is::Anything, since, lease: 0 }),
             Condition::Leased(lease) => match self.server.moment_of(lease) {
-                Some(moment) => done(When { is: &Is::Anything, since: Some(moment), lease: lease.word })?,
-                None => false,
+                Some(moment) => Some(When { is: &Is::Anything, since: Some(moment), lease: lease.word }),
+                None => return Ok(false),
             },
-            // Most often there is none, or a live one.
-            Condition::IfAbsent if !over && done(When { is: &Is::Absent, since, lease: 0 })? => true,
-            condition => self.set_by_what_is_there(id, put, condition, since, facts.nonce, until)?,
+            Condition::IfAbsent if !over => Some(When { is: &Is::Absent, since, lease: 0 }),
+            Condition::IfAbsent | Condition::IfPresent | Condition::IfToken(_) => None,
         };
+        let mut stored = match when {
+            Some(when) => self.server.store(id, put, when, until).await? == Stored::Done,
+            None => condition == Condition::Always,
+        };
+        // Most often there is none to replace, or a live one.
+        if !stored && !matches!(condition, Condition::Always | Condition::Leased(_)) {
+            stored = self.set_by_what_is_there(id, put, condition, since, facts.nonce, until).await?;
+        }
         self.counts.add(Count::Sets, u64::from(stored));
         Ok(stored)
     }
 
-    fn set_by_what_is_there(
+    async fn set_by_what_is_there(
         &self,
         id: Id<'_>,
         put: Option<Put<'_>>,
         condition: Condition,
         since: Option<Moment>,
         nonce: u128,
-        until: Instant,
+        until: Until,
     ) -> Result<bool> {
         loop {
-            let found = self.server.fetch(id, until)?;
+            let found = self.server.fetch(id, until).await?;
             let held = self.judge(found.held, None);
             if !self.remote.raw && held.as_ref().is_ok_and(|held| held.facts().nonce == nonce) {
                 // The answer to an attempt before was lost.
@@ -338,35 +373,40 @@ impl<S: Server> Networked<S> {
             if put.is_none() && condition == Condition::IfAbsent {
                 return Ok(true);
             }
-            match self.server.store(id, put, When { is: &found.is, since, lease: 0 }, until)? {
+            match self.server.store(id, put, When { is: &found.is, since, lease: 0 }, until).await? {
                 Stored::Done => {
                     self.counts.add(Count::Deletes, u64::from(put.is_none() && held.is_ok()));
                     return Ok(true);
                 }
                 Stored::Refused => return Ok(false),
-                Stored::Changed if Instant::now() >= until => return Err(busy()),
+                Stored::Changed if until.is_over() => return Err(busy()),
                 Stored::Changed => {}
             }
         }
     }
 
     /// Removes entries, and says how many were live.
-    fn take(&self, ids: &[Id<'_>], until: Instant) -> Result<u64> {
-        let taken = self.server.take_many(ids, until)?;
+    async fn take(&self, ids: &[Id<'_>], until: Until) -> Result<u64> {
+        let taken = self.server.take_many(ids, until).await?;
         let live = taken.into_iter().filter(|found| found.held.as_ref().is_ok_and(|label| self.is_live(label)));
         let live = live.count() as u64;
         self.counts.add(Count::Deletes, live);
         Ok(live)
     }
 
-    fn get_all(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Value>>> {
-        let found = self.server.fetch_many(ids, bound_of(&self.remote))?;
+    async fn get_all(&self, ids: &[Id<'_>], way: Way) -> Result<Vec<Option<Value>>> {
+        let found = self.server.fetch_many(ids, Until::of(&self.remote, way)).await?;
         found.into_iter().map(|found| Ok(self.count(self.judge(found?.held, None)))).collect()
     }
 
     /// The outcomes of those that could be stored in one piece; `None`: to be stored by itself.
-    fn set_all(&self, items: &[(Id<'_>, &[u8])], options: &SetOptions) -> Result<Vec<Option<Result<()>>>> {
-        let (until, now) = (bound_of(&self.remote), self.remote.clock.now());
+    async fn set_all(
+        &self,
+        items: &[(Id<'_>, &[u8])],
+        options: &SetOptions,
+        way: Way,
+    ) -> Result<Vec<Option<Result<()>>>> {
+        let (until, now) = (Until::of(&self.remote, way), self.remote.clock.now());
         let mut outcomes: Vec<Option<Result<()>>> = items.iter().map(|_| None).collect();
         if options.ttl.expiry(now, self.remote.default_ttl) <= now {
             return Ok(outcomes);
@@ -381,69 +421,72 @@ impl<S: Server> Networked<S> {
                 Err(error) => outcomes[i] = Some(Err(error)),
             }
         }
-        for (i, outcome) in at.into_iter().zip(self.server.store_many(&puts, until)?) {
+        for (i, outcome) in at.into_iter().zip(self.server.store_many(&puts, until).await?) {
             self.counts.add(Count::Sets, u64::from(matches!(outcome, Some(Ok(())))));
             outcomes[i] = outcome;
         }
         Ok(outcomes)
     }
 
-    fn touch_entry(&self, id: Id<'_>, ttl: Ttl) -> Result<bool> {
-        let until = bound_of(&self.remote);
+    async fn touch_entry(&self, id: Id<'_>, ttl: Ttl, way: Way) -> Result<bool> {
+        let until = Until::of(&self.remote, way);
         loop {
             let now = self.remote.clock.now();
             let expires = ttl.expiry(now, self.remote.default_ttl);
             if expires <= now {
-                return Ok(self.take(&[id], until)? == 1);
+                return Ok(self.take(&[id], until).await? == 1);
             }
-            let found = self.server.look(id, until)?;
+            let found = self.server.look(id, until).await?;
             let Some(label) = found.held.ok().filter(|label| self.is_live(label)) else { return Ok(false) };
-            if self.server.touch(id, &found.is, &label, expires, until)? {
+            if self.server.touch(id, &found.is, &label, expires, until).await? {
                 return Ok(true);
             }
-            if Instant::now() >= until {
+            if until.is_over() {
                 return Err(busy());
             }
         }
     }
 
-    fn pop_value(&self, id: Id<'_>) -> Result<Result<Value, Count>> {
-        self.change(id, bound_of(&self.remote), |held| {
+    async fn pop_value(&self, id: Id<'_>, way: Way) -> Result<Result<Value, Count>> {
+        self.change(id, Until::of(&self.remote, way), |held| {
             Ok(match held {
                 // Whoever computes an absent one must not store it any more.
                 Ok(_) | Err(Count::MissAbsent) => Decision::Remove(held),
                 Err(reason) => Decision::Leave(Err(reason)),
             })
         })
+        .await
     }
 
-    fn add_to(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
-        let (until, now) = (bound_of(&self.remote), self.remote.clock.now());
+    async fn add_to(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>, way: Way) -> Result<i64> {
+        let (until, now) = (Until::of(&self.remote, way), self.remote.clock.now());
         let first = initial.map(|(first, ttl)| (first, ttl.expiry(now, self.remote.default_ttl)));
-        if let Some(sum) = self.server.add(id, by, first.filter(|(_, expires)| *expires > now), until) {
+        if let Some(sum) = self.server.add(id, by, first.filter(|(_, expires)| *expires > now), until).await {
             let sum = sum?.or(first.map(|(first, _)| first)).ok_or_else(rules::no_number)?;
             self.counts.add(Count::Sets, 1);
             return Ok(sum);
         }
         let nonce = self.server.nonce()?;
-        let sum = self.change(id, bound_of(&self.remote), |held| {
-            let now = self.remote.clock.now();
-            let (sum, facts, extra) = if let Ok(old) = held {
-                (rules::sum(&old, by)?, *old.facts(), old.extra().cloned().unwrap_or_default())
-            } else {
-                let (first, ttl) = initial.ok_or_else(rules::no_number)?;
-                let expires = ttl.expiry(now, self.remote.default_ttl);
-                if expires <= now {
-                    return Ok(Decision::Leave(first));
+        let sum = self
+            .change(id, Until::of(&self.remote, way), |held| {
+                let now = self.remote.clock.now();
+                let (sum, facts, extra) = if let Ok(old) = held {
+                    (rules::sum(&old, by)?, *old.facts(), old.extra().cloned().unwrap_or_default())
+                } else {
+                    let (first, ttl) = initial.ok_or_else(rules::no_number)?;
+                    let expires = ttl.expiry(now, self.remote.default_ttl);
+                    if expires <= now {
+                        return Ok(Decision::Leave(first));
+                    }
+                    (first, Facts { expires, ..Facts::default() }, Extra::default())
+                };
+                if sum < 0 && !self.server.capabilities().signed_counters {
+                    return Err(Error::new(ErrorKind::Overflow, "the server's counters don't go below zero"));
                 }
-                (first, Facts { expires, ..Facts::default() }, Extra::default())
-            };
-            if sum < 0 && !self.server.capabilities().signed_counters {
-                return Err(Error::new(ErrorKind::Overflow, "the server's counters don't go below zero"));
-            }
-            let facts = Facts { created: now, codec: Codec::Int, schema: 0, nonce, ..facts };
-            Ok(Decision::Put(sum, facts, extra, sum.to_string().into_bytes()))
-        })?;
+                let facts = Facts { created: now, codec: Codec::Int, schema: 0, nonce, ..facts };
+                Ok(Decision::Put(sum, facts, extra, sum.to_string().into_bytes()))
+            })
+            .await?;
         self.counts.add(Count::Sets, 1);
         Ok(sum)
     }
@@ -470,195 +513,5 @@ impl<S: Server> Networked<S> {
             state,
             place: String::from_utf8_lossy(place).into_owned(),
         }
-    }
-}
-
-/// A value on its way to a server. It's held whole, as the server takes it whole.
-struct NetworkedWriter<S: Server> {
-    store: Arc<Networked<S>>,
-    namespace: String,
-    version: u64,
-    key: Vec<u8>,
-    options: SetOptions,
-    since: Option<Moment>,
-    bytes: Vec<u8>,
-}
-
-impl<S: Server> io::Write for NetworkedWriter<S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.store.check(&Extra::default(), self.bytes.len() + bytes.len())?;
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<S: Server> Writing for NetworkedWriter<S> {
-    fn commit(self: Box<Self>, condition: Condition) -> Result<bool> {
-        let id = Id { namespace: &self.namespace, version: self.version, key: &self.key };
-        let outcome = self.store.set_if(id, &self.bytes, &self.options, condition, self.since);
-        self.store.or_miss(outcome, || false)
-    }
-}
-
-impl<S: Server> Backend for Networked<S> {
-    fn capabilities(&self) -> Capabilities {
-        self.server.capabilities()
-    }
-
-    fn now(&self) -> Result<u64> {
-        Ok(self.remote.clock.now())
-    }
-
-    fn default_ttl(&self) -> Ttl {
-        self.remote.default_ttl
-    }
-
-    fn get(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
-        let found = self.server.fetch(id, bound_of(&self.remote));
-        self.or_counted_miss(found.map(|found| self.count(self.judge(found.held, expect))))
-    }
-
-    fn get_many(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Value>>> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.or_miss(self.get_all(ids), || {
-            self.counts.add(Count::MissIo, ids.len() as u64);
-            vec![None; ids.len()]
-        })
-    }
-
-    fn set_many(&self, items: &[(Id<'_>, &[u8])], options: &SetOptions) -> Vec<Result<()>> {
-        let mut outcomes = Vec::with_capacity(items.len());
-        let mut rest = items;
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = |(_, value): &&(Id<'_>, &[u8])| {
-                bytes += value.len();
-                bytes <= PIECE
-            };
-            let (some, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-            rest = others;
-            match self.set_all(some, options) {
-                Ok(done) => outcomes.extend(some.iter().zip(done).map(|((id, value), outcome)| {
-                    let outcome = outcome.unwrap_or_else(|| self.set(*id, value, options, Condition::Always).map(drop));
-                    self.or_miss(outcome, || ())
-                })),
-                // One that is down is asked once.
-                Err(error) => {
-                    let each = || self.or_miss(Err(Error::new(error.kind(), error.to_string())), || ());
-                    outcomes.extend(some.iter().map(|_| each()));
-                }
-            }
-        }
-        outcomes
-    }
-
-    fn delete_many(&self, ids: &[Id<'_>]) -> Result<u64> {
-        if ids.is_empty() {
-            return Ok(0);
-        }
-        self.or_miss(self.take(ids, bound_of(&self.remote)), || 0)
-    }
-
-    fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
-        let found = self.server.fetch(id, bound_of(&self.remote)).map(|found| found.held.ok());
-        let now = self.remote.clock.now();
-        let usable = |value: &Value| {
-            let facts = value.facts();
-            let timely = match rules::untimely(facts, now) {
-                None => true,
-                Some(Count::MissExpired) => facts.gone_at() > now,
-                Some(_) => false,
-            };
-            timely && expect.is_none_or(|expect| expect == Expect { codec: facts.codec, schema: facts.schema })
-        };
-        self.or_miss(found, || None).map(|value| value.filter(usable))
-    }
-
-    fn lead(&self, id: Id<'_>) -> Result<Lead> {
-        self.server.lead(id, bound_of(&self.remote))
-    }
-
-    fn served_stale(&self) {
-        self.counts.add(Count::StaleServed, 1);
-    }
-
-    fn expiry(&self, id: Id<'_>) -> Result<Option<u64>> {
-        let label = self.server.look(id, bound_of(&self.remote)).map(|found| found.held.ok());
-        let label = self.or_miss(label, || None)?;
-        Ok(label.filter(|label| self.is_live(label)).map(|label| label.facts.expires))
-    }
-
-    fn info(&self, id: Id<'_>) -> Result<Option<Entry>> {
-        let label = self.server.look(id, bound_of(&self.remote)).map(|found| found.held.ok());
-        Ok(self.or_miss(label, || None)?.map(|label| self.describe(id, &label, false, &[])))
-    }
-
-    fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
-        self.or_miss(self.set_if(id, value, options, condition, None), || false)
-    }
-
-    fn writer(self: Arc<Self>, id: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>> {
-        rules::check(&options.extra, 0)?;
-        let since = self.or_miss(self.server.moment(id, bound_of(&self.remote)).map(Some), || None)?;
-        let (namespace, version, key) = (id.namespace.to_owned(), id.version, id.key.to_vec());
-        Ok(Box::new(NetworkedWriter { namespace, version, key, options, since, bytes: Vec::new(), store: self }))
-    }
-
-    fn reader(&self, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
-        Ok(self.get(id, None)?.map(|value| Box::new(value) as Box<dyn Reading>))
-    }
-
-    fn touch(&self, id: Id<'_>, ttl: Ttl) -> Result<bool> {
-        self.or_miss(self.touch_entry(id, ttl), || false)
-    }
-
-    fn delete(&self, id: Id<'_>) -> Result<bool> {
-        self.or_miss(self.take(&[id], bound_of(&self.remote)), || 0).map(|n| n == 1)
-    }
-
-    fn pop(&self, id: Id<'_>) -> Result<Option<Value>> {
-        let outcome = self.pop_value(id).map(|outcome| {
-            self.counts.add(Count::Deletes, u64::from(outcome.is_ok()));
-            self.count(outcome)
-        });
-        self.or_counted_miss(outcome)
-    }
-
-    fn incr(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
-        let nothing_there = || initial.map(|(first, _)| first).ok_or_else(rules::no_number);
-        self.or_miss(self.add_to(id, by, initial).map(Ok), nothing_there)?
-    }
-
-    fn invalidate_tag(&self, tag: &str) -> Result<()> {
-        self.server.invalidate(Scope::Tag(tag), bound_of(&self.remote))
-    }
-
-    fn clear(&self, namespace: Option<&str>) -> Result<()> {
-        let scope = namespace.filter(|name| !name.is_empty()).map_or(Scope::Everything, Scope::Namespace);
-        self.server.invalidate(scope, bound_of(&self.remote))
-    }
-
-    fn entries(self: Arc<Self>) -> Result<Listing> {
-        S::list(self)
-    }
-
-    fn stats(&self) -> Result<Stats> {
-        // The counters are to be had when the server isn't.
-        let generation = self.server.generation(bound_of(&self.remote)).unwrap_or(0);
-        Ok(Stats { generation, network: self.server.network()?, ..self.counts.stats() })
-    }
-
-    fn listen(&self, listener: Weak<dyn Listener>) -> Result<bool> {
-        self.server.listen(listener)
-    }
-
-    fn flush(&self) -> Result<()> {
-        Ok(())
     }
 }

@@ -4,12 +4,14 @@
 //! There's no header, so no checksum, and nothing that would need one: metadata, tags, namespaces, versions. What such a
 //! value is in is its bytes, or the server's number for them.
 
+use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::backend::envelope::Label;
 use crate::backend::flights::{Flights, Other};
 use crate::backend::networked::{Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, unexpected};
+use crate::backend::wire::{Until, here};
 use crate::backend::{Lead, Leadership, Lease, Listing};
 use crate::capabilities::Capabilities;
 use crate::entry::{Facts, NEVER, Value};
@@ -25,20 +27,32 @@ pub(crate) type Bytes = Option<(Vec<u8>, Is)>;
 pub(crate) trait Plain: Send + Sync + 'static {
     fn capabilities(&self) -> Capabilities;
 
-    fn read(&self, keys: &[Vec<u8>], until: Instant) -> Result<Vec<Bytes>>;
+    fn read(&self, keys: &[Vec<u8>], until: Until) -> impl Future<Output = Result<Vec<Bytes>>> + Send;
 
     /// Length, and milliseconds left (`None`: no end), where the server tells.
-    fn look(&self, key: &[u8], until: Instant) -> Result<Option<(u64, Option<u64>)>>;
+    fn look(&self, key: &[u8], until: Until) -> impl Future<Output = Result<Option<(u64, Option<u64>)>>> + Send;
 
     /// Puts bytes in place for so many milliseconds, or removes what is there, where it's in this state.
-    fn write(&self, key: &[u8], bytes: Option<&[u8]>, ms: Option<u64>, is: &Is, until: Instant) -> Result<bool>;
+    fn write(
+        &self,
+        key: &[u8],
+        bytes: Option<&[u8]>,
+        ms: Option<u64>,
+        is: &Is,
+        until: Until,
+    ) -> impl Future<Output = Result<bool>> + Send;
 
     /// The same for several, whatever is there.
-    fn write_many(&self, items: &[(Vec<u8>, &[u8])], ms: Option<u64>, until: Instant) -> Result<Vec<Result<()>>>;
+    fn write_many(
+        &self,
+        items: &[(Vec<u8>, &[u8])],
+        ms: Option<u64>,
+        until: Until,
+    ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send;
 
-    fn remove(&self, keys: &[Vec<u8>], until: Instant) -> Result<Vec<bool>>;
+    fn remove(&self, keys: &[Vec<u8>], until: Until) -> impl Future<Output = Result<Vec<bool>>> + Send;
 
-    fn touch(&self, key: &[u8], ms: Option<u64>, until: Instant) -> Result<bool>;
+    fn touch(&self, key: &[u8], ms: Option<u64>, until: Until) -> impl Future<Output = Result<bool>> + Send;
 
     /// Adds to a number there; `None`: the server can't do it by itself.
     fn add(
@@ -46,16 +60,16 @@ pub(crate) trait Plain: Send + Sync + 'static {
         key: &[u8],
         by: i64,
         initial: Option<(i64, Option<u64>)>,
-        until: Instant,
-    ) -> Option<Result<Option<i64>>>;
+        until: Until,
+    ) -> impl Future<Output = Option<Result<Option<i64>>>> + Send;
 
     /// A lock that ends by itself; `false`: somebody has it.
-    fn lock(&self, key: &[u8], word: u64, until: Instant) -> Result<bool>;
+    fn lock(&self, key: &[u8], word: u64, until: Until) -> impl Future<Output = Result<bool>> + Send;
 
-    fn unlock(&self, key: &[u8], word: u64, until: Instant);
+    fn unlock(&self, key: &[u8], word: u64, until: Until) -> impl Future<Output = ()> + Send;
 
     /// Removes all keys that begin so.
-    fn clear(&self, prefix: &str, until: Instant) -> Result<()>;
+    fn clear(&self, prefix: &str, until: Until) -> impl Future<Output = Result<()>> + Send;
 
     fn check_key(&self, _key: &[u8]) -> Result<()> {
         Ok(())
@@ -144,8 +158,8 @@ impl<P: Plain> Server for Raw<P> {
         Ok(0)
     }
 
-    fn fetch_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Result<Found<Value>>>> {
-        let found = self.plain.read(&self.keys(ids)?, until)?.into_iter().map(|bytes| {
+    async fn fetch_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Result<Found<Value>>>> {
+        let found = self.plain.read(&self.keys(ids)?, until).await?.into_iter().map(|bytes| {
             let Some((bytes, is)) = bytes else { return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) }) };
             let facts = Facts { expires: NEVER, nonce: nonce_of(&bytes), ..Facts::default() };
             let len = bytes.len();
@@ -154,8 +168,8 @@ impl<P: Plain> Server for Raw<P> {
         Ok(found.collect())
     }
 
-    fn look(&self, id: Id<'_>, until: Instant) -> Result<Found<Label>> {
-        let Some((len, left)) = self.plain.look(&self.key(id)?, until)? else {
+    async fn look(&self, id: Id<'_>, until: Until) -> Result<Found<Label>> {
+        let Some((len, left)) = self.plain.look(&self.key(id)?, until).await? else {
             return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) });
         };
         let expires = left.map_or(NEVER, |ms| self.clock.now().saturating_add(ms).min(NEVER));
@@ -163,53 +177,53 @@ impl<P: Plain> Server for Raw<P> {
         Ok(Found { is: Is::Anything, held: Ok(Label { facts, len, ..Label::default() }) })
     }
 
-    fn store(&self, id: Id<'_>, put: Option<Put<'_>>, when: When<'_>, until: Instant) -> Result<Stored> {
+    async fn store(&self, id: Id<'_>, put: Option<Put<'_>>, when: When<'_>, until: Until) -> Result<Stored> {
         let key = self.key(id)?;
         put.as_ref().map_or(Ok(()), Self::check)?;
         let mut is = when.is.clone();
         if when.lease != 0 {
             // What was there when the lease was taken must be there still.
-            let found = self.plain.read(std::slice::from_ref(&key), until)?.pop().ok_or_else(unexpected)?;
+            let found = self.plain.read(std::slice::from_ref(&key), until).await?.pop().ok_or_else(unexpected)?;
             is = found.map_or(Is::Absent, |(_, is)| is);
             if when.since.is_some_and(|(_, then)| then != word_of(&is)) {
                 return Ok(Stored::Refused);
             }
         }
         let ms = put.and_then(|put| self.ms(&put.facts));
-        let stored = self.plain.write(&key, put.map(|put| put.value), ms, &is, until)?;
+        let stored = self.plain.write(&key, put.map(|put| put.value), ms, &is, until).await?;
         Ok(if stored { Stored::Done } else { Stored::Changed })
     }
 
-    fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Instant) -> Result<Vec<Option<Result<()>>>> {
+    async fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Until) -> Result<Vec<Option<Result<()>>>> {
         let Some((_, first)) = items.first() else { return Ok(Vec::new()) };
         Self::check(first)?;
         let keyed = items.iter().map(|(id, put)| Ok((self.key(*id)?, put.value))).collect::<Result<Vec<_>>>()?;
-        Ok(self.plain.write_many(&keyed, self.ms(&first.facts), until)?.into_iter().map(Some).collect())
+        Ok(self.plain.write_many(&keyed, self.ms(&first.facts), until).await?.into_iter().map(Some).collect())
     }
 
-    fn take_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Found<Label>>> {
+    async fn take_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Found<Label>>> {
         let facts = Facts { expires: NEVER, ..Facts::default() };
-        let found = self.plain.remove(&self.keys(ids)?, until)?.into_iter().map(|was_there| Found {
+        let found = self.plain.remove(&self.keys(ids)?, until).await?.into_iter().map(|was_there| Found {
             is: Is::Anything,
             held: if was_there { Ok(Label { facts, ..Label::default() }) } else { Err(Count::MissAbsent) },
         });
         Ok(found.collect())
     }
 
-    fn touch(&self, id: Id<'_>, _: &Is, _: &Label, expires: u64, until: Instant) -> Result<bool> {
+    async fn touch(&self, id: Id<'_>, _: &Is, _: &Label, expires: u64, until: Until) -> Result<bool> {
         let ms = self.ms(&Facts { expires, ..Facts::default() });
-        self.plain.touch(&self.key(id)?, ms, until)
+        self.plain.touch(&self.key(id)?, ms, until).await
     }
 
-    fn add(&self, id: Id<'_>, by: i64, initial: Option<(i64, u64)>, until: Instant) -> Option<Result<Option<i64>>> {
+    async fn add(&self, id: Id<'_>, by: i64, initial: Option<(i64, u64)>, until: Until) -> Option<Result<Option<i64>>> {
         let initial = initial.map(|(first, expires)| (first, self.ms(&Facts { expires, ..Facts::default() })));
         match self.key(id) {
-            Ok(key) => self.plain.add(&key, by, initial, until),
+            Ok(key) => self.plain.add(&key, by, initial, until).await,
             Err(error) => Some(Err(error)),
         }
     }
 
-    fn lead(&self, id: Id<'_>, until: Instant) -> Result<Lead> {
+    async fn lead(&self, id: Id<'_>, until: Until) -> Result<Lead> {
         let (key, flights) = (self.key(id)?, self.flights()?);
         let name = blake3::hash(&key).to_hex()[..32].to_owned();
         let random = crate::sys::fs::random().map_err(|e| Error::io("can't draw random numbers", e))?;
@@ -229,11 +243,11 @@ impl<P: Plain> Server for Raw<P> {
             held: false,
             bound: self.bound,
         };
-        hold.held = self.plain.lock(&hold.lock, word, until)?;
+        hold.held = self.plain.lock(&hold.lock, word, until).await?;
         if !hold.held {
             return Ok(Lead::Taken);
         }
-        let found = self.plain.read(&[key], until)?.pop().ok_or_else(unexpected)?;
+        let found = self.plain.read(&[key], until).await?.pop().ok_or_else(unexpected)?;
         flights.annotate(word, word_of(&found.map_or(Is::Absent, |(_, is)| is)));
         Ok(Lead::Mine(Leadership { lease: Lease { generation: 0, word }, _hold: Box::new(hold) }))
     }
@@ -242,13 +256,13 @@ impl<P: Plain> Server for Raw<P> {
         Some((0, self.flights().ok()?.note(lease.word)?))
     }
 
-    fn moment(&self, _: Id<'_>, _: Instant) -> Result<Moment> {
+    async fn moment(&self, _: Id<'_>, _: Until) -> Result<Moment> {
         Ok((0, 0))
     }
 
-    fn invalidate(&self, scope: Scope<'_>, until: Instant) -> Result<()> {
+    async fn invalidate(&self, scope: Scope<'_>, until: Until) -> Result<()> {
         match scope {
-            Scope::Everything => self.plain.clear(&format!("{}:", self.prefix), until),
+            Scope::Everything => self.plain.clear(&format!("{}:", self.prefix), until).await,
             Scope::Namespace(_) => Err(unsupported("namespaces")),
             Scope::Tag(_) => Err(unsupported("tags")),
         }
@@ -258,7 +272,7 @@ impl<P: Plain> Server for Raw<P> {
         Err(unsupported("listing"))
     }
 
-    fn generation(&self, _: Instant) -> Result<u64> {
+    async fn generation(&self, _: Until) -> Result<u64> {
         Ok(0)
     }
 
@@ -283,7 +297,7 @@ impl<P: Plain> Drop for Holding<P> {
         if self.process == fork::epoch() {
             self.flights.end(self.word);
             if self.held {
-                self.plain.unlock(&self.lock, self.word, Instant::now() + self.bound);
+                here(self.plain.unlock(&self.lock, self.word, Until::after(self.bound)));
             }
         }
     }

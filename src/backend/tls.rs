@@ -38,10 +38,15 @@ pub(crate) fn trust(ca: Option<&Path>) -> Result<Arc<ClientConfig>> {
 }
 
 /// Makes itself known, and the server prove itself, within the time that the wire has.
-pub(crate) fn over(wire: Wire, host: &str, trusted: &Arc<ClientConfig>) -> io::Result<Stream> {
+pub(crate) async fn over(wire: Wire, host: &str, trusted: &Arc<ClientConfig>) -> io::Result<Stream> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let session = ClientConnection::new(Arc::clone(trusted), name).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(session, wire);
-    stream.conn.complete_io(&mut stream.sock)?;
+    while stream.conn.is_handshaking() {
+        match stream.conn.complete_io(&mut stream.sock) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.sock.ready().await?,
+            outcome => drop(outcome?),
+        }
+    }
     Ok(stream)
 }

@@ -3,11 +3,14 @@
 //! A socket's own timeout bounds one read, so a server that sends a byte now and then would hold its client for ever.
 //! Here the time that is left is looked at before every read and write but the first.
 
+use std::future::Future;
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::backend::remote::{Address, Remote};
@@ -16,61 +19,157 @@ use crate::sys::net;
 /// Connections that are kept for later calls: as many threads at once reuse theirs.
 const IDLE: usize = 64;
 
-enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+/// How a call waits for a server. All that is done on the way is written once, as async functions: where the thread waits
+/// they never do, and [`here`] has their outcome at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The thread waits.
+    Blocking,
+    /// The task does, on this runtime.
+    #[cfg(feature = "tokio")]
+    Tokio(::tokio::runtime::Id),
 }
 
-/// Does the same to either kind of socket.
-macro_rules! either {
-    ($socket:expr, $s:ident => $call:expr) => {
-        match $socket {
-            Socket::Tcp($s) => $call,
-            Socket::Unix($s) => $call,
-        }
-    };
+#[cfg(feature = "tokio")]
+impl Way {
+    /// That of a task, on the runtime that polls it.
+    pub(crate) fn of_task() -> Way {
+        Way::Tokio(::tokio::runtime::Handle::current().id())
+    }
 }
 
-/// A connection, with the time until which the call that uses it may take.
-pub(crate) struct Wire {
-    socket: Socket,
-    until: Instant,
-    /// The timeout that the socket goes by now, for reads and for writes.
-    read_timeout: Duration,
-    write_timeout: Duration,
+/// Until when a call may take, with everything that it does (connecting, sending, waiting, trying again), and how it waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Until {
+    at: Instant,
+    pub way: Way,
 }
 
-impl Wire {
-    pub(crate) fn connect(address: &Address, bound: Duration) -> io::Result<Wire> {
-        let until = Instant::now() + bound;
-        let socket = match address {
-            Address::Unix(path) => Socket::Unix(net::connect_unix(path, bound)?),
-            Address::Tcp { host, port } => Socket::Tcp(connect_tcp(host, *port, until)?),
-        };
-        Ok(Wire { socket, until, read_timeout: Duration::ZERO, write_timeout: Duration::ZERO })
+impl Until {
+    /// What a call may take.
+    pub(crate) fn of(remote: &Remote, way: Way) -> Until {
+        Until { at: Instant::now() + remote.connect_timeout + remote.write_timeout + remote.read_timeout, way }
     }
 
-    /// Until when reads and writes may take from now on.
-    pub(crate) fn set_until(&mut self, until: Instant) {
-        self.until = until;
+    /// So long, for a thread.
+    pub(crate) fn after(bound: Duration) -> Until {
+        Until { at: Instant::now() + bound, way: Way::Blocking }
     }
 
-    pub(crate) fn left(&self) -> io::Result<Duration> {
-        match self.until.saturating_duration_since(Instant::now()) {
+    /// The same, but so long from now on at the most.
+    #[must_use]
+    pub(crate) fn within(self, bound: Duration) -> Until {
+        Until { at: self.at.min(Instant::now() + bound), ..self }
+    }
+
+    pub(crate) fn is_over(self) -> bool {
+        Instant::now() >= self.at
+    }
+
+    pub(crate) fn left(self) -> io::Result<Duration> {
+        match self.at.saturating_duration_since(Instant::now()) {
             Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
             left => Ok(left),
         }
     }
 
-    /// The same in steps, so that a call that goes well costs no system call for it: a timeout that is at most a 32nd
-    /// longer than what is left is left as it is.
-    fn timeout(&self, set: Duration) -> io::Result<Option<Duration>> {
-        let left = self.left()?;
-        Ok(if set >= left && set.saturating_sub(left) <= left / 32 { None } else { Some(left) })
+    /// Waits so long, but not beyond the end.
+    pub(crate) async fn pause(self, pause: Duration) {
+        let pause = pause.min(self.left().unwrap_or(Duration::ZERO));
+        match self.way {
+            Way::Blocking => std::thread::sleep(pause),
+            #[cfg(feature = "tokio")]
+            Way::Tokio(_) => ::tokio::time::sleep(pause).await,
+        }
+    }
+
+    /// What comes of something that waits for the runtime.
+    #[cfg(feature = "tokio")]
+    async fn bound<T>(self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        ::tokio::time::timeout(self.left()?, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-/// A connection as a client uses it: bare, or through TLS.
+/// The outcome of what waits only as a thread does: it's there at the first look.
+pub(crate) fn here<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    loop {
+        if let Poll::Ready(outcome) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return outcome;
+        }
+    }
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    #[cfg(feature = "tokio")]
+    TaskTcp(::tokio::net::TcpStream),
+    #[cfg(feature = "tokio")]
+    TaskUnix(::tokio::net::UnixStream),
+}
+
+/// A connection, with the time until which the call that uses it may take.
+pub(crate) struct Wire {
+    socket: Socket,
+    until: Until,
+    /// The timeout that the socket goes by now, for reads and for writes.
+    read_timeout: Duration,
+    write_timeout: Duration,
+    /// Whether it last had to wait for a read, or for a write.
+    reads: bool,
+}
+
+impl Wire {
+    async fn connect(address: &Address, until: Until) -> io::Result<Wire> {
+        let socket = match until.way {
+            Way::Blocking => match address {
+                Address::Unix(path) => Socket::Unix(net::connect_unix(path, until.left()?)?),
+                Address::Tcp { host, port } => Socket::Tcp(connect_tcp(host, *port, until)?),
+            },
+            #[cfg(feature = "tokio")]
+            Way::Tokio(_) => match address {
+                Address::Unix(path) => Socket::TaskUnix(until.bound(::tokio::net::UnixStream::connect(path)).await?),
+                Address::Tcp { host, port } => {
+                    let stream = until.bound(::tokio::net::TcpStream::connect((host.as_str(), *port))).await?;
+                    stream.set_nodelay(true)?;
+                    Socket::TaskTcp(stream)
+                }
+            },
+        };
+        Ok(Wire { socket, until, read_timeout: Duration::ZERO, write_timeout: Duration::ZERO, reads: true })
+    }
+
+    /// Until when reads and writes may take from now on.
+    pub(crate) fn set_until(&mut self, until: Until) {
+        self.until = until;
+    }
+
+    /// The time that is left in steps, so that a call that goes well costs no system call for it: a timeout that is at
+    /// most a 32nd longer than what is left is left as it is.
+    fn timeout(&self, set: Duration) -> io::Result<Option<Duration>> {
+        let left = self.until.left()?;
+        Ok(if set >= left && set.saturating_sub(left) <= left / 32 { None } else { Some(left) })
+    }
+
+    /// Waits, on a task, for what would have blocked.
+    pub(crate) async fn ready(&self) -> io::Result<()> {
+        match &self.socket {
+            Socket::Tcp(_) | Socket::Unix(_) => Err(io::ErrorKind::TimedOut.into()),
+            #[cfg(feature = "tokio")]
+            Socket::TaskTcp(s) if self.reads => self.until.bound(s.readable()).await,
+            #[cfg(feature = "tokio")]
+            Socket::TaskTcp(s) => self.until.bound(s.writable()).await,
+            #[cfg(feature = "tokio")]
+            Socket::TaskUnix(s) if self.reads => self.until.bound(s.readable()).await,
+            #[cfg(feature = "tokio")]
+            Socket::TaskUnix(s) => self.until.bound(s.writable()).await,
+        }
+    }
+}
+
+/// A connection as a client uses it: bare, or through TLS. Where its task has to wait, a read or write would block: it's
+/// to be tried again once [`ready`](Link::ready) says so.
 pub(crate) enum Link {
     Bare(Wire),
     #[cfg(feature = "tls")]
@@ -78,33 +177,73 @@ pub(crate) enum Link {
 }
 
 impl Link {
-    pub(crate) fn connect(remote: &Remote, address: &Address, bound: Duration) -> io::Result<Link> {
+    pub(crate) async fn connect(remote: &Remote, address: &Address, until: Until) -> io::Result<Link> {
+        let wire = Wire::connect(address, until).await?;
         #[cfg(feature = "tls")]
         if let (Some(tls), Address::Tcp { host, .. }) = (&remote.tls, address) {
-            let until = Instant::now() + bound;
-            let mut wire = Wire::connect(address, bound)?;
-            wire.set_until(until);
-            return Ok(Link::Tls(Box::new(crate::backend::tls::over(wire, host, tls)?)));
+            return Ok(Link::Tls(Box::new(crate::backend::tls::over(wire, host, tls).await?)));
         }
         let _ = remote;
-        Wire::connect(address, bound).map(Link::Bare)
+        Ok(Link::Bare(wire))
     }
 
-    fn wire(&mut self) -> &mut Wire {
+    fn wire(&self) -> &Wire {
         match self {
             Link::Bare(wire) => wire,
             #[cfg(feature = "tls")]
-            Link::Tls(stream) => &mut stream.sock,
+            Link::Tls(stream) => &stream.sock,
         }
     }
 
     /// Until when reads and writes may take from now on.
-    pub(crate) fn set_until(&mut self, until: Instant) {
-        self.wire().set_until(until);
+    pub(crate) fn set_until(&mut self, until: Until) {
+        match self {
+            Link::Bare(wire) => wire.set_until(until),
+            #[cfg(feature = "tls")]
+            Link::Tls(stream) => stream.sock.set_until(until),
+        }
     }
 
-    pub(crate) fn left(&mut self) -> io::Result<Duration> {
-        self.wire().left()
+    /// Waits for what would have blocked. A thread waited already, for as long as it may: so that is an error.
+    pub(crate) async fn ready(&self) -> io::Result<()> {
+        self.wire().ready().await
+    }
+
+    /// Whether the time for reads and writes is over.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_over(&self) -> bool {
+        self.wire().until.is_over()
+    }
+
+    /// Sends all of it.
+    pub(crate) async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => bytes = &bytes[n..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready().await?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        loop {
+            match self.flush() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready().await?,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Some more bytes.
+    #[cfg(feature = "memcached")]
+    pub(crate) async fn receive(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.read(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready().await?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
     }
 }
 
@@ -143,21 +282,43 @@ fn timed_out(error: io::Error) -> io::Error {
 
 impl Read for Wire {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if let Some(left) = self.timeout(self.read_timeout)? {
-            either!(&self.socket, s => s.set_read_timeout(Some(left)))?;
-            self.read_timeout = left;
+        self.reads = true;
+        let timeout = self.timeout(self.read_timeout)?;
+        match (&mut self.socket, timeout) {
+            (Socket::Tcp(s), Some(left)) => s.set_read_timeout(Some(left))?,
+            (Socket::Unix(s), Some(left)) => s.set_read_timeout(Some(left))?,
+            _ => {}
         }
-        either!(&mut self.socket, s => s.read(buf)).map_err(timed_out)
+        self.read_timeout = timeout.unwrap_or(self.read_timeout);
+        match &mut self.socket {
+            Socket::Tcp(s) => s.read(buf).map_err(timed_out),
+            Socket::Unix(s) => s.read(buf).map_err(timed_out),
+            #[cfg(feature = "tokio")]
+            Socket::TaskTcp(s) => s.try_read(buf),
+            #[cfg(feature = "tokio")]
+            Socket::TaskUnix(s) => s.try_read(buf),
+        }
     }
 }
 
 impl Write for Wire {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        if let Some(left) = self.timeout(self.write_timeout)? {
-            either!(&self.socket, s => s.set_write_timeout(Some(left)))?;
-            self.write_timeout = left;
+        self.reads = false;
+        let timeout = self.timeout(self.write_timeout)?;
+        match (&mut self.socket, timeout) {
+            (Socket::Tcp(s), Some(left)) => s.set_write_timeout(Some(left))?,
+            (Socket::Unix(s), Some(left)) => s.set_write_timeout(Some(left))?,
+            _ => {}
         }
-        either!(&mut self.socket, s => s.write(buf)).map_err(timed_out)
+        self.write_timeout = timeout.unwrap_or(self.write_timeout);
+        match &mut self.socket {
+            Socket::Tcp(s) => s.write(buf).map_err(timed_out),
+            Socket::Unix(s) => s.write(buf).map_err(timed_out),
+            #[cfg(feature = "tokio")]
+            Socket::TaskTcp(s) => s.try_write(buf),
+            #[cfg(feature = "tokio")]
+            Socket::TaskUnix(s) => s.try_write(buf),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -165,14 +326,10 @@ impl Write for Wire {
     }
 }
 
-fn connect_tcp(host: &str, port: u16, until: Instant) -> io::Result<TcpStream> {
-    let left = || match until.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::Error::from(io::ErrorKind::TimedOut)),
-        left => Ok(left),
-    };
+fn connect_tcp(host: &str, port: u16, until: Until) -> io::Result<TcpStream> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name stands for no address");
-    for address in resolve(host, port, left()?)? {
-        match TcpStream::connect_timeout(&address, left()?) {
+    for address in resolve(host, port, until.left()?)? {
+        match TcpStream::connect_timeout(&address, until.left()?) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 return Ok(stream);
@@ -184,9 +341,9 @@ fn connect_tcp(host: &str, port: u16, until: Instant) -> io::Result<TcpStream> {
 }
 
 /// A name's addresses. The system's own call takes as long as it likes, so it's made beside.
-fn resolve(host: &str, port: u16, bound: Duration) -> io::Result<Vec<std::net::SocketAddr>> {
+fn resolve(host: &str, port: u16, bound: Duration) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse() {
-        return Ok(vec![std::net::SocketAddr::new(address, port)]);
+        return Ok(vec![SocketAddr::new(address, port)]);
     }
     let (tell, answer) = mpsc::channel();
     let host = host.to_owned();
@@ -196,9 +353,10 @@ fn resolve(host: &str, port: u16, bound: Duration) -> io::Result<Vec<std::net::S
     answer.recv_timeout(bound).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// The idle connections to one server. A forked child must not share them: it would take its parent's answers.
+/// The idle connections to one server, each with how its calls wait. A forked child must not share them: it would take its
+/// parent's answers.
 pub(crate) struct Pool<C> {
-    idle: Mutex<Vec<C>>,
+    idle: Mutex<Vec<(Way, C)>>,
 }
 
 impl<C> Pool<C> {
@@ -207,14 +365,16 @@ impl<C> Pool<C> {
     }
 
     /// The one that was used last, so that those that a peak of calls left grow old.
-    pub(crate) fn take(&self) -> Option<C> {
-        self.lock().pop()
+    pub(crate) fn take(&self, way: Way) -> Option<C> {
+        let mut idle = self.lock();
+        let at = idle.iter().rposition(|(its, _)| *its == way)?;
+        Some(idle.remove(at).1)
     }
 
-    pub(crate) fn put(&self, connection: C) {
+    pub(crate) fn put(&self, way: Way, connection: C) {
         let mut idle = self.lock();
         if idle.len() < IDLE {
-            idle.push(connection);
+            idle.push((way, connection));
         }
     }
 
@@ -224,12 +384,7 @@ impl<C> Pool<C> {
         drop(old);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<C>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Way, C)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Until when a call may take, with everything that it does: connecting, sending, waiting, trying again.
-pub(crate) fn bound_of(remote: &Remote) -> Instant {
-    Instant::now() + remote.connect_timeout + remote.write_timeout + remote.read_timeout
 }

@@ -1,12 +1,11 @@
 //! Talking to Memcached servers by the meta commands of Memcached 1.6: `mg`, `ms`, `md`, `ma`.
 
-use std::io::{self, Read, Write};
-use std::time::Instant;
+use std::io;
 
 use crate::backend::breaker::{Tally, Trouble};
-use crate::backend::node::{self, Again, Node, nonsense};
+use crate::backend::node::{self, Again, Node, Talk, nonsense};
 use crate::backend::remote::{Address, Remote};
-use crate::backend::wire::Wire;
+use crate::backend::wire::{Link, Until};
 use crate::error::{Error, ErrorKind};
 
 /// Longest line of an answer.
@@ -33,33 +32,33 @@ pub(super) enum Answer {
 
 /// A connection.
 pub(super) struct Connection {
-    wire: Wire,
+    wire: Link,
     /// What was read and not used yet begins at `at`.
     read: Vec<u8>,
     at: usize,
 }
 
 impl node::Connection for Connection {
-    fn open(remote: &Remote, address: &Address, until: Instant) -> Result<Connection, Trouble> {
-        let bound = remote.connect_timeout.min(until.saturating_duration_since(Instant::now()));
-        Ok(Connection { wire: Wire::connect(address, bound)?, read: Vec::new(), at: 0 })
+    async fn open(remote: &Remote, address: &Address, until: Until) -> Result<Connection, Trouble> {
+        let wire = Link::connect(remote, address, until.within(remote.connect_timeout)).await?;
+        Ok(Connection { wire, read: Vec::new(), at: 0 })
     }
 
-    fn is_alive(&mut self, until: Instant) -> bool {
+    async fn is_alive(&mut self, until: Until) -> bool {
         self.wire.set_until(until);
-        self.wire.write_all(b"mn\r\n").and_then(|()| self.line()).is_ok_and(|line| line == b"MN")
+        self.wire.send(b"mn\r\n").await.is_ok() && self.line().await.is_ok_and(|line| line == b"MN")
     }
 }
 
 impl Connection {
-    fn fill(&mut self) -> io::Result<()> {
+    async fn fill(&mut self) -> io::Result<()> {
         if self.at > 0 {
             self.read.drain(..self.at);
             self.at = 0;
         }
         let len = self.read.len();
         self.read.resize(len + 16_384, 0);
-        let outcome = self.wire.read(&mut self.read[len..]);
+        let outcome = self.wire.receive(&mut self.read[len..]).await;
         self.read.truncate(len + *outcome.as_ref().unwrap_or(&0));
         match outcome {
             Ok(0) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was closed")),
@@ -67,7 +66,7 @@ impl Connection {
         }
     }
 
-    fn line(&mut self) -> io::Result<Vec<u8>> {
+    async fn line(&mut self) -> io::Result<Vec<u8>> {
         let mut looked = 0;
         loop {
             let rest = &self.read[self.at..];
@@ -80,12 +79,12 @@ impl Connection {
             if looked > LINE {
                 return Err(nonsense("Memcached"));
             }
-            self.fill()?;
+            self.fill().await?;
         }
     }
 
     /// A value and the end of its line.
-    fn block(&mut self, len: usize) -> io::Result<Vec<u8>> {
+    async fn block(&mut self, len: usize) -> io::Result<Vec<u8>> {
         // No room is made for what a server only says that it will send.
         let mut bytes = Vec::with_capacity(len.min(1 << 20) + 2);
         let buffered = (self.read.len() - self.at).min(len + 2);
@@ -94,7 +93,7 @@ impl Connection {
         while bytes.len() < len + 2 {
             let (from, more) = (bytes.len(), (len + 2 - bytes.len()).min(1 << 20));
             bytes.resize(from + more, 0);
-            let n = self.wire.read(&mut bytes[from..])?;
+            let n = self.wire.receive(&mut bytes[from..]).await?;
             bytes.truncate(from + n);
             if n == 0 {
                 return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was closed"));
@@ -108,8 +107,8 @@ impl Connection {
         }
     }
 
-    fn answer(&mut self) -> io::Result<Answer> {
-        let line = self.line()?;
+    async fn answer(&mut self) -> io::Result<Answer> {
+        let line = self.line().await?;
         let line = std::str::from_utf8(&line).map_err(|_| nonsense("Memcached"))?;
         let mut words = line.split(' ');
         let word = words.next().unwrap_or_default();
@@ -120,7 +119,7 @@ impl Connection {
             "VA" => {
                 let len = words.next().and_then(|len| len.parse().ok()).filter(|len| *len <= VALUE);
                 let cas = cas(words);
-                Answer::Value { bytes: self.block(len.ok_or_else(|| nonsense("Memcached"))?)?, cas }
+                Answer::Value { bytes: self.block(len.ok_or_else(|| nonsense("Memcached"))?).await?, cas }
             }
             "HD" | "OK" => Answer::Done { cas: cas(words.clone()), flags: words.collect::<Vec<_>>().join(" ") },
             "EN" | "NF" => Answer::Absent,
@@ -161,25 +160,39 @@ impl Batch {
 }
 
 /// The answers of a server to a batch.
-pub(super) fn run(
+pub(super) async fn run(
     node: &Node<Connection>,
     (remote, tally): (&Remote, &Tally),
     batch: &Batch,
     again: Again,
-    until: Instant,
+    until: Until,
 ) -> Result<Vec<Answer>, Error> {
-    node.exchange(remote, tally, again, until, |connection: &mut Connection| {
-        connection.wire.set_until((Instant::now() + remote.write_timeout).min(until));
-        connection.wire.write_all(&batch.bytes)?;
-        connection.wire.set_until((Instant::now() + remote.read_timeout).min(until));
-        let mut answers = Vec::with_capacity(batch.len);
-        for _ in 0..batch.len {
-            answers.push(connection.answer()?);
+    let mut talk = Commands { batch, answers: Vec::new(), remote, until };
+    node.exchange(remote, tally, again, until, &mut talk).await?;
+    Ok(talk.answers)
+}
+
+/// Commands, and their answers.
+struct Commands<'a> {
+    batch: &'a Batch,
+    answers: Vec<Answer>,
+    remote: &'a Remote,
+    until: Until,
+}
+
+impl Talk<Connection> for Commands<'_> {
+    async fn over(&mut self, connection: &mut Connection) -> Result<bool, Trouble> {
+        self.answers.clear();
+        self.answers.reserve(self.batch.len);
+        connection.wire.set_until(self.until.within(self.remote.write_timeout));
+        connection.wire.send(&self.batch.bytes).await?;
+        connection.wire.set_until(self.until.within(self.remote.read_timeout));
+        for _ in 0..self.batch.len {
+            self.answers.push(connection.answer().await?);
         }
         // After an error it isn't sure where the next answer begins.
-        let usable = !answers.iter().any(|answer| matches!(answer, Answer::Error(_)));
-        Ok((answers, usable))
-    })
+        Ok(!self.answers.iter().any(|answer| matches!(answer, Answer::Error(_))))
+    }
 }
 
 /// An answer that says no.

@@ -17,7 +17,7 @@ mod plain;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::backend::envelope::{self, Label};
 use crate::backend::flights::{LEASE_MS, Other};
@@ -27,6 +27,7 @@ use crate::backend::networked::{
 use crate::backend::node::Again;
 use crate::backend::raw::Raw;
 use crate::backend::remote::Remote;
+use crate::backend::wire::{Until, here};
 use crate::backend::{Backend, Lead, Leadership, Lease, Listing};
 use crate::capabilities::{self, Capabilities};
 use crate::entry::{Extra, Facts, Value};
@@ -118,12 +119,12 @@ impl Memcached {
     }
 
     /// What is there under some keys of one server.
-    fn fetch_from(
+    async fn fetch_from(
         &self,
         local: &Local,
         place: &Place,
         keys: &[(Id<'_>, String)],
-        until: Instant,
+        until: Until,
     ) -> Result<Vec<Found<(Label, Value)>>> {
         // Hashing their names for each key would take longer than the server does.
         let mut bases: Vec<(&str, Vec<String>)> = Vec::new();
@@ -142,7 +143,7 @@ impl Memcached {
         for (_, name) in keys {
             batch.push("mg", &local.key('e', name), "v c");
         }
-        let mut answers = local.run(place, &batch, Again::Yes, until)?.into_iter();
+        let mut answers = local.run(place, &batch, Again::Yes, until).await?.into_iter();
         let mut ids: HashMap<String, Option<u64>> = HashMap::new();
         for scope in scopes {
             let answer = answers.next().ok_or_else(unexpected)?;
@@ -158,7 +159,7 @@ impl Memcached {
                 _ => return Err(unexpected()),
             });
         }
-        Memcached::look_at_tags(local, place, keys, &found, &mut ids, until)?;
+        Memcached::look_at_tags(local, place, keys, &found, &mut ids, until).await?;
         for ((id, _), found) in keys.iter().zip(&mut found) {
             let base = bases.iter().find(|(namespace, _)| *namespace == id.namespace);
             let same = |scopes: &[String], label: &Label| {
@@ -177,13 +178,13 @@ impl Memcached {
     }
 
     /// The scopes that only the entries themselves tell of.
-    fn look_at_tags(
+    async fn look_at_tags(
         local: &Local,
         place: &Place,
         keys: &[(Id<'_>, String)],
         found: &[Found<(Label, Value)>],
         ids: &mut HashMap<String, Option<u64>>,
-        until: Instant,
+        until: Until,
     ) -> Result<()> {
         let mut more: Vec<String> = Vec::new();
         for ((id, _), found) in keys.iter().zip(found) {
@@ -202,19 +203,19 @@ impl Memcached {
         if batch.is_empty() {
             return Ok(());
         }
-        for (scope, answer) in more.into_iter().zip(local.run(place, &batch, Again::Yes, until)?) {
+        for (scope, answer) in more.into_iter().zip(local.run(place, &batch, Again::Yes, until).await?) {
             ids.insert(scope, stamp(&answer)?.map(|stamp| stamp.id));
         }
         Ok(())
     }
 
     /// What is there under keys, server by server; in their order.
-    fn fetch_all(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Found<(Label, Value)>>> {
+    async fn fetch_all(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Found<(Label, Value)>>> {
         let local = self.local()?;
         let mut found: Vec<Option<Found<(Label, Value)>>> = ids.iter().map(|_| None).collect();
         for (place, at, names) in named_by_place(local, ids) {
             let keys: Vec<_> = at.iter().map(|i| ids[*i]).zip(names).collect();
-            for (i, one) in at.into_iter().zip(self.fetch_from(local, place, &keys, until)?) {
+            for (i, one) in at.into_iter().zip(self.fetch_from(local, place, &keys, until).await?) {
                 found[i] = Some(one);
             }
         }
@@ -223,26 +224,26 @@ impl Memcached {
 
     /// The ids of the scopes of an entry that may be stored as one of an earlier moment; `None`: something was
     /// invalidated since.
-    fn ids_since(
+    async fn ids_since(
         local: &Local,
         place: &Place,
         scopes: &[String],
         since: u64,
-        until: Instant,
+        until: Until,
     ) -> Result<Option<Vec<u64>>> {
-        let stamps = local.stamps(place, scopes, until)?;
-        let now = local.counter(place, 0, until)?;
+        let stamps = local.stamps(place, scopes, until).await?;
+        let now = local.counter(place, 0, until).await?;
         let same_counter = (since..since.saturating_add(STEPS)).contains(&now);
         let untouched = same_counter && stamps.iter().all(|stamp| stamp.at <= since);
         Ok(untouched.then(|| stamps.iter().map(|stamp| stamp.id).collect()))
     }
 
-    fn remove(&self, id: Id<'_>, when: When<'_>, until: Instant) -> Result<Stored> {
+    async fn remove(&self, id: Id<'_>, when: When<'_>, until: Until) -> Result<Stored> {
         let local = self.local()?;
         let (place, name) = local.place(id);
         if let Some((since, _)) = when.since {
             let scopes = local.scopes(id.namespace, &Extra::default());
-            if Memcached::ids_since(local, place, &scopes, since, until)?.is_none() {
+            if Memcached::ids_since(local, place, &scopes, since, until).await?.is_none() {
                 return Ok(Stored::Refused);
             }
         }
@@ -251,7 +252,7 @@ impl Memcached {
         }
         let mut batch = Batch::default();
         batch.push("md", &local.key('e', &name), &under(when.is));
-        match local.run_one(place, &batch, Again::No, until)? {
+        match local.run_one(place, &batch, Again::No, until).await? {
             Answer::Done { .. } => Ok(Stored::Done),
             Answer::Absent if *when.is == Is::Anything => Ok(Stored::Done),
             _ => Ok(Stored::Changed),
@@ -289,18 +290,18 @@ impl Server for Memcached {
         Ok(self.local()?.nonce())
     }
 
-    fn fetch_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Result<Found<Value>>>> {
-        let found = self.fetch_all(ids, until)?;
+    async fn fetch_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Result<Found<Value>>>> {
+        let found = self.fetch_all(ids, until).await?;
         Ok(found.into_iter().map(|Found { is, held }| Ok(Found { is, held: held.map(|(_, value)| value) })).collect())
     }
 
-    fn look(&self, id: Id<'_>, until: Instant) -> Result<Found<Label>> {
-        let Found { is, held } = self.fetch_all(&[id], until)?.pop().ok_or_else(unexpected)?;
+    async fn look(&self, id: Id<'_>, until: Until) -> Result<Found<Label>> {
+        let Found { is, held } = self.fetch_all(&[id], until).await?.pop().ok_or_else(unexpected)?;
         Ok(Found { is, held: held.map(|(label, _)| label) })
     }
 
-    fn store(&self, id: Id<'_>, put: Option<Put<'_>>, when: When<'_>, until: Instant) -> Result<Stored> {
-        let Some(put) = put else { return self.remove(id, when, until) };
+    async fn store(&self, id: Id<'_>, put: Option<Put<'_>>, when: When<'_>, until: Until) -> Result<Stored> {
+        let Some(put) = put else { return self.remove(id, when, until).await };
         let local = self.local()?;
         let (place, name) = local.place(id);
         let scopes = local.scopes(id.namespace, put.extra);
@@ -310,7 +311,7 @@ impl Server for Memcached {
                 if when.lease != 0 {
                     is = self::is(cas);
                 }
-                match Memcached::ids_since(local, place, &scopes, since, until)? {
+                match Memcached::ids_since(local, place, &scopes, since, until).await? {
                     Some(ids) => ids,
                     None => return Ok(Stored::Refused),
                 }
@@ -319,7 +320,7 @@ impl Server for Memcached {
         };
         loop {
             if ids.len() != scopes.len() {
-                ids = local.stamps(place, &scopes, until)?.iter().map(|stamp| stamp.id).collect();
+                ids = local.stamps(place, &scopes, until).await?.iter().map(|stamp| stamp.id).collect();
             }
             let mut batch = Batch::default();
             for scope in &scopes {
@@ -328,7 +329,7 @@ impl Server for Memcached {
             let bytes = self.encode(id, put, ids.clone())?;
             let flags = format!("{} c{}", ttl(&put.facts, self.remote.clock.now()), under(&is));
             batch.push_set(&local.key('e', &name), &bytes, &flags);
-            let mut answers = local.run(place, &batch, Again::Yes, until)?;
+            let mut answers = local.run(place, &batch, Again::Yes, until).await?;
             let stored = answers.pop().ok_or_else(unexpected)?;
             let now = answers.iter().map(stamp).collect::<Result<Option<Vec<_>>>>()?;
             let now: Vec<u64> = now.unwrap_or_default().iter().map(|stamp| stamp.id).collect();
@@ -344,13 +345,13 @@ impl Server for Memcached {
             }
             place.note(&scopes, &now);
             ids = now;
-            if Instant::now() >= until {
+            if until.is_over() {
                 return Err(busy());
             }
         }
     }
 
-    fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Instant) -> Result<Vec<Option<Result<()>>>> {
+    async fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Until) -> Result<Vec<Option<Result<()>>>> {
         let local = self.local()?;
         let mut outcomes: Vec<Option<Result<()>>> = items.iter().map(|_| None).collect();
         let keys: Vec<Id<'_>> = items.iter().map(|(id, _)| *id).collect();
@@ -360,7 +361,7 @@ impl Server for Memcached {
             let scopes = local.scopes(first.namespace, one.extra);
             let ids = match place.lately(&scopes) {
                 Some(ids) => ids,
-                None => local.stamps(place, &scopes, until)?.iter().map(|stamp| stamp.id).collect(),
+                None => local.stamps(place, &scopes, until).await?.iter().map(|stamp| stamp.id).collect(),
             };
             let (mut batch, mut sent) = (Batch::default(), Vec::new());
             for (i, name) in at.into_iter().zip(names) {
@@ -377,7 +378,7 @@ impl Server for Memcached {
             for scope in &scopes {
                 batch.push("mg", scope, "v");
             }
-            let mut answers = local.run(place, &batch, Again::Yes, until)?;
+            let mut answers = local.run(place, &batch, Again::Yes, until).await?;
             let now = answers.split_off(sent.len()).iter().map(stamp).collect::<Result<Option<Vec<_>>>>()?;
             let now: Vec<u64> = now.unwrap_or_default().iter().map(|stamp| stamp.id).collect();
             place.note(&scopes, &now);
@@ -392,7 +393,7 @@ impl Server for Memcached {
         Ok(outcomes)
     }
 
-    fn take_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Found<Label>>> {
+    async fn take_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Found<Label>>> {
         let mut taken: Vec<Option<Found<Label>>> = ids.iter().map(|_| None).collect();
         let mut waiting: Vec<usize> = (0..ids.len()).collect();
         while !waiting.is_empty() {
@@ -404,32 +405,32 @@ impl Server for Memcached {
                 }
             }
             let keys: Vec<Id<'_>> = now.iter().map(|i| ids[*i]).collect();
-            for (i, found) in now.into_iter().zip(self.fetch_all(&keys, until)?) {
+            for (i, found) in now.into_iter().zip(self.fetch_all(&keys, until).await?) {
                 let when = When { is: &found.is, since: None, lease: 0 };
-                if self.remove(ids[i], when, until)? == Stored::Done {
+                if self.remove(ids[i], when, until).await? == Stored::Done {
                     taken[i] = Some(Found { is: found.is, held: found.held.map(|(label, _)| label) });
                 }
             }
             waiting.retain(|i| taken[*i].is_none());
-            if Instant::now() >= until && !waiting.is_empty() {
+            if until.is_over() && !waiting.is_empty() {
                 return Err(busy());
             }
         }
         taken.into_iter().map(|found| found.ok_or_else(unexpected)).collect()
     }
 
-    fn touch(&self, id: Id<'_>, is: &Is, label: &Label, expires: u64, until: Instant) -> Result<bool> {
-        let found = self.fetch(id, until)?;
+    async fn touch(&self, id: Id<'_>, is: &Is, label: &Label, expires: u64, until: Until) -> Result<bool> {
+        let found = self.fetch(id, until).await?;
         let Ok(value) = found.held else { return Ok(false) };
         if found.is != *is {
             return Ok(false);
         }
         let facts = Facts { expires, ..label.facts };
         let put = Put { facts, extra: &label.extra, value: &value };
-        Ok(self.store(id, Some(put), When { is, since: None, lease: 0 }, until)? == Stored::Done)
+        Ok(self.store(id, Some(put), When { is, since: None, lease: 0 }, until).await? == Stored::Done)
     }
 
-    fn lead(&self, id: Id<'_>, until: Instant) -> Result<Lead> {
+    async fn lead(&self, id: Id<'_>, until: Until) -> Result<Lead> {
         let local = self.local()?;
         let (place, name) = local.place(id);
         let word = local.word();
@@ -446,26 +447,28 @@ impl Server for Memcached {
         let mut batch = Batch::default();
         let seconds = LEASE_MS.div_ceil(1000);
         batch.push_set(&lock, &word.to_le_bytes(), &format!("T{seconds} c ME"));
-        let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::No, until)? else { return Ok(Lead::Taken) };
+        let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::No, until).await? else {
+            return Ok(Lead::Taken);
+        };
         hold.lock = cas;
         loop {
             let mut batch = Batch::default();
             batch.push("mg", &entry, "c");
-            if let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::Yes, until)? {
+            if let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::Yes, until).await? {
                 local.flights.annotate(word, cas);
                 break;
             }
             let mut batch = Batch::default();
             batch.push_set(&entry, LEAD, &format!("T{seconds} c ME"));
-            if let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::Yes, until)? {
+            if let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::Yes, until).await? {
                 local.flights.annotate(word, cas);
                 break;
             }
-            if Instant::now() >= until {
+            if until.is_over() {
                 return Err(busy());
             }
         }
-        let generation = local.counter(place, 0, until)?;
+        let generation = local.counter(place, 0, until).await?;
         Ok(Lead::Mine(Leadership { lease: Lease { generation, word }, _hold: Box::new(hold) }))
     }
 
@@ -474,19 +477,19 @@ impl Server for Memcached {
         Some((lease.generation, cas))
     }
 
-    fn moment(&self, id: Id<'_>, until: Instant) -> Result<Moment> {
+    async fn moment(&self, id: Id<'_>, until: Until) -> Result<Moment> {
         let local = self.local()?;
-        Ok((local.counter(local.place(id).0, 0, until)?, 0))
+        Ok((local.counter(local.place(id).0, 0, until).await?, 0))
     }
 
-    fn invalidate(&self, scope: Scope<'_>, until: Instant) -> Result<()> {
+    async fn invalidate(&self, scope: Scope<'_>, until: Until) -> Result<()> {
         let local = self.local()?;
         let key = local.scope_key(scope);
         for place in &local.places {
-            let at = local.counter(place, 1, until)?;
+            let at = local.counter(place, 1, until).await?;
             let mut batch = Batch::default();
             batch.push_set(&key, &Stamp { id: random()?, at }.to_bytes(), "T0");
-            match local.run_one(place, &batch, Again::Yes, until)? {
+            match local.run_one(place, &batch, Again::Yes, until).await? {
                 Answer::Done { .. } => {}
                 _ => return Err(unexpected()),
             }
@@ -498,9 +501,13 @@ impl Server for Memcached {
         Err(Error::new(ErrorKind::Unsupported, "memcached can't list keys: its servers tell of none"))
     }
 
-    fn generation(&self, until: Instant) -> Result<u64> {
+    async fn generation(&self, until: Until) -> Result<u64> {
         let local = self.local()?;
-        local.places.iter().try_fold(0u64, |sum, place| Ok(sum.wrapping_add(local.counter(place, 0, until)?)))
+        let mut sum = 0u64;
+        for place in &local.places {
+            sum = sum.wrapping_add(local.counter(place, 0, until).await?);
+        }
+        Ok(sum)
     }
 
     fn network(&self) -> Result<Network> {
@@ -533,18 +540,18 @@ impl Drop for Holding {
             let mut batch = Batch::default();
             batch.push("mg", &self.local.key('e', &self.id), "v c");
             let place = &self.local.places[self.place];
-            let found = self.local.run_one(place, &batch, Again::Yes, Instant::now() + self.bound);
+            let found = here(self.local.run_one(place, &batch, Again::Yes, Until::after(self.bound)));
             if matches!(found, Ok(Answer::Value { bytes, cas: now }) if bytes == LEAD && now == cas) {
                 let mut batch = Batch::default();
                 batch.push("md", &self.local.key('e', &self.id), &format!("C{cas}"));
-                let _ = self.local.run_one(place, &batch, Again::No, Instant::now() + self.bound);
+                let _ = here(self.local.run_one(place, &batch, Again::No, Until::after(self.bound)));
             }
         }
         if self.lock != 0 {
             batch.push("md", &self.local.key('l', &self.id), &format!("C{}", self.lock));
             // One that can't be given up ends by itself.
             let place = &self.local.places[self.place];
-            let _ = self.local.run_one(place, &batch, Again::No, Instant::now() + self.bound);
+            let _ = here(self.local.run_one(place, &batch, Again::No, Until::after(self.bound)));
         }
     }
 }

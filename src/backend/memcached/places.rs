@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use super::client::{Answer, Batch, Connection, refusal, run};
 use crate::backend::breaker::Tally;
@@ -12,6 +11,7 @@ use crate::backend::flights::Flights;
 use crate::backend::networked::{Scope, busy, hash_of, unexpected};
 use crate::backend::node::{Again, Node};
 use crate::backend::remote::{Address, Remote};
+use crate::backend::wire::Until;
 use crate::entry::Extra;
 use crate::error::{Error, Result};
 use crate::key::Id;
@@ -131,25 +131,25 @@ impl Local {
         [Scope::Everything].into_iter().chain(namespace).chain(tags).map(|scope| self.scope_key(scope)).collect()
     }
 
-    pub(super) fn run(&self, place: &Place, batch: &Batch, again: Again, until: Instant) -> Result<Vec<Answer>> {
-        run(&place.node, (&self.remote, &self.tally), batch, again, until)
+    pub(super) async fn run(&self, place: &Place, batch: &Batch, again: Again, until: Until) -> Result<Vec<Answer>> {
+        run(&place.node, (&self.remote, &self.tally), batch, again, until).await
     }
 
-    pub(super) fn run_one(&self, place: &Place, batch: &Batch, again: Again, until: Instant) -> Result<Answer> {
-        match self.run(place, batch, again, until)?.pop() {
+    pub(super) async fn run_one(&self, place: &Place, batch: &Batch, again: Again, until: Until) -> Result<Answer> {
+        match self.run(place, batch, again, until).await?.pop() {
             Some(Answer::Error(text)) => Err(refusal(&text)),
             answer => answer.ok_or_else(unexpected),
         }
     }
 
     /// The scopes as they are now; those that are missing are made.
-    pub(super) fn stamps(&self, place: &Place, scopes: &[String], until: Instant) -> Result<Vec<Stamp>> {
+    pub(super) async fn stamps(&self, place: &Place, scopes: &[String], until: Until) -> Result<Vec<Stamp>> {
         loop {
             let mut batch = Batch::default();
             for scope in scopes {
                 batch.push("mg", scope, "v");
             }
-            let answers = self.run(place, &batch, Again::Yes, until)?;
+            let answers = self.run(place, &batch, Again::Yes, until).await?;
             let stamps: Vec<Option<Stamp>> = answers.iter().map(stamp).collect::<Result<_>>()?;
             if let Some(stamps) = stamps.iter().copied().collect::<Option<Vec<_>>>() {
                 place.note(scopes, &stamps.iter().map(|stamp| stamp.id).collect::<Vec<_>>());
@@ -159,23 +159,23 @@ impl Local {
             for (scope, _) in scopes.iter().zip(&stamps).filter(|(_, stamp)| stamp.is_none()) {
                 batch.push_set(scope, &Stamp { id: random()?, at: 0 }.to_bytes(), "ME");
             }
-            for answer in self.run(place, &batch, Again::Yes, until)? {
+            for answer in self.run(place, &batch, Again::Yes, until).await? {
                 if let Answer::Error(text) = answer {
                     return Err(refusal(&text));
                 }
             }
-            if Instant::now() >= until {
+            if until.is_over() {
                 return Err(busy());
             }
         }
     }
 
     /// A server's counter of invalidations, taken `by` further. One that was evicted begins anew, far from what it was.
-    pub(super) fn counter(&self, place: &Place, by: u64, until: Instant) -> Result<u64> {
+    pub(super) async fn counter(&self, place: &Place, by: u64, until: Until) -> Result<u64> {
         let mut batch = Batch::default();
         let first = (random()? >> 8) | 1 << 40;
         batch.push("ma", &self.key('c', ""), &format!("N0 J{first} D{by} v"));
-        match self.run_one(place, &batch, Again::Yes, until)? {
+        match self.run_one(place, &batch, Again::Yes, until).await? {
             Answer::Value { bytes, .. } => {
                 let text = std::str::from_utf8(&bytes).ok();
                 text.and_then(|text| text.trim().parse().ok()).ok_or_else(unexpected)

@@ -1,7 +1,6 @@
 //! Bare values on Memcached: its own commands for what they do.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::client::{Answer, Batch, refusal};
 use super::places::{Local, Place, no_random};
@@ -11,6 +10,7 @@ use crate::backend::networked::{Is, unexpected};
 use crate::backend::node::Again;
 use crate::backend::raw::{Bytes, Plain};
 use crate::backend::remote::Remote;
+use crate::backend::wire::Until;
 use crate::capabilities::{self, Capabilities};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Id;
@@ -36,12 +36,12 @@ impl PlainMemcached {
         (place, String::from_utf8_lossy(key).into_owned())
     }
 
-    fn one(&self, key: &[u8], fill: impl FnOnce(&mut Batch, &str), again: Again, until: Instant) -> Result<Answer> {
+    async fn one(&self, key: &[u8], fill: impl FnOnce(&mut Batch, &str), again: Again, until: Until) -> Result<Answer> {
         let local = self.local()?;
         let (place, key) = PlainMemcached::find(local, key);
         let mut batch = Batch::default();
         fill(&mut batch, &key);
-        local.run_one(place, &batch, again, until)
+        local.run_one(place, &batch, again, until).await
     }
 
     fn ttl(&self, ms: Option<u64>) -> String {
@@ -68,7 +68,7 @@ impl Plain for PlainMemcached {
         Ok(())
     }
 
-    fn read(&self, keys: &[Vec<u8>], until: Instant) -> Result<Vec<Bytes>> {
+    async fn read(&self, keys: &[Vec<u8>], until: Until) -> Result<Vec<Bytes>> {
         let local = self.local()?;
         let ids: Vec<Id<'_>> = keys.iter().map(|key| Id { namespace: "", version: 1, key }).collect();
         let mut found: Vec<Bytes> = keys.iter().map(|_| None).collect();
@@ -77,7 +77,7 @@ impl Plain for PlainMemcached {
             for i in &at {
                 batch.push("mg", &String::from_utf8_lossy(&keys[*i]), "v c");
             }
-            for (i, answer) in at.into_iter().zip(local.run(place, &batch, Again::Yes, until)?) {
+            for (i, answer) in at.into_iter().zip(local.run(place, &batch, Again::Yes, until).await?) {
                 found[i] = match answer {
                     Answer::Value { bytes, cas } => Some((bytes, is(cas))),
                     Answer::Absent => None,
@@ -89,8 +89,8 @@ impl Plain for PlainMemcached {
         Ok(found)
     }
 
-    fn look(&self, key: &[u8], until: Instant) -> Result<Option<(u64, Option<u64>)>> {
-        match self.one(key, |batch, key| batch.push("mg", key, "t s"), Again::Yes, until)? {
+    async fn look(&self, key: &[u8], until: Until) -> Result<Option<(u64, Option<u64>)>> {
+        match self.one(key, |batch, key| batch.push("mg", key, "t s"), Again::Yes, until).await? {
             Answer::Done { flags, .. } => {
                 let flag = |name| flags.split(' ').find_map(|flag| flag.strip_prefix(name)?.parse::<i64>().ok());
                 let left = flag('t').and_then(|seconds| u64::try_from(seconds).ok()).map(|seconds| seconds * 1000);
@@ -100,21 +100,21 @@ impl Plain for PlainMemcached {
         }
     }
 
-    fn write(&self, key: &[u8], bytes: Option<&[u8]>, ms: Option<u64>, is: &Is, until: Instant) -> Result<bool> {
+    async fn write(&self, key: &[u8], bytes: Option<&[u8]>, ms: Option<u64>, is: &Is, until: Until) -> Result<bool> {
         let again = if *is == Is::Anything { Again::Yes } else { Again::No };
         let Some(bytes) = bytes else {
             if *is == Is::Absent {
                 return Ok(true);
             }
-            let answer = self.one(key, |batch, key| batch.push("md", key, &under(is)), again, until)?;
+            let answer = self.one(key, |batch, key| batch.push("md", key, &under(is)), again, until).await?;
             return Ok(matches!(answer, Answer::Done { .. }) || *is == Is::Anything);
         };
         let flags = format!("{}{}", self.ttl(ms), under(is));
-        let answer = self.one(key, |batch, key| batch.push_set(key, bytes, &flags), again, until)?;
+        let answer = self.one(key, |batch, key| batch.push_set(key, bytes, &flags), again, until).await?;
         Ok(matches!(answer, Answer::Done { .. }))
     }
 
-    fn write_many(&self, items: &[(Vec<u8>, &[u8])], ms: Option<u64>, until: Instant) -> Result<Vec<Result<()>>> {
+    async fn write_many(&self, items: &[(Vec<u8>, &[u8])], ms: Option<u64>, until: Until) -> Result<Vec<Result<()>>> {
         let local = self.local()?;
         let ids: Vec<Id<'_>> = items.iter().map(|(key, _)| Id { namespace: "", version: 1, key }).collect();
         let mut outcomes: Vec<Result<()>> = items.iter().map(|_| Err(unexpected())).collect();
@@ -123,7 +123,7 @@ impl Plain for PlainMemcached {
             for i in &at {
                 batch.push_set(&String::from_utf8_lossy(&items[*i].0), items[*i].1, &self.ttl(ms));
             }
-            for (i, answer) in at.into_iter().zip(local.run(place, &batch, Again::Yes, until)?) {
+            for (i, answer) in at.into_iter().zip(local.run(place, &batch, Again::Yes, until).await?) {
                 outcomes[i] = match answer {
                     Answer::Done { .. } => Ok(()),
                     Answer::Error(text) => Err(refusal(&text)),
@@ -134,7 +134,7 @@ impl Plain for PlainMemcached {
         Ok(outcomes)
     }
 
-    fn remove(&self, keys: &[Vec<u8>], until: Instant) -> Result<Vec<bool>> {
+    async fn remove(&self, keys: &[Vec<u8>], until: Until) -> Result<Vec<bool>> {
         let local = self.local()?;
         let ids: Vec<Id<'_>> = keys.iter().map(|key| Id { namespace: "", version: 1, key }).collect();
         let mut removed = vec![false; keys.len()];
@@ -143,31 +143,31 @@ impl Plain for PlainMemcached {
             for i in &at {
                 batch.push("md", &String::from_utf8_lossy(&keys[*i]), "");
             }
-            for (i, answer) in at.into_iter().zip(local.run(place, &batch, Again::Yes, until)?) {
+            for (i, answer) in at.into_iter().zip(local.run(place, &batch, Again::Yes, until).await?) {
                 removed[i] = matches!(answer, Answer::Done { .. });
             }
         }
         Ok(removed)
     }
 
-    fn touch(&self, key: &[u8], ms: Option<u64>, until: Instant) -> Result<bool> {
+    async fn touch(&self, key: &[u8], ms: Option<u64>, until: Until) -> Result<bool> {
         let flags = self.ttl(ms);
-        let answer = self.one(key, |batch, key| batch.push("mg", key, &flags), Again::Yes, until)?;
+        let answer = self.one(key, |batch, key| batch.push("mg", key, &flags), Again::Yes, until).await?;
         Ok(matches!(answer, Answer::Done { .. }))
     }
 
     /// Upwards alone: downwards a server stops at zero without a word.
-    fn add(
+    async fn add(
         &self,
         key: &[u8],
         by: i64,
         initial: Option<(i64, Option<u64>)>,
-        until: Instant,
+        until: Until,
     ) -> Option<Result<Option<i64>>> {
         if by < 0 || initial.is_some() {
             return None;
         }
-        let answer = self.one(key, |batch, key| batch.push("ma", key, &format!("D{by} v")), Again::No, until);
+        let answer = self.one(key, |batch, key| batch.push("ma", key, &format!("D{by} v")), Again::No, until).await;
         Some(match answer {
             Ok(Answer::Value { bytes, .. }) => {
                 let sum = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
@@ -182,21 +182,21 @@ impl Plain for PlainMemcached {
         })
     }
 
-    fn lock(&self, key: &[u8], word: u64, until: Instant) -> Result<bool> {
-        self.write(key, Some(&word.to_le_bytes()), Some(LEASE_MS), &Is::Absent, until)
+    async fn lock(&self, key: &[u8], word: u64, until: Until) -> Result<bool> {
+        self.write(key, Some(&word.to_le_bytes()), Some(LEASE_MS), &Is::Absent, until).await
     }
 
-    fn unlock(&self, key: &[u8], word: u64, until: Instant) {
+    async fn unlock(&self, key: &[u8], word: u64, until: Until) {
         // One that can't be given up ends by itself.
-        if let Ok(mut found) = self.read(&[key.to_vec()], until)
+        if let Ok(mut found) = self.read(&[key.to_vec()], until).await
             && let Some(Some((bytes, is))) = found.pop()
             && bytes == word.to_le_bytes()
         {
-            let _ = self.write(key, None, None, &is, until);
+            let _ = self.write(key, None, None, &is, until).await;
         }
     }
 
-    fn clear(&self, _: &str, _: Instant) -> Result<()> {
+    async fn clear(&self, _: &str, _: Until) -> Result<()> {
         Err(Error::new(ErrorKind::Unsupported, "memcached can't clear bare values: its servers tell of no keys"))
     }
 

@@ -4,18 +4,18 @@
 //! read and not the call: a server that drips its answer would hold a caller for ever.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::{Cmd, Parser, ServerErrorKind, Value, cmd};
 
 use crate::backend::breaker::{Tally, Trouble};
-use crate::backend::node::{self, Again, Node, nonsense};
+use crate::backend::node::{self, Again, Node, Talk, nonsense};
 use crate::backend::redis::scripts;
 use crate::backend::redis::slots::Slots;
 use crate::backend::remote::{Address, Remote};
-use crate::backend::wire::Link;
+use crate::backend::wire::{Link, Until};
 use crate::error::{Error, ErrorKind};
 
 /// How often commands are sent elsewhere, or again, as their answers ask for.
@@ -28,7 +28,7 @@ pub(super) struct Connection {
 }
 
 impl node::Connection for Connection {
-    fn open(remote: &Remote, address: &Address, until: Instant) -> Result<Connection, Trouble> {
+    async fn open(remote: &Remote, address: &Address, until: Until) -> Result<Connection, Trouble> {
         let mut hello = Vec::new();
         if let Some(password) = &remote.password {
             let mut auth = cmd("AUTH");
@@ -40,33 +40,33 @@ impl node::Connection for Connection {
             select.arg(remote.db);
             hello.push(select);
         }
-        Connection::open_with(remote, address, until, &hello)
+        Connection::open_with(remote, address, until, &hello).await
     }
 
-    fn is_alive(&mut self, until: Instant) -> bool {
-        self.send(&cmd("PING").get_packed_command(), until).and_then(|()| self.receive(until)).is_ok()
+    async fn is_alive(&mut self, until: Until) -> bool {
+        self.send(&cmd("PING").get_packed_command(), until).await.is_ok() && self.receive(until).await.is_ok()
     }
 }
 
 impl Connection {
     /// One on which these commands have been done.
-    pub(super) fn open_with(
+    pub(super) async fn open_with(
         remote: &Remote,
         address: &Address,
-        until: Instant,
+        until: Until,
         hello: &[Cmd],
     ) -> Result<Connection, Trouble> {
-        let bound = remote.connect_timeout.min(until.saturating_duration_since(Instant::now()));
-        let mut connection = Connection { wire: Link::connect(remote, address, bound)?, parser: Parser::new() };
+        let wire = Link::connect(remote, address, until.within(remote.connect_timeout)).await?;
+        let mut connection = Connection { wire, parser: Parser::new() };
         let mut bytes = Vec::new();
         for command in hello {
             command.write_packed_command(&mut bytes);
         }
         if !hello.is_empty() {
-            connection.send(&bytes, (Instant::now() + remote.write_timeout).min(until))?;
+            connection.send(&bytes, until.within(remote.write_timeout)).await?;
         }
         for _ in hello {
-            let answer = connection.receive((Instant::now() + remote.read_timeout).min(until))?;
+            let answer = connection.receive(until.within(remote.read_timeout)).await?;
             if let Value::ServerError(error) = answer {
                 // The text is the server's, and names no password.
                 return Err(Trouble::Error(refusal(&error)));
@@ -75,23 +75,29 @@ impl Connection {
         Ok(connection)
     }
 
-    pub(super) fn send(&mut self, bytes: &[u8], until: Instant) -> io::Result<()> {
+    pub(super) async fn send(&mut self, bytes: &[u8], until: Until) -> io::Result<()> {
         self.wire.set_until(until);
-        self.wire.write_all(bytes)?;
-        self.wire.flush()
+        self.wire.send(bytes).await
     }
 
-    pub(super) fn receive(&mut self, until: Instant) -> io::Result<Value> {
+    pub(super) async fn receive(&mut self, until: Until) -> io::Result<Value> {
         self.wire.set_until(until);
-        self.parser.parse_value(&mut self.wire).map_err(|error| {
-            if error.is_timeout() || self.wire.left().is_err() {
-                io::ErrorKind::TimedOut.into()
+        loop {
+            let error = match self.parser.parse_value(&mut self.wire) {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            if self.wire.is_over() {
+                return Err(io::ErrorKind::TimedOut.into());
+            } else if error.is_timeout() {
+                // The parser goes on with what it has read.
+                self.wire.ready().await?;
             } else if error.is_io_error() {
-                io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was closed")
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was closed"));
             } else {
-                nonsense("Redis")
+                return Err(nonsense("Redis"));
             }
-        })
+        }
     }
 }
 
@@ -148,17 +154,17 @@ impl Client {
     }
 
     /// The answers to a batch, in its order.
-    pub(super) fn run(&self, batch: &Batch, again: Again, until: Instant) -> Result<Vec<Value>, Error> {
+    pub(super) async fn run(&self, batch: &Batch, again: Again, until: Until) -> Result<Vec<Value>, Error> {
         let mut answers: Vec<Option<Value>> = (0..batch.len()).map(|_| None).collect();
         let mut waiting: Vec<usize> = (0..batch.len()).collect();
         for round in 0..ROUNDS {
             if round > 1 {
                 // A cluster that moves slots, or a server that starts, takes a moment.
-                std::thread::sleep(Duration::from_millis(5 << round).min(until - Instant::now().min(until)));
+                until.pause(Duration::from_millis(5 << round)).await;
             }
-            let routes = self.route(batch, &waiting, until)?;
+            let routes = self.route(batch, &waiting, until).await?;
             for (address, commands) in routes {
-                self.exchange(batch, &address, &commands, again, until, &mut answers)?;
+                self.exchange(batch, &address, &commands, again, until, &mut answers).await?;
             }
             waiting.retain(|i| self.must_repeat(answers[*i].as_ref()));
             if waiting.is_empty() {
@@ -173,12 +179,12 @@ impl Client {
     }
 
     /// Which commands go to which node. Of a cluster whose slots aren't known they are asked for first.
-    fn route(&self, batch: &Batch, waiting: &[usize], until: Instant) -> Result<Vec<(Address, Vec<usize>)>, Error> {
+    async fn route(&self, batch: &Batch, waiting: &[usize], until: Until) -> Result<Vec<(Address, Vec<usize>)>, Error> {
         let Some(slots) = &self.slots else {
             return Ok(vec![(self.remote.servers[0].clone(), waiting.to_vec())]);
         };
         if lock(slots).is_empty() {
-            self.learn_slots(slots, until)?;
+            self.learn_slots(slots, until).await?;
         }
         let known = lock(slots);
         let mut routes: Vec<(Address, Vec<usize>)> = Vec::new();
@@ -193,7 +199,7 @@ impl Client {
         Ok(routes)
     }
 
-    fn learn_slots(&self, slots: &Mutex<Slots>, until: Instant) -> Result<(), Error> {
+    async fn learn_slots(&self, slots: &Mutex<Slots>, until: Until) -> Result<(), Error> {
         let mut command = cmd("CLUSTER");
         command.arg("SLOTS");
         let batch = Batch::one(0, &command);
@@ -203,7 +209,7 @@ impl Client {
         let mut failure = None;
         for address in all {
             let mut answers = vec![None];
-            match self.exchange(&batch, &address, &[0], Again::Yes, until, &mut answers) {
+            match self.exchange(&batch, &address, &[0], Again::Yes, until, &mut answers).await {
                 Ok(()) => match answers.pop().flatten() {
                     Some(Value::ServerError(error)) => failure = Some(refusal(&error)),
                     Some(answer) if lock(slots).learn(&answer, &address) => return Ok(()),
@@ -231,40 +237,18 @@ impl Client {
     }
 
     /// Sends commands to one node and takes its answers.
-    fn exchange(
+    async fn exchange(
         &self,
         batch: &Batch,
         address: &Address,
         commands: &[usize],
         again: Again,
-        until: Instant,
+        until: Until,
         answers: &mut [Option<Value>],
     ) -> Result<(), Error> {
         let node = self.node(address);
-        let by = |timeout| (Instant::now() + timeout).min(until);
-        let outcome = node.exchange(&self.remote, &self.tally, again, until, |connection: &mut Connection| {
-            if commands.len() == batch.len() {
-                connection.send(&batch.bytes, by(self.remote.write_timeout))?;
-            } else {
-                let some: Vec<u8> = commands.iter().flat_map(|i| batch.command(*i)).copied().collect();
-                connection.send(&some, by(self.remote.write_timeout))?;
-            }
-            let by = by(self.remote.read_timeout);
-            let mut unknown_scripts = false;
-            for i in commands {
-                let answer = connection.receive(by)?;
-                unknown_scripts |= is_unknown_script(&answer);
-                answers[*i] = Some(answer);
-            }
-            if unknown_scripts {
-                let (loading, n) = scripts::loading();
-                connection.send(&loading, by)?;
-                for _ in 0..n {
-                    connection.receive(by)?;
-                }
-            }
-            Ok(((), true))
-        });
+        let mut talk = Commands { batch, commands, answers, remote: &self.remote, until };
+        let outcome = node.exchange(&self.remote, &self.tally, again, until, &mut talk).await;
         if let (Err(_), Some(slots)) = (&outcome, &self.slots) {
             lock(slots).forget();
         }
@@ -277,11 +261,11 @@ impl Client {
     }
 
     /// Commands for one server of all, whatever slots they belong to.
-    pub(super) fn run_on(&self, address: &Address, batch: &Batch, until: Instant) -> Result<Vec<Value>, Error> {
+    pub(super) async fn run_on(&self, address: &Address, batch: &Batch, until: Until) -> Result<Vec<Value>, Error> {
         let all: Vec<usize> = (0..batch.len()).collect();
         let mut answers: Vec<Option<Value>> = all.iter().map(|_| None).collect();
         for _ in 0..2 {
-            self.exchange(batch, address, &all, Again::Yes, until, &mut answers)?;
+            self.exchange(batch, address, &all, Again::Yes, until, &mut answers).await?;
             let unknown = |answer: &Option<Value>| matches!(answer, Some(Value::ServerError(e)) if e.kind() == Some(ServerErrorKind::NoScript));
             if !answers.iter().any(unknown) {
                 break;
@@ -291,13 +275,49 @@ impl Client {
     }
 
     /// Learns where the slots of a cluster are, where that isn't known.
-    pub(super) fn find_servers(&self, until: Instant) -> Result<Vec<Address>, Error> {
+    pub(super) async fn find_servers(&self, until: Until) -> Result<Vec<Address>, Error> {
         if let Some(slots) = &self.slots
             && lock(slots).is_empty()
         {
-            self.learn_slots(slots, until)?;
+            self.learn_slots(slots, until).await?;
         }
         Ok(self.servers())
+    }
+}
+
+/// Commands to one node, and where their answers go.
+struct Commands<'a> {
+    batch: &'a Batch,
+    commands: &'a [usize],
+    answers: &'a mut [Option<Value>],
+    remote: &'a Remote,
+    until: Until,
+}
+
+impl Talk<Connection> for Commands<'_> {
+    async fn over(&mut self, connection: &mut Connection) -> Result<bool, Trouble> {
+        let by = self.until.within(self.remote.write_timeout);
+        if self.commands.len() == self.batch.len() {
+            connection.send(&self.batch.bytes, by).await?;
+        } else {
+            let some: Vec<u8> = self.commands.iter().flat_map(|i| self.batch.command(*i)).copied().collect();
+            connection.send(&some, by).await?;
+        }
+        let by = self.until.within(self.remote.read_timeout);
+        let mut unknown_scripts = false;
+        for i in self.commands {
+            let answer = connection.receive(by).await?;
+            unknown_scripts |= is_unknown_script(&answer);
+            self.answers[*i] = Some(answer);
+        }
+        if unknown_scripts {
+            let (loading, n) = scripts::loading();
+            connection.send(&loading, by).await?;
+            for _ in 0..n {
+                connection.receive(by).await?;
+            }
+        }
+        Ok(true)
     }
 }
 

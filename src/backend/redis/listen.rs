@@ -18,6 +18,7 @@ use super::client::Connection;
 use crate::backend::Listener;
 use crate::backend::breaker::Trouble;
 use crate::backend::remote::Remote;
+use crate::backend::wire::{Until, here};
 use crate::error::{Error, Result};
 use crate::key::Id;
 
@@ -107,22 +108,23 @@ fn connect(remote: &Remote, local: &Local) -> Result<Connection, Trouble> {
         tracking.arg("PREFIX").arg(part.key('e', "")).arg("PREFIX").arg(&part.hash);
     }
     hello.push(tracking);
-    let until = Instant::now() + remote.connect_timeout + remote.read_timeout;
-    Connection::open_with(remote, &remote.servers[0], until, &hello)
+    let until = Until::after(remote.connect_timeout + remote.read_timeout);
+    here(Connection::open_with(remote, &remote.servers[0], until, &hello))
 }
 
 /// Until the connection is lost, or nobody needs it.
 fn hear(mut connection: Connection, remote: &Remote, local: &Local, listener: &Weak<dyn Listener>) -> io::Result<()> {
     let mut asked: Option<Instant> = None;
     while let Some(to) = listener.upgrade() {
-        match connection.receive(Instant::now() + TICK) {
+        match here(connection.receive(Until::after(TICK))) {
             Ok(Answer::Push { kind: PushKind::Invalidate, data }) => tell(local, &*to, &data),
             Ok(_) => asked = None,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => match asked {
                 Some(since) if since.elapsed() > remote.read_timeout => return Err(error),
                 Some(_) => {}
                 None => {
-                    connection.send(&cmd("PING").get_packed_command(), Instant::now() + remote.write_timeout)?;
+                    let bound = Until::after(remote.write_timeout);
+                    here(connection.send(&cmd("PING").get_packed_command(), bound))?;
                     asked = Some(Instant::now());
                 }
             },

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 
 use redis::{Value as Answer, cmd};
 
@@ -13,7 +12,7 @@ use super::scripts::{self, Name};
 use crate::backend::networked::{Networked, unexpected};
 use crate::backend::node::Again;
 use crate::backend::remote::Address;
-use crate::backend::wire::bound_of;
+use crate::backend::wire::{Until, Way, here};
 use crate::backend::{Listing, envelope};
 use crate::entry::Entry;
 use crate::error::Result;
@@ -32,18 +31,18 @@ struct Walk {
 }
 
 impl Redis {
-    fn walk(&self, until: Instant) -> Result<Walk> {
-        let nodes = self.local()?.client.find_servers(until)?;
+    async fn walk(&self, until: Until) -> Result<Walk> {
+        let nodes = self.local()?.client.find_servers(until).await?;
         // No character of a prefix means anything in a pattern.
         Ok(Walk { nodes, cursor: 0, pattern: format!("{}:{{*}}:e:*", self.remote.prefix) })
     }
 
     /// Some more keys, and the node that has them; `None`: that was all.
-    fn step(&self, walk: &mut Walk, until: Instant) -> Result<Option<(Address, Vec<Vec<u8>>)>> {
+    async fn step(&self, walk: &mut Walk, until: Until) -> Result<Option<(Address, Vec<Vec<u8>>)>> {
         let Some(node) = walk.nodes.last().cloned() else { return Ok(None) };
         let mut scan = cmd("SCAN");
         scan.arg(walk.cursor).arg("MATCH").arg(&walk.pattern).arg("COUNT").arg(STEP);
-        let answer = self.local()?.client.run_on(&node, &Batch::one(0, &scan), until)?.pop();
+        let answer = self.local()?.client.run_on(&node, &Batch::one(0, &scan), until).await?.pop();
         let Some(Answer::Array(parts)) = answer else { return Err(unexpected()) };
         let [Answer::BulkString(cursor), Answer::Array(keys)] = parts.as_slice() else { return Err(unexpected()) };
         walk.cursor = std::str::from_utf8(cursor).ok().and_then(|n| n.parse().ok()).ok_or_else(unexpected)?;
@@ -58,9 +57,9 @@ impl Redis {
     }
 
     /// Removes entries of other epochs, until the time is over.
-    pub(super) fn sweep(&self, epoch: [u8; 8], until: Instant) -> Result<()> {
-        let mut walk = self.walk(until)?;
-        while let Some((node, keys)) = self.step(&mut walk, until)? {
+    pub(super) async fn sweep(&self, epoch: [u8; 8], until: Until) -> Result<()> {
+        let mut walk = self.walk(until).await?;
+        while let Some((node, keys)) = self.step(&mut walk, until).await? {
             let mut batch = Batch::default();
             for key in &keys {
                 let mut command = scripts::call(Name::Sweep, &[key]);
@@ -68,7 +67,7 @@ impl Redis {
                 batch.push(0, &command);
             }
             if batch.len() > 0 {
-                self.local()?.client.run_on(&node, &batch, until)?;
+                self.local()?.client.run_on(&node, &batch, until).await?;
             }
         }
         Ok(())
@@ -76,20 +75,20 @@ impl Redis {
 }
 
 pub(super) fn list(store: Arc<Networked<Redis>>) -> Result<Listing> {
-    let until = bound_of(&store.remote);
+    let until = Until::of(&store.remote, Way::Blocking);
     let local = store.server.local()?;
     let mut batch = Batch::default();
     for part in &local.parts {
         batch.push(part.slot, cmd("HGETALL").arg(&part.hash));
     }
     let mut generations = HashMap::new();
-    for (part, answer) in local.parts.iter().zip(local.run(&batch, Again::Yes, until)?) {
+    for (part, answer) in local.parts.iter().zip(here(local.run(&batch, Again::Yes, until))?) {
         if let Answer::ServerError(error) = &answer {
             return Err(refusal(error));
         }
         generations.insert(part.prefix.clone(), Seen::parse_all(&answer).ok_or_else(unexpected)?);
     }
-    let walk = store.server.walk(until)?;
+    let walk = here(store.server.walk(until))?;
     let (met, ready) = (HashSet::new(), VecDeque::new());
     Ok(Box::new(Entries { store, walk, generations, met, ready, failed: false }))
 }
@@ -108,8 +107,8 @@ struct Entries {
 
 impl Entries {
     fn fill(&mut self) -> Result<bool> {
-        let until = bound_of(&self.store.remote);
-        let Some((node, keys)) = self.store.server.step(&mut self.walk, until)? else { return Ok(false) };
+        let until = Until::of(&self.store.remote, Way::Blocking);
+        let Some((node, keys)) = here(self.store.server.step(&mut self.walk, until))? else { return Ok(false) };
         let keys: Vec<Vec<u8>> = keys.into_iter().filter(|key| self.met.insert(key.clone())).collect();
         let mut batch = Batch::default();
         for key in &keys {
@@ -118,7 +117,7 @@ impl Entries {
         if batch.len() == 0 {
             return Ok(true);
         }
-        let answers = self.store.server.local()?.client.run_on(&node, &batch, until)?;
+        let answers = here(self.store.server.local()?.client.run_on(&node, &batch, until))?;
         for (key, answer) in keys.iter().zip(answers) {
             let Answer::Array(parts) = answer else { continue };
             let [Answer::Int(len), Answer::BulkString(head)] = parts.as_slice() else { continue };

@@ -15,7 +15,7 @@ mod slots;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::{Cmd, Value as Answer, cmd};
 
@@ -27,6 +27,7 @@ use crate::backend::networked::{
 use crate::backend::node::Again;
 use crate::backend::raw::Raw;
 use crate::backend::remote::Remote;
+use crate::backend::wire::{Until, here};
 use crate::backend::{Backend, Lead, Leadership, Lease, Listener, Listing};
 use crate::capabilities::{self, Capabilities};
 use crate::entry::{Extra, Facts, Value};
@@ -85,13 +86,13 @@ impl Local {
         Place { entry: part.key('e', &name), part, name }
     }
 
-    fn run(&self, batch: &Batch, again: Again, until: Instant) -> Result<Vec<Answer>> {
-        let answers = self.client.run(batch, again, until)?;
+    async fn run(&self, batch: &Batch, again: Again, until: Until) -> Result<Vec<Answer>> {
+        let answers = self.client.run(batch, again, until).await?;
         if answers.len() == batch.len() { Ok(answers) } else { Err(unexpected()) }
     }
 
-    fn run_one(&self, slot: u16, command: &Cmd, again: Again, until: Instant) -> Result<Answer> {
-        match self.run(&Batch::one(slot, command), again, until)?.pop() {
+    async fn run_one(&self, slot: u16, command: &Cmd, again: Again, until: Until) -> Result<Answer> {
+        match self.run(&Batch::one(slot, command), again, until).await?.pop() {
             Some(Answer::ServerError(error)) => Err(refusal(&error)),
             answer => answer.ok_or_else(unexpected),
         }
@@ -202,19 +203,19 @@ impl Redis {
     }
 
     /// Epoch and generation of a part, as they were lately; they are made where there are none.
-    fn lately(&self, local: &Local, part: &Part, until: Instant) -> Result<Moment> {
+    async fn lately(&self, local: &Local, part: &Part, until: Until) -> Result<Moment> {
         match part.seen() {
-            (0, _) => self.begin(local, part, until),
+            (0, _) => self.begin(local, part, until).await,
             seen => Ok(seen),
         }
     }
 
     /// The same as they are now.
-    fn begin(&self, local: &Local, part: &Part, until: Instant) -> Result<Moment> {
+    async fn begin(&self, local: &Local, part: &Part, until: Until) -> Result<Moment> {
         let epoch = new_epoch()?;
         let mut command = scripts::call(Name::Begin, &[&part.hash]);
         command.arg(&epoch).arg(self.remote.clock.now());
-        let Answer::Array(parts) = local.run_one(part.slot, &command, Again::Yes, until)? else {
+        let Answer::Array(parts) = local.run_one(part.slot, &command, Again::Yes, until).await? else {
             return Err(unexpected());
         };
         let seen = Seen::parse_state(&parts).filter(|seen| seen.epoch != 0).ok_or_else(unexpected)?;
@@ -223,7 +224,14 @@ impl Redis {
     }
 
     /// Whether an entry was cleared; asks for what is needed to know.
-    fn is_cleared(local: &Local, part: &Part, seen: &Seen, label: &Label, id: Id<'_>, until: Instant) -> Result<bool> {
+    async fn is_cleared(
+        local: &Local,
+        part: &Part,
+        seen: &Seen,
+        label: &Label,
+        id: Id<'_>,
+        until: Until,
+    ) -> Result<bool> {
         if let Some(cleared) = seen.is_cleared(label, id.namespace) {
             return Ok(cleared);
         }
@@ -233,19 +241,19 @@ impl Redis {
             return Ok(cleared);
         }
         let fields = generations::fields(id.namespace, &label.extra);
-        let answer = local.run_one(part.slot, &Seen::command(&part.hash, &fields), Again::Yes, until)?;
+        let answer = local.run_one(part.slot, &Seen::command(&part.hash, &fields), Again::Yes, until).await?;
         let seen = part.read(Some(answer), &fields)?;
         Ok(seen.is_cleared(label, id.namespace).unwrap_or(true))
     }
 
     /// What is there under a key, by an answer that holds all of it.
-    fn open_value(
+    async fn open_value(
         &self,
         local: &Local,
         (place, id): (&Place<'_>, Id<'_>),
         seen: &Seen,
         answer: Answer,
-        until: Instant,
+        until: Until,
     ) -> Result<Found<Value>> {
         let bytes = match answer {
             Answer::Nil => return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) }),
@@ -260,7 +268,7 @@ impl Redis {
         let is = state_of(bytes.len() as u64, &bytes);
         let held = match envelope::decode(&self.seal, id, bytes) {
             Ok((label, value)) => {
-                let cleared = Redis::is_cleared(local, place.part, seen, &label, id, until)?;
+                let cleared = Redis::is_cleared(local, place.part, seen, &label, id, until).await?;
                 if cleared { Err(Count::MissCleared) } else { Ok(value) }
             }
             Err(reason) => Err(reason),
@@ -269,13 +277,13 @@ impl Redis {
     }
 
     /// The same without the value, by an answer `{length, head}`.
-    fn open_label(
+    async fn open_label(
         &self,
         local: &Local,
         (place, id): (&Place<'_>, Id<'_>),
         seen: &Seen,
         answer: &Answer,
-        until: Instant,
+        until: Until,
     ) -> Result<Found<Label>> {
         let (len, head) = match answer {
             Answer::Array(parts) => match parts.as_slice() {
@@ -289,14 +297,16 @@ impl Redis {
             return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) });
         }
         let held = match envelope::decode_label(&self.seal, id, head, len) {
-            Ok(label) if Redis::is_cleared(local, place.part, seen, &label, id, until)? => Err(Count::MissCleared),
+            Ok(label) if Redis::is_cleared(local, place.part, seen, &label, id, until).await? => {
+                Err(Count::MissCleared)
+            }
             outcome => outcome,
         };
         Ok(Found { is: state_of(len, head), held })
     }
 
     /// Runs a script on each entry that answers `{length, head}`.
-    fn labels(&self, script: Name, ids: &[Id<'_>], again: Again, until: Instant) -> Result<Vec<Found<Label>>> {
+    async fn labels(&self, script: Name, ids: &[Id<'_>], again: Again, until: Until) -> Result<Vec<Found<Label>>> {
         let local = self.local()?;
         let places: Vec<_> = ids.iter().map(|id| local.place(*id)).collect();
         let fields = namespaces(ids);
@@ -305,23 +315,23 @@ impl Redis {
             batch.push(place.part.slot, &Seen::command(&place.part.hash, &fields));
             batch.push(place.part.slot, &scripts::call(script, &[&place.entry, &place.lease()]));
         }
-        let mut answers = local.run(&batch, again, until)?.into_iter();
+        let mut answers = local.run(&batch, again, until).await?.into_iter();
         let mut next = || answers.next().unwrap_or_default();
         let mut found = Vec::with_capacity(ids.len());
         for (id, place) in ids.iter().zip(&places) {
             let seen = place.part.read(Some(next()), &fields)?;
-            found.push(self.open_label(local, (place, *id), &seen, &next(), until)?);
+            found.push(self.open_label(local, (place, *id), &seen, &next(), until).await?);
         }
         Ok(found)
     }
 
     /// The bytes of an entry's expiry. Where they are sealed the head is part of the sum.
-    fn touched(&self, local: &Local, place: &Place<'_>, expires: u64, until: Instant) -> Result<Vec<u8>> {
+    async fn touched(&self, local: &Local, place: &Place<'_>, expires: u64, until: Until) -> Result<Vec<u8>> {
         if !self.seal.is_mac() {
             return Ok(format::expiry_word(expires).to_le_bytes().to_vec());
         }
         let command = scripts::call(Name::Look, &[&place.entry]);
-        match local.run_one(place.part.slot, &command, Again::Yes, until)? {
+        match local.run_one(place.part.slot, &command, Again::Yes, until).await? {
             Answer::Array(parts) => match parts.as_slice() {
                 [_, Answer::BulkString(head)] if head.len() >= format::HEADER_LEN => {
                     Ok(format::encode_touch(&self.seal, head, expires))
@@ -375,13 +385,13 @@ impl Redis {
     }
 
     /// Runs a script on the generations of every part.
-    fn on_all_parts(&self, until: Instant, command: impl Fn(&Part) -> Cmd) -> Result<()> {
+    async fn on_all_parts(&self, until: Until, command: impl Fn(&Part) -> Cmd) -> Result<()> {
         let local = self.local()?;
         let mut batch = Batch::default();
         for part in &local.parts {
             batch.push(part.slot, &command(part));
         }
-        for answer in local.run(&batch, Again::Yes, until)? {
+        for answer in local.run(&batch, Again::Yes, until).await? {
             if let Answer::ServerError(error) = answer {
                 return Err(refusal(&error));
             }
@@ -414,18 +424,18 @@ impl Server for Redis {
         Ok(self.local()?.nonce())
     }
 
-    fn fetch(&self, id: Id<'_>, until: Instant) -> Result<Found<Value>> {
+    async fn fetch(&self, id: Id<'_>, until: Until) -> Result<Found<Value>> {
         let local = self.local()?;
         let (place, fields) = (local.place(id), namespaces(&[id]));
         local.heard.note(&place.name, id);
         let mut batch = Batch::one(place.part.slot, &Seen::command(&place.part.hash, &fields));
         batch.push(place.part.slot, cmd("GET").arg(&place.entry));
-        let mut answers = local.run(&batch, Again::Yes, until)?.into_iter();
+        let mut answers = local.run(&batch, Again::Yes, until).await?.into_iter();
         let seen = place.part.read(answers.next(), &fields)?;
-        self.open_value(local, (&place, id), &seen, answers.next().unwrap_or_default(), until)
+        self.open_value(local, (&place, id), &seen, answers.next().unwrap_or_default(), until).await
     }
 
-    fn fetch_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Result<Found<Value>>>> {
+    async fn fetch_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Result<Found<Value>>>> {
         let local = self.local()?;
         let places: Vec<_> = ids.iter().map(|id| local.place(*id)).collect();
         let fields = namespaces(ids);
@@ -439,7 +449,7 @@ impl Server for Redis {
             let keys: Vec<&[u8]> = some.iter().map(|i| places[*i].entry.as_slice()).collect();
             batch.push(part.slot, cmd("MGET").arg(keys));
         }
-        let mut answers = local.run(&batch, Again::Yes, until)?.into_iter();
+        let mut answers = local.run(&batch, Again::Yes, until).await?.into_iter();
         let mut found: Vec<Option<Result<Found<Value>>>> = ids.iter().map(|_| None).collect();
         for (part, some) in groups {
             let seen = part.read(answers.next(), &fields)?;
@@ -449,22 +459,22 @@ impl Server for Redis {
                 _ => return Err(unexpected()),
             };
             for (i, value) in some.into_iter().zip(values) {
-                found[i] = Some(self.open_value(local, (&places[i], ids[i]), &seen, value, until));
+                found[i] = Some(self.open_value(local, (&places[i], ids[i]), &seen, value, until).await);
             }
         }
         Ok(found.into_iter().map(|found| found.unwrap_or_else(|| Err(unexpected()))).collect())
     }
 
-    fn look(&self, id: Id<'_>, until: Instant) -> Result<Found<Label>> {
-        self.labels(Name::Look, &[id], Again::Yes, until)?.pop().ok_or_else(unexpected)
+    async fn look(&self, id: Id<'_>, until: Until) -> Result<Found<Label>> {
+        self.labels(Name::Look, &[id], Again::Yes, until).await?.pop().ok_or_else(unexpected)
     }
 
-    fn store(&self, id: Id<'_>, put: Option<Put<'_>>, when: When<'_>, until: Instant) -> Result<Stored> {
+    async fn store(&self, id: Id<'_>, put: Option<Put<'_>>, when: When<'_>, until: Until) -> Result<Stored> {
         if let (Some(put), Is::Anything, None) = (put, when.is, when.since) {
             return loop {
-                match self.store_many(&[(id, put)], until)?.pop().flatten() {
+                match self.store_many(&[(id, put)], until).await?.pop().flatten() {
                     Some(outcome) => break outcome.map(|()| Stored::Done),
-                    None if Instant::now() >= until => break Err(busy()),
+                    None if until.is_over() => break Err(busy()),
                     None => {}
                 }
             };
@@ -476,13 +486,13 @@ impl Server for Redis {
         loop {
             let now = match when.since {
                 Some(moment) => moment,
-                None => self.lately(local, place.part, until)?,
+                None => self.lately(local, place.part, until).await?,
             };
             let command = self.store_command(&place, id, put, when, now)?;
-            let answers = local.run(&Batch::one(place.part.slot, &command), again, until)?;
+            let answers = local.run(&Batch::one(place.part.slot, &command), again, until).await?;
             match outcome(place.part, answers.into_iter().next().unwrap_or_default())? {
                 Some(stored) => return Ok(stored),
-                None if Instant::now() >= until => return Err(busy()),
+                None if until.is_over() => return Err(busy()),
                 None => {}
             }
         }
@@ -490,13 +500,13 @@ impl Server for Redis {
 
     /// Without a script, which costs the server as much again as the command: what was stored as of generations that are
     /// over counts for nobody, and is to be stored once more.
-    fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Instant) -> Result<Vec<Option<Result<()>>>> {
+    async fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Until) -> Result<Vec<Option<Result<()>>>> {
         let local = self.local()?;
         let places: Vec<_> = items.iter().map(|(id, _)| local.place(*id)).collect();
         let groups = by_part(&places);
         let (mut batch, mut as_of) = (Batch::default(), Vec::new());
         for (part, some) in &groups {
-            let (epoch, generation) = self.lately(local, part, until)?;
+            let (epoch, generation) = self.lately(local, part, until).await?;
             as_of.push((epoch, generation));
             batch.push(part.slot, &Seen::command(&part.hash, &[]));
             let leases: Vec<Vec<u8>> = some.iter().map(|i| places[*i].lease()).collect();
@@ -511,7 +521,7 @@ impl Server for Redis {
                 batch.push(part.slot, &command);
             }
         }
-        let mut answers = local.run(&batch, Again::Yes, until)?.into_iter();
+        let mut answers = local.run(&batch, Again::Yes, until).await?.into_iter();
         let mut outcomes: Vec<Option<Result<()>>> = items.iter().map(|_| None).collect();
         for ((part, some), as_of) in groups.into_iter().zip(as_of) {
             let seen = part.read(answers.next(), &[])?;
@@ -528,27 +538,27 @@ impl Server for Redis {
         Ok(outcomes)
     }
 
-    fn take_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Found<Label>>> {
-        self.labels(Name::Take, ids, Again::Yes, until)
+    async fn take_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Found<Label>>> {
+        self.labels(Name::Take, ids, Again::Yes, until).await
     }
 
-    fn touch(&self, id: Id<'_>, is: &Is, label: &Label, expires: u64, until: Instant) -> Result<bool> {
+    async fn touch(&self, id: Id<'_>, is: &Is, label: &Label, expires: u64, until: Until) -> Result<bool> {
         let local = self.local()?;
         let place = local.place(id);
         let facts = Facts { expires, ..label.facts };
         let mut command = scripts::call(Name::Touch, &[&place.entry]);
-        command.arg(state(is)).arg(self.touched(local, &place, expires, until)?);
+        command.arg(state(is)).arg(self.touched(local, &place, expires, until).await?);
         match keep_for(&facts, self.remote.clock.now()) {
             Some(ms) => command.arg(ms),
             None => command.arg(""),
         };
-        match local.run_one(place.part.slot, &command, Again::Yes, until)? {
+        match local.run_one(place.part.slot, &command, Again::Yes, until).await? {
             Answer::Int(n) => Ok(n == 1),
             _ => Err(unexpected()),
         }
     }
 
-    fn lead(&self, id: Id<'_>, until: Instant) -> Result<Lead> {
+    async fn lead(&self, id: Id<'_>, until: Until) -> Result<Lead> {
         let local = self.local()?;
         let place = local.place(id);
         let word = local.word();
@@ -567,11 +577,11 @@ impl Server for Redis {
         };
         let mut command = cmd("SET");
         command.arg(&hold.lease).arg(&word.to_le_bytes()).arg("NX").arg("PX").arg(LEASE_MS);
-        if local.run_one(place.part.slot, &command, Again::No, until)? != Answer::Okay {
+        if local.run_one(place.part.slot, &command, Again::No, until).await? != Answer::Okay {
             return Ok(Lead::Taken);
         }
         local.flights.annotate(word, 1);
-        let (epoch, generation) = self.begin(local, place.part, until)?;
+        let (epoch, generation) = self.begin(local, place.part, until).await?;
         local.flights.annotate(word, epoch);
         Ok(Lead::Mine(Leadership { lease: Lease { generation, word }, _hold: Box::new(hold) }))
     }
@@ -581,12 +591,12 @@ impl Server for Redis {
         Some((epoch, lease.generation))
     }
 
-    fn moment(&self, id: Id<'_>, until: Instant) -> Result<Moment> {
+    async fn moment(&self, id: Id<'_>, until: Until) -> Result<Moment> {
         let local = self.local()?;
-        self.begin(local, local.place(id).part, until)
+        self.begin(local, local.place(id).part, until).await
     }
 
-    fn invalidate(&self, scope: Scope<'_>, until: Instant) -> Result<()> {
+    async fn invalidate(&self, scope: Scope<'_>, until: Until) -> Result<()> {
         let field = match scope {
             Scope::Tag(tag) => generations::tag_field(tag),
             Scope::Namespace(name) => generations::namespace_field(name).unwrap_or_default(),
@@ -596,9 +606,10 @@ impl Server for Redis {
                     let mut command = scripts::call(Name::Clear, &[&part.hash]);
                     command.arg(&epoch).arg(now);
                     command
-                })?;
+                })
+                .await?;
                 // They count no more; what isn't removed now is when its time is over, or by the server's eviction.
-                let _ = self.sweep(epoch, until);
+                let _ = self.sweep(epoch, until).await;
                 return Ok(());
             }
         };
@@ -607,13 +618,14 @@ impl Server for Redis {
             command.arg(&field);
             command
         })
+        .await
     }
 
     fn list(store: Arc<Networked<Redis>>) -> Result<Listing> {
         listing::list(store)
     }
 
-    fn generation(&self, until: Instant) -> Result<u64> {
+    async fn generation(&self, until: Until) -> Result<u64> {
         let local = self.local()?;
         let mut batch = Batch::default();
         for part in &local.parts {
@@ -623,7 +635,7 @@ impl Server for Redis {
             Answer::BulkString(bytes) => std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok()),
             _ => None,
         };
-        let answers = local.run(&batch, Again::Yes, until)?;
+        let answers = local.run(&batch, Again::Yes, until).await?;
         Ok(answers.into_iter().filter_map(number).fold(0, u64::wrapping_add))
     }
 
@@ -662,7 +674,8 @@ impl Drop for Holding {
             let mut command = scripts::call(Name::Release, &[&self.lease]);
             command.arg(&self.word.to_le_bytes());
             // One that can't be given up ends by itself.
-            let _ = self.local.client.run(&Batch::one(self.slot, &command), Again::Yes, Instant::now() + self.bound);
+            let until = Until::after(self.bound);
+            let _ = here(self.local.client.run(&Batch::one(self.slot, &command), Again::Yes, until));
         }
     }
 }

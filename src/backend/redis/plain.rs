@@ -1,7 +1,6 @@
 //! Bare values on Redis: its own commands for what they do.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use redis::{Cmd, Value as Answer, cmd};
 
@@ -14,6 +13,7 @@ use crate::backend::networked::{Is, unexpected};
 use crate::backend::node::Again;
 use crate::backend::raw::{Bytes, Plain};
 use crate::backend::remote::Remote;
+use crate::backend::wire::Until;
 use crate::capabilities::{self, Capabilities};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stats::Network;
@@ -54,8 +54,8 @@ impl PlainRedis {
         self.local.get(|| Local::new(&self.remote)).map_err(no_random)
     }
 
-    fn one(&self, key: &[u8], command: &Cmd, again: Again, until: Instant) -> Result<Answer> {
-        self.local()?.run_one(slot_of(key), command, again, until)
+    async fn one(&self, key: &[u8], command: &Cmd, again: Again, until: Until) -> Result<Answer> {
+        self.local()?.run_one(slot_of(key), command, again, until).await
     }
 }
 
@@ -64,7 +64,7 @@ impl Plain for PlainRedis {
         Capabilities { max_value: MAX_VALUE, ..capabilities::REDIS }
     }
 
-    fn read(&self, keys: &[Vec<u8>], until: Instant) -> Result<Vec<Bytes>> {
+    async fn read(&self, keys: &[Vec<u8>], until: Until) -> Result<Vec<Bytes>> {
         let local = self.local()?;
         let mut batch = Batch::default();
         let in_one = local.parts.len() == 1 && keys.len() > 1;
@@ -75,7 +75,7 @@ impl Plain for PlainRedis {
                 batch.push(slot_of(key), cmd("GET").arg(key));
             }
         }
-        let mut answers = local.run(&batch, Again::Yes, until)?;
+        let mut answers = local.run(&batch, Again::Yes, until).await?;
         if in_one {
             answers = match answers.pop() {
                 Some(Answer::Array(values)) if values.len() == keys.len() => values,
@@ -96,10 +96,10 @@ impl Plain for PlainRedis {
         found.collect()
     }
 
-    fn look(&self, key: &[u8], until: Instant) -> Result<Option<(u64, Option<u64>)>> {
+    async fn look(&self, key: &[u8], until: Until) -> Result<Option<(u64, Option<u64>)>> {
         let mut batch = Batch::one(slot_of(key), cmd("STRLEN").arg(key));
         batch.push(slot_of(key), cmd("PTTL").arg(key));
-        let mut answers = self.local()?.run(&batch, Again::Yes, until)?.into_iter();
+        let mut answers = self.local()?.run(&batch, Again::Yes, until).await?.into_iter();
         let mut next = || whole(answers.next().unwrap_or_default());
         let (len, left) = (u64::try_from(next()?).unwrap_or(0), next()?);
         Ok(match left {
@@ -108,13 +108,13 @@ impl Plain for PlainRedis {
         })
     }
 
-    fn write(&self, key: &[u8], bytes: Option<&[u8]>, ms: Option<u64>, is: &Is, until: Instant) -> Result<bool> {
+    async fn write(&self, key: &[u8], bytes: Option<&[u8]>, ms: Option<u64>, is: &Is, until: Until) -> Result<bool> {
         let answer = match (bytes, is) {
-            (Some(bytes), Is::Anything) => self.one(key, &set(key, bytes, ms), Again::Yes, until)?,
-            (Some(bytes), Is::Absent) => self.one(key, set(key, bytes, ms).arg("NX"), Again::No, until)?,
-            (None, Is::Anything) => self.one(key, cmd("DEL").arg(key), Again::Yes, until)?,
+            (Some(bytes), Is::Anything) => self.one(key, &set(key, bytes, ms), Again::Yes, until).await?,
+            (Some(bytes), Is::Absent) => self.one(key, set(key, bytes, ms).arg("NX"), Again::No, until).await?,
+            (None, Is::Anything) => self.one(key, cmd("DEL").arg(key), Again::Yes, until).await?,
             (None, Is::Absent) => {
-                self.one(key, cmd("EXISTS").arg(key), Again::Yes, until).map(|answer| match answer {
+                self.one(key, cmd("EXISTS").arg(key), Again::Yes, until).await.map(|answer| match answer {
                     Answer::Int(0) => Answer::Okay,
                     _ => Answer::Nil,
                 })?
@@ -126,46 +126,46 @@ impl Plain for PlainRedis {
                     Some(ms) => command.arg(ms),
                     None => command.arg(""),
                 };
-                self.one(key, &command, Again::No, until)?
+                self.one(key, &command, Again::No, until).await?
             }
         };
         Ok(!matches!(answer, Answer::Nil | Answer::Int(0)) || (bytes.is_none() && *is == Is::Anything))
     }
 
-    fn write_many(&self, items: &[(Vec<u8>, &[u8])], ms: Option<u64>, until: Instant) -> Result<Vec<Result<()>>> {
+    async fn write_many(&self, items: &[(Vec<u8>, &[u8])], ms: Option<u64>, until: Until) -> Result<Vec<Result<()>>> {
         let mut batch = Batch::default();
         for (key, bytes) in items {
             batch.push(slot_of(key), &set(key, bytes, ms));
         }
-        let answers = self.local()?.run(&batch, Again::Yes, until)?.into_iter();
+        let answers = self.local()?.run(&batch, Again::Yes, until).await?.into_iter();
         Ok(answers.map(|answer| if let Answer::ServerError(e) = answer { Err(refusal(&e)) } else { Ok(()) }).collect())
     }
 
-    fn remove(&self, keys: &[Vec<u8>], until: Instant) -> Result<Vec<bool>> {
+    async fn remove(&self, keys: &[Vec<u8>], until: Until) -> Result<Vec<bool>> {
         let mut batch = Batch::default();
         for key in keys {
             batch.push(slot_of(key), cmd("DEL").arg(key));
         }
-        self.local()?.run(&batch, Again::Yes, until)?.into_iter().map(|answer| Ok(whole(answer)? == 1)).collect()
+        self.local()?.run(&batch, Again::Yes, until).await?.into_iter().map(|answer| Ok(whole(answer)? == 1)).collect()
     }
 
-    fn touch(&self, key: &[u8], ms: Option<u64>, until: Instant) -> Result<bool> {
+    async fn touch(&self, key: &[u8], ms: Option<u64>, until: Until) -> Result<bool> {
         let mut batch = match ms {
             Some(ms) => Batch::one(slot_of(key), cmd("PEXPIRE").arg(key).arg(ms)),
             None => Batch::one(slot_of(key), cmd("PERSIST").arg(key)),
         };
         // A `PERSIST` of what has no end says no as well.
         batch.push(slot_of(key), cmd("EXISTS").arg(key));
-        let answers = self.local()?.run(&batch, Again::Yes, until)?;
+        let answers = self.local()?.run(&batch, Again::Yes, until).await?;
         answers.into_iter().last().map_or(Err(unexpected()), |answer| Ok(whole(answer)? == 1))
     }
 
-    fn add(
+    async fn add(
         &self,
         key: &[u8],
         by: i64,
         initial: Option<(i64, Option<u64>)>,
-        until: Instant,
+        until: Until,
     ) -> Option<Result<Option<i64>>> {
         let mut command = scripts::call(Name::Add, &[key]);
         command.arg(by).arg(initial.map_or(String::new(), |(first, _)| first.to_string()));
@@ -173,7 +173,11 @@ impl Plain for PlainRedis {
             Some(ms) => command.arg(ms),
             None => command.arg(""),
         };
-        let answer = self.local().and_then(|local| local.run(&Batch::one(slot_of(key), &command), Again::No, until));
+        let local = match self.local() {
+            Ok(local) => local,
+            Err(error) => return Some(Err(error)),
+        };
+        let answer = local.run(&Batch::one(slot_of(key), &command), Again::No, until).await;
         Some(match answer.map(|mut answers| answers.pop()) {
             Ok(Some(Answer::Nil)) => Ok(None),
             Ok(Some(Answer::BulkString(text))) => {
@@ -191,26 +195,26 @@ impl Plain for PlainRedis {
         })
     }
 
-    fn lock(&self, key: &[u8], word: u64, until: Instant) -> Result<bool> {
+    async fn lock(&self, key: &[u8], word: u64, until: Until) -> Result<bool> {
         let command = set(key, &word.to_le_bytes(), Some(LEASE_MS)).arg("NX").clone();
-        Ok(self.one(key, &command, Again::No, until)? == Answer::Okay)
+        Ok(self.one(key, &command, Again::No, until).await? == Answer::Okay)
     }
 
-    fn unlock(&self, key: &[u8], word: u64, until: Instant) {
+    async fn unlock(&self, key: &[u8], word: u64, until: Until) {
         let mut command = scripts::call(Name::Release, &[key]);
         command.arg(&word.to_le_bytes());
         // One that can't be given up ends by itself.
-        let _ = self.one(key, &command, Again::Yes, until);
+        let _ = self.one(key, &command, Again::Yes, until).await;
     }
 
-    fn clear(&self, prefix: &str, until: Instant) -> Result<()> {
+    async fn clear(&self, prefix: &str, until: Until) -> Result<()> {
         let local = self.local()?;
-        for node in local.client.find_servers(until)? {
+        for node in local.client.find_servers(until).await? {
             let mut cursor = b"0".to_vec();
             loop {
                 let mut scan = cmd("SCAN");
                 scan.arg(&cursor).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(1000);
-                let answer = local.client.run_on(&node, &Batch::one(0, &scan), until)?.pop();
+                let answer = local.client.run_on(&node, &Batch::one(0, &scan), until).await?.pop();
                 let Some(Answer::Array(parts)) = answer else { return Err(unexpected()) };
                 let [Answer::BulkString(next), Answer::Array(keys)] = parts.as_slice() else {
                     return Err(unexpected());
@@ -222,7 +226,7 @@ impl Plain for PlainRedis {
                     }
                 }
                 if batch.len() > 0 {
-                    local.client.run_on(&node, &batch, until)?;
+                    local.client.run_on(&node, &batch, until).await?;
                 }
                 if next == b"0" {
                     break;

@@ -1,0 +1,343 @@
+//! The calls of a store behind a network, by threads and by tasks: each is written once, for either way to wait.
+
+use std::io;
+use std::sync::{Arc, Weak};
+
+use super::{Moment, Networked, PIECE, Scope, Server};
+use crate::backend::wire::{Until, Way, here};
+use crate::backend::{Backend, Condition, Expect, Lead, Listener, Listing, Reading, Writing, rules};
+#[cfg(feature = "tokio")]
+use crate::backend::{Calling, Tasks};
+use crate::capabilities::Capabilities;
+use crate::entry::{Entry, Extra, SetOptions, Ttl, Value};
+use crate::error::{Error, Result};
+use crate::key::Id;
+use crate::stats::{Count, Stats};
+
+impl<S: Server> Networked<S> {
+    fn until(&self, way: Way) -> Until {
+        Until::of(&self.remote, way)
+    }
+
+    async fn get_by(&self, way: Way, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
+        let found = self.server.fetch(id, self.until(way)).await;
+        self.or_counted_miss(found.map(|found| self.count(self.judge(found.held, expect))))
+    }
+
+    async fn get_many_by(&self, way: Way, ids: &[Id<'_>]) -> Result<Vec<Option<Value>>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.or_miss(self.get_all(ids, way).await, || {
+            self.counts.add(Count::MissIo, ids.len() as u64);
+            vec![None; ids.len()]
+        })
+    }
+
+    async fn set_many_by(&self, way: Way, items: &[(Id<'_>, &[u8])], options: &SetOptions) -> Vec<Result<()>> {
+        let mut outcomes = Vec::with_capacity(items.len());
+        let mut rest = items;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |(_, value): &&(Id<'_>, &[u8])| {
+                bytes += value.len();
+                bytes <= PIECE
+            };
+            let (some, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+            rest = others;
+            match self.set_all(some, options, way).await {
+                Ok(done) => {
+                    for ((id, value), outcome) in some.iter().zip(done) {
+                        let outcome = match outcome {
+                            Some(outcome) => outcome,
+                            None => self.set_if(*id, value, options, Condition::Always, None, way).await.map(drop),
+                        };
+                        outcomes.push(self.or_miss(outcome, || ()));
+                    }
+                }
+                // One that is down is asked once.
+                Err(error) => {
+                    let each = || self.or_miss(Err(Error::new(error.kind(), error.to_string())), || ());
+                    outcomes.extend(some.iter().map(|_| each()));
+                }
+            }
+        }
+        outcomes
+    }
+
+    async fn delete_many_by(&self, way: Way, ids: &[Id<'_>]) -> Result<u64> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        self.or_miss(self.take(ids, self.until(way)).await, || 0)
+    }
+
+    async fn expiry_by(&self, way: Way, id: Id<'_>) -> Result<Option<u64>> {
+        let label = self.server.look(id, self.until(way)).await.map(|found| found.held.ok());
+        let label = self.or_miss(label, || None)?;
+        Ok(label.filter(|label| self.is_live(label)).map(|label| label.facts.expires))
+    }
+
+    async fn info_by(&self, way: Way, id: Id<'_>) -> Result<Option<Entry>> {
+        let label = self.server.look(id, self.until(way)).await.map(|found| found.held.ok());
+        Ok(self.or_miss(label, || None)?.map(|label| self.describe(id, &label, false, &[])))
+    }
+
+    async fn set_by(
+        &self,
+        way: Way,
+        id: Id<'_>,
+        value: &[u8],
+        options: &SetOptions,
+        condition: Condition,
+    ) -> Result<bool> {
+        self.or_miss(self.set_if(id, value, options, condition, None, way).await, || false)
+    }
+
+    async fn touch_by(&self, way: Way, id: Id<'_>, ttl: Ttl) -> Result<bool> {
+        self.or_miss(self.touch_entry(id, ttl, way).await, || false)
+    }
+
+    async fn pop_by(&self, way: Way, id: Id<'_>) -> Result<Option<Value>> {
+        let outcome = self.pop_value(id, way).await.map(|outcome| {
+            self.counts.add(Count::Deletes, u64::from(outcome.is_ok()));
+            self.count(outcome)
+        });
+        self.or_counted_miss(outcome)
+    }
+
+    async fn incr_by(&self, way: Way, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
+        let nothing_there = || initial.map(|(first, _)| first).ok_or_else(rules::no_number);
+        self.or_miss(self.add_to(id, by, initial, way).await.map(Ok), nothing_there)?
+    }
+
+    async fn clear_by(&self, way: Way, namespace: Option<&str>) -> Result<()> {
+        let scope = namespace.filter(|name| !name.is_empty()).map_or(Scope::Everything, Scope::Namespace);
+        self.server.invalidate(scope, self.until(way)).await
+    }
+
+    async fn stats_by(&self, way: Way) -> Result<Stats> {
+        // The counters are to be had when the server isn't.
+        let generation = self.server.generation(self.until(way)).await.unwrap_or(0);
+        Ok(Stats { generation, network: self.server.network()?, ..self.counts.stats() })
+    }
+}
+
+/// A value on its way to a server. It's held whole, as the server takes it whole.
+struct NetworkedWriter<S: Server> {
+    store: Arc<Networked<S>>,
+    namespace: String,
+    version: u64,
+    key: Vec<u8>,
+    options: SetOptions,
+    since: Option<Moment>,
+    bytes: Vec<u8>,
+}
+
+impl<S: Server> io::Write for NetworkedWriter<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.store.check(&Extra::default(), self.bytes.len() + bytes.len())?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<S: Server> Writing for NetworkedWriter<S> {
+    fn commit(self: Box<Self>, condition: Condition) -> Result<bool> {
+        let id = Id { namespace: &self.namespace, version: self.version, key: &self.key };
+        let outcome = self.store.set_if(id, &self.bytes, &self.options, condition, self.since, Way::Blocking);
+        let outcome = here(outcome);
+        self.store.or_miss(outcome, || false)
+    }
+}
+
+impl<S: Server> Backend for Networked<S> {
+    fn capabilities(&self) -> Capabilities {
+        self.server.capabilities()
+    }
+
+    fn now(&self) -> Result<u64> {
+        Ok(self.remote.clock.now())
+    }
+
+    fn default_ttl(&self) -> Ttl {
+        self.remote.default_ttl
+    }
+
+    fn get(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
+        here(self.get_by(Way::Blocking, id, expect))
+    }
+
+    fn get_many(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Value>>> {
+        here(self.get_many_by(Way::Blocking, ids))
+    }
+
+    fn set_many(&self, items: &[(Id<'_>, &[u8])], options: &SetOptions) -> Vec<Result<()>> {
+        here(self.set_many_by(Way::Blocking, items, options))
+    }
+
+    fn delete_many(&self, ids: &[Id<'_>]) -> Result<u64> {
+        here(self.delete_many_by(Way::Blocking, ids))
+    }
+
+    fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
+        let found = here(self.server.fetch(id, self.until(Way::Blocking))).map(|found| found.held.ok());
+        let now = self.remote.clock.now();
+        let usable = |value: &Value| {
+            let facts = value.facts();
+            let timely = match rules::untimely(facts, now) {
+                None => true,
+                Some(Count::MissExpired) => facts.gone_at() > now,
+                Some(_) => false,
+            };
+            timely && expect.is_none_or(|expect| expect == Expect { codec: facts.codec, schema: facts.schema })
+        };
+        self.or_miss(found, || None).map(|value| value.filter(usable))
+    }
+
+    fn lead(&self, id: Id<'_>) -> Result<Lead> {
+        here(self.server.lead(id, self.until(Way::Blocking)))
+    }
+
+    fn served_stale(&self) {
+        self.counts.add(Count::StaleServed, 1);
+    }
+
+    fn expiry(&self, id: Id<'_>) -> Result<Option<u64>> {
+        here(self.expiry_by(Way::Blocking, id))
+    }
+
+    fn info(&self, id: Id<'_>) -> Result<Option<Entry>> {
+        here(self.info_by(Way::Blocking, id))
+    }
+
+    fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
+        here(self.set_by(Way::Blocking, id, value, options, condition))
+    }
+
+    fn writer(self: Arc<Self>, id: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>> {
+        rules::check(&options.extra, 0)?;
+        let moment = here(self.server.moment(id, self.until(Way::Blocking)));
+        let since = self.or_miss(moment.map(Some), || None)?;
+        let (namespace, version, key) = (id.namespace.to_owned(), id.version, id.key.to_vec());
+        Ok(Box::new(NetworkedWriter { namespace, version, key, options, since, bytes: Vec::new(), store: self }))
+    }
+
+    fn reader(&self, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
+        Ok(here(self.get_by(Way::Blocking, id, None))?.map(|value| Box::new(value) as Box<dyn Reading>))
+    }
+
+    fn touch(&self, id: Id<'_>, ttl: Ttl) -> Result<bool> {
+        here(self.touch_by(Way::Blocking, id, ttl))
+    }
+
+    fn delete(&self, id: Id<'_>) -> Result<bool> {
+        here(self.delete_many_by(Way::Blocking, &[id])).map(|n| n == 1)
+    }
+
+    fn pop(&self, id: Id<'_>) -> Result<Option<Value>> {
+        here(self.pop_by(Way::Blocking, id))
+    }
+
+    fn incr(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
+        here(self.incr_by(Way::Blocking, id, by, initial))
+    }
+
+    fn invalidate_tag(&self, tag: &str) -> Result<()> {
+        here(self.server.invalidate(Scope::Tag(tag), self.until(Way::Blocking)))
+    }
+
+    fn clear(&self, namespace: Option<&str>) -> Result<()> {
+        here(self.clear_by(Way::Blocking, namespace))
+    }
+
+    fn entries(self: Arc<Self>) -> Result<Listing> {
+        S::list(self)
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        here(self.stats_by(Way::Blocking))
+    }
+
+    fn listen(&self, listener: Weak<dyn Listener>) -> Result<bool> {
+        self.server.listen(listener)
+    }
+
+    #[cfg(feature = "tokio")]
+    fn tasks(self: Arc<Self>) -> Option<Arc<dyn Tasks>> {
+        Some(self)
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl<S: Server> Tasks for Networked<S> {
+    fn get<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<Value>>> {
+        Box::pin(async move { self.get_by(Way::of_task(), id, None).await })
+    }
+
+    fn get_many<'a>(&'a self, ids: &'a [Id<'a>]) -> Calling<'a, Result<Vec<Option<Value>>>> {
+        Box::pin(async move { self.get_many_by(Way::of_task(), ids).await })
+    }
+
+    fn set_many<'a>(
+        &'a self,
+        items: &'a [(Id<'a>, &'a [u8])],
+        options: &'a SetOptions,
+    ) -> Calling<'a, Vec<Result<()>>> {
+        Box::pin(async move { self.set_many_by(Way::of_task(), items, options).await })
+    }
+
+    fn delete_many<'a>(&'a self, ids: &'a [Id<'a>]) -> Calling<'a, Result<u64>> {
+        Box::pin(async move { self.delete_many_by(Way::of_task(), ids).await })
+    }
+
+    fn expiry<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<u64>>> {
+        Box::pin(async move { self.expiry_by(Way::of_task(), id).await })
+    }
+
+    fn info<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<Entry>>> {
+        Box::pin(async move { self.info_by(Way::of_task(), id).await })
+    }
+
+    fn set<'a>(
+        &'a self,
+        id: Id<'a>,
+        value: &'a [u8],
+        options: &'a SetOptions,
+        condition: Condition,
+    ) -> Calling<'a, Result<bool>> {
+        Box::pin(async move { self.set_by(Way::of_task(), id, value, options, condition).await })
+    }
+
+    fn touch<'a>(&'a self, id: Id<'a>, ttl: Ttl) -> Calling<'a, Result<bool>> {
+        Box::pin(async move { self.touch_by(Way::of_task(), id, ttl).await })
+    }
+
+    fn pop<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<Value>>> {
+        Box::pin(async move { self.pop_by(Way::of_task(), id).await })
+    }
+
+    fn incr<'a>(&'a self, id: Id<'a>, by: i64, initial: Option<(i64, Ttl)>) -> Calling<'a, Result<i64>> {
+        Box::pin(async move { self.incr_by(Way::of_task(), id, by, initial).await })
+    }
+
+    fn invalidate_tag<'a>(&'a self, tag: &'a str) -> Calling<'a, Result<()>> {
+        Box::pin(async move { self.server.invalidate(Scope::Tag(tag), self.until(Way::of_task())).await })
+    }
+
+    fn clear<'a>(&'a self, namespace: Option<&'a str>) -> Calling<'a, Result<()>> {
+        Box::pin(async move { self.clear_by(Way::of_task(), namespace).await })
+    }
+
+    fn stats(&self) -> Calling<'_, Result<Stats>> {
+        Box::pin(async move { self.stats_by(Way::of_task()).await })
+    }
+}
