@@ -13,9 +13,11 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{HandClock, temp_dir};
 
+mod servers;
+
 /// One that polls on the thread of the test, with one thread that may block.
 fn runtime() -> Runtime {
-    Builder::new_current_thread().max_blocking_threads(1).build().expect("a runtime")
+    Builder::new_current_thread().enable_all().max_blocking_threads(1).build().expect("a runtime")
 }
 
 fn plain(dir: &Path) -> Options {
@@ -28,7 +30,7 @@ fn accelerated(dir: &Path) -> Options {
 
 /// Each kind of store, by name.
 fn stores() -> Vec<(&'static str, fn(&Path) -> Options)> {
-    vec![
+    let mut stores: Vec<(&'static str, fn(&Path) -> Options)> = vec![
         ("plain", plain),
         ("accelerated", accelerated),
         ("null", |_| Cache::null()),
@@ -37,7 +39,9 @@ fn stores() -> Vec<(&'static str, fn(&Path) -> Options)> {
         ("memory", |_| Cache::memory()),
         #[cfg(feature = "memory")]
         ("memory before a directory", |dir| Cache::tiered(Cache::memory(), accelerated(dir))),
-    ]
+    ];
+    stores.extend(servers::stores());
+    stores
 }
 
 /// Does the same to both and compares what they say.
@@ -200,7 +204,7 @@ fn a_dropped_future_leaves_nothing_half_done() {
 fn tasks_compute_once() {
     for (name, options) in stores().into_iter().filter(|(name, _)| *name != "null") {
         let (dir, computed) = (temp_dir(), Arc::new(AtomicU32::new(0)));
-        let runtime = Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
+        let runtime = Builder::new_multi_thread().enable_all().worker_threads(2).build().expect("a runtime");
         runtime.block_on(async {
             let c = AsyncCache::open(options(dir.path())).await.expect("a cache");
             let tasks: Vec<_> = (0..16)

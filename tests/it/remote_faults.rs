@@ -50,6 +50,48 @@ fn recovers<T>(what: &str, mut call: impl FnMut() -> larder::Result<T>) -> T {
     }
 }
 
+/// Who waits for the server.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Thread,
+    #[cfg(feature = "tokio")]
+    Task,
+}
+
+const WAYS: &[Way] = &[
+    Way::Thread,
+    #[cfg(feature = "tokio")]
+    Way::Task,
+];
+
+impl Way {
+    fn get(self, c: &Cache, key: &str) -> larder::Result<Option<Value>> {
+        match self {
+            Way::Thread => c.get(key),
+            #[cfg(feature = "tokio")]
+            Way::Task => on_a_runtime(larder::AsyncCache::from(c.clone()).get(key)),
+        }
+    }
+
+    fn set(self, c: &Cache, key: &str, value: &str) -> larder::Result<()> {
+        match self {
+            Way::Thread => c.set(key, value, Ttl::Never),
+            #[cfg(feature = "tokio")]
+            Way::Task => on_a_runtime(larder::AsyncCache::from(c.clone()).set(key, value, Ttl::Never)),
+        }
+    }
+}
+
+/// On a runtime of this thread's, which has no thread that may block.
+#[cfg(feature = "tokio")]
+fn on_a_runtime<T>(task: impl Future<Output = T>) -> T {
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    }
+    RUNTIME.with(|runtime| runtime.block_on(task))
+}
+
 fn is_network(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Io | ErrorKind::Timeout)
 }
@@ -144,21 +186,24 @@ fn a_dead_server_is_misses_where_asked(program: Program) {
 }
 
 fn stopped_and_going_on(program: Program) {
-    if !program.is_there() {
-        return;
+    for way in WAYS.iter().filter(|_| program.is_there()) {
+        stopped(program, *way);
     }
+}
+
+fn stopped(program: Program, way: Way) {
     let server = Server::start(program, &[]);
     let c = open(program, server.port, &format!("attempts=1&{HASTY}"));
     for key in ["a", "b"] {
-        recovers("set", || c.set(key, key, Ttl::Never));
+        recovers("set", || way.set(&c, key, key));
     }
     server.stop();
     for _ in 0..4 {
         let cache = c.clone();
-        let error = returns(move || cache.get("a")).expect_err("no answer");
+        let error = returns(move || way.get(&cache, "a")).expect_err("no answer");
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         let cache = c.clone();
-        let error = returns(move || cache.set("b", "late", Ttl::Never)).expect_err("no answer");
+        let error = returns(move || way.set(&cache, "b", "late")).expect_err("no answer");
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     }
     let network = c.stats().expect("stats").network;
@@ -166,8 +211,8 @@ fn stopped_and_going_on(program: Program) {
     server.go_on();
     // Answers that came too late are nobody's.
     for _ in 0..50 {
-        assert_eq!(recovers("get", || c.get("a")).as_deref(), Some(b"a".as_slice()));
-        let b = recovers("get", || c.get("b")).map(Value::into_vec);
+        assert_eq!(recovers("get", || way.get(&c, "a")).as_deref(), Some(b"a".as_slice()));
+        let b = recovers("get", || way.get(&c, "b")).map(Value::into_vec);
         assert!(matches!(b.as_deref(), Some(b"b" | b"late")), "{b:?}");
     }
 }
@@ -191,7 +236,11 @@ fn relay(real: u16, allowed: impl Fn(usize) -> usize + Send + Sync + 'static) ->
     pretend(move |mut from| {
         let mut to = TcpStream::connect(("127.0.0.1", real)).expect("the server");
         let (mut up, mut down) = (from.try_clone().expect("a clone"), to.try_clone().expect("a clone"));
-        thread::spawn(move || std::io::copy(&mut up, &mut down));
+        thread::spawn(move || {
+            let _ = std::io::copy(&mut up, &mut down);
+            // Or the server would soon have as many connections as it takes.
+            let _ = down.shutdown(std::net::Shutdown::Both);
+        });
         let mut piece = vec![0; 4096];
         while let Ok(n @ 1..) = to.read(&mut piece) {
             let passed = allowed(n);
@@ -217,9 +266,11 @@ fn a_dripping_server(program: Program) {
             thread::sleep(Duration::from_millis(20));
         }
     });
-    let c = open(program, port, HASTY);
-    let error = returns(move || c.get("k")).expect_err("no value");
-    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    for way in WAYS {
+        let c = open(program, port, HASTY);
+        let error = returns(move || way.get(&c, "k")).expect_err("no value");
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{way:?}: {error}");
+    }
 }
 
 /// A connection that ends after each number of bytes that an answer has, once; the next one is whole.
@@ -238,11 +289,17 @@ fn cut_anywhere(program: Program) {
         }
         n.min(allowed)
     });
+    for way in WAYS {
+        cut_by(program, *way, port, &left);
+    }
+}
+
+fn cut_by(program: Program, way: Way, port: u16, left: &AtomicUsize) {
     let mut failed = 0;
     for at in 0..600 {
         let c = open(program, port, &format!("attempts=1&{PATIENT}"));
         left.store(at, SeqCst);
-        match c.get("k") {
+        match way.get(&c, "k") {
             Ok(value) => assert_eq!(value.as_deref(), Some(b"a value of some length".as_slice()), "{at} bytes"),
             Err(error) => {
                 assert!(is_network(error.kind()), "{at} bytes: {error}");
@@ -251,7 +308,8 @@ fn cut_anywhere(program: Program) {
         }
         let c = open(program, port, &format!("attempts=2&{PATIENT}"));
         left.store(at, SeqCst);
-        assert_eq!(get(&c, "k").as_deref(), Some(b"a value of some length".as_slice()), "{at} bytes, tried again");
+        let again = way.get(&c, "k").expect("the second attempt");
+        assert_eq!(again.as_deref(), Some(b"a value of some length".as_slice()), "{at} bytes, tried again");
         left.store(usize::MAX, SeqCst);
     }
     assert!((100..600).contains(&failed), "{failed} of 600 were cut, and the rest were beyond the answer's end");
@@ -274,8 +332,9 @@ fn another_protocol(program: Program) {
         });
         let c = open(program, port, HASTY);
         let shown = answer.escape_ascii();
-        let calls: [fn(&Cache) -> larder::Result<()>; 5] = [
+        let calls: [fn(&Cache) -> larder::Result<()>; 6] = [
             |c| c.get("k").map(drop),
+            |c| WAYS.last().map_or(Ok(None), |way| way.get(c, "k")).map(drop),
             |c| c.set("k", "v", Ttl::Never),
             |c| c.incr_or("k", 1, 1, Ttl::Never).map(drop),
             |c| c.get_many(["k", "l"]).map(drop),
@@ -334,12 +393,14 @@ fn evicted(program: Program) {
 
 fn no_server_at_all(program: Program) {
     let port = crate::support::servers::free_port();
-    let c = open(program, port, HASTY);
-    let error = c.get("k").expect_err("nobody listens");
-    assert!(is_network(error.kind()) && error.to_string().contains(&port.to_string()), "{error}");
-    assert_eq!(c.stats().expect("the counters are here").hits, 0);
-    let name = open_by_name(program);
-    assert!(is_network(returns(move || name.get("k")).expect_err("no such name").kind()));
+    for way in WAYS {
+        let c = open(program, port, HASTY);
+        let error = way.get(&c, "k").expect_err("nobody listens");
+        assert!(is_network(error.kind()) && error.to_string().contains(&port.to_string()), "{error}");
+        assert_eq!(c.stats().expect("the counters are here").hits, 0);
+        let name = open_by_name(program);
+        assert!(is_network(returns(move || way.get(&name, "k")).expect_err("no such name").kind()));
+    }
 }
 
 /// A host that no name service knows.

@@ -39,6 +39,13 @@ fn a_server_that_proves_itself_is_spoken_to() {
     let many: Vec<String> = (0..300).map(|n| format!("many:{n}")).collect();
     assert!(c.set_many(many.iter().map(|key| (key, key)), Ttl::Never).expect("set_many").is_empty());
     assert_eq!(c.get_many(&many).expect("get_many").len(), 300);
+    #[cfg(feature = "tokio")]
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(async {
+        let c = larder::AsyncCache::from(c.clone());
+        assert_eq!(c.get("k").await.expect("get").as_deref(), Some(&[7; 1 << 20][..]), "by a task");
+        c.set("k", vec![8; 1 << 20], Ttl::Never.tag("t")).await.expect("set");
+        assert_eq!(c.get_many(many).await.expect("get_many").len(), 300);
+    });
     c.invalidate_tag("t").expect("invalidate_tag");
     assert_eq!(get(&c, "k"), None);
 }
