@@ -473,3 +473,58 @@ fn a_lost_answer_does_nothing_twice() {
         assert_eq!(c.incr("n", 0).expect("incr"), before + 1, "answer {at}: once");
     }
 }
+
+/// A slot that moves from one node to another: keys that are there already are read and written there, and those that
+/// aren't yet are where they were.
+#[cfg(feature = "redis")]
+#[test]
+fn a_slot_of_a_cluster_on_its_way() {
+    if !Program::Redis.is_there() {
+        return;
+    }
+    let nodes = crate::support::servers::start_cluster();
+    let url = format!("redis-cluster://127.0.0.1:{}?prefix=moving&{PATIENT}", nodes[2].port);
+    let c = Cache::from_url(&url).expect("a cache");
+    let bare = Cache::from_url(&format!("{url}&raw=true")).expect("a cache");
+    c.set("k", "v", Ttl::hours(1)).expect("set");
+    // What the whole entry is on the server, and where.
+    let keys = |node: &Server, pattern: &str| -> Vec<String> {
+        let listed = node.ask(&format!("KEYS {pattern}")).expect("keys");
+        listed.lines().filter(|line| line.starts_with("moving")).map(str::to_owned).collect()
+    };
+    let from = nodes.iter().position(|node| !keys(node, "*:e:*").is_empty()).expect("an entry");
+    let (from, to) = (&nodes[from], &nodes[(from + 1) % 3]);
+    let entry = keys(from, "*:e:*").pop().expect("an entry");
+    let generations = entry[..entry.find(":e:").expect("its kind")].to_owned() + ":g";
+    let tag = entry[entry.find('{').expect("a brace")..=entry.find('}').expect("a brace")].to_owned();
+    let (early, late) = (format!("{tag}early"), format!("{tag}late"));
+    bare.set(&early, "early", Ttl::Never).expect("set");
+
+    let ask = |node: &Server, line: String| node.ask(&line).expect("an answer");
+    let slot = ask(from, format!("CLUSTER KEYSLOT {entry}")).trim_start_matches(':').trim().to_owned();
+    let id = |node: &Server| ask(node, "CLUSTER MYID".to_owned()).lines().nth(1).expect("an id").to_owned();
+    assert_eq!(ask(to, format!("CLUSTER SETSLOT {slot} IMPORTING {}", id(from))), "+OK\r\n");
+    assert_eq!(ask(from, format!("CLUSTER SETSLOT {slot} MIGRATING {}", id(to))), "+OK\r\n");
+    let migrate = |key: &str| ask(from, format!("MIGRATE 127.0.0.1 {} {key} 0 20000", to.port));
+    let all_is_there = |late_is_there: bool| {
+        for way in WAYS {
+            assert_eq!(way.get(&c, "k").expect("get").as_deref(), Some(b"v".as_slice()));
+            assert_eq!(way.get(&bare, &early).expect("get").as_deref(), Some(b"early".as_slice()));
+            assert_eq!(way.get(&bare, &late).expect("get").is_some(), late_is_there);
+        }
+    };
+    all_is_there(false);
+    // What is new is stored where the slot goes.
+    bare.set(&late, "late", Ttl::Never).expect("set");
+    assert!(keys(from, &format!("*{late}")).is_empty() && !keys(to, &format!("*{late}")).is_empty());
+    all_is_there(true);
+    for key in [&entry, &format!("moving:{early}"), &generations] {
+        assert_eq!(migrate(key), "+OK\r\n", "{key}");
+        all_is_there(true);
+    }
+    c.set("k", "v", Ttl::hours(2)).expect("all of the slot's keys are there");
+    for node in [to, from] {
+        assert_eq!(ask(node, format!("CLUSTER SETSLOT {slot} NODE {}", id(to))), "+OK\r\n");
+    }
+    all_is_there(true);
+}

@@ -157,14 +157,18 @@ impl Client {
     pub(super) async fn run(&self, batch: &Batch, again: Again, until: Until) -> Result<Vec<Value>, Error> {
         let mut answers: Vec<Option<Value>> = (0..batch.len()).map(|_| None).collect();
         let mut waiting: Vec<usize> = (0..batch.len()).collect();
+        let mut asked = HashMap::new();
         for round in 0..ROUNDS {
             if round > 1 {
                 // A cluster that moves slots, or a server that starts, takes a moment.
                 until.pause(Duration::from_millis(5 << round)).await;
             }
-            let routes = self.route(batch, &waiting, until).await?;
-            for (address, commands) in routes {
-                self.exchange(batch, &address, &commands, again, until, &mut answers).await?;
+            let routes = self.route(batch, &waiting, &asked, until).await?;
+            asked.clear();
+            for route in routes {
+                self.exchange(batch, &route, again, until, &mut answers).await?;
+                let elsewhere = |i: &usize| Some((*i, asked_for(answers[*i].as_ref()?, &route.address)?));
+                asked.extend(route.commands.iter().filter_map(elsewhere));
             }
             waiting.retain(|i| self.must_repeat(answers[*i].as_ref()));
             if waiting.is_empty() {
@@ -178,22 +182,32 @@ impl Client {
         Err(last.unwrap_or_else(|| Error::new(ErrorKind::Io, "the cluster has no node for a key")))
     }
 
-    /// Which commands go to which node. Of a cluster whose slots aren't known they are asked for first.
-    async fn route(&self, batch: &Batch, waiting: &[usize], until: Until) -> Result<Vec<(Address, Vec<usize>)>, Error> {
+    /// Which commands go to which node: of a cluster to the one that has their slot, or that they are to be asked of while
+    /// their slot is on its way there. Where the slots aren't known they are asked for first.
+    async fn route(
+        &self,
+        batch: &Batch,
+        waiting: &[usize],
+        asked: &HashMap<usize, Address>,
+        until: Until,
+    ) -> Result<Vec<Route>, Error> {
         let Some(slots) = &self.slots else {
-            return Ok(vec![(self.remote.servers[0].clone(), waiting.to_vec())]);
+            return Ok(vec![Route::to(&self.remote.servers[0], waiting.to_vec())]);
         };
         if lock(slots).is_empty() {
             self.learn_slots(slots, until).await?;
         }
         let known = lock(slots);
-        let mut routes: Vec<(Address, Vec<usize>)> = Vec::new();
+        let mut routes: Vec<Route> = Vec::new();
         for i in waiting {
-            let node = known.node(batch.commands[*i].1);
+            let (node, asking) = match asked.get(i) {
+                Some(node) => (Some(node), true),
+                None => (known.node(batch.commands[*i].1), false),
+            };
             let node = node.ok_or_else(|| Error::new(ErrorKind::Io, "the cluster has no node for a key"))?;
-            match routes.iter_mut().find(|(address, _)| address == node) {
-                Some((_, commands)) => commands.push(*i),
-                None => routes.push((node.clone(), vec![*i])),
+            match routes.iter_mut().find(|route| route.address == *node && route.asking == asking) {
+                Some(route) => route.commands.push(*i),
+                None => routes.push(Route { asking, ..Route::to(node, vec![*i]) }),
             }
         }
         Ok(routes)
@@ -209,7 +223,7 @@ impl Client {
         let mut failure = None;
         for address in all {
             let mut answers = vec![None];
-            match self.exchange(&batch, &address, &[0], Again::Yes, until, &mut answers).await {
+            match self.exchange(&batch, &Route::to(&address, vec![0]), Again::Yes, until, &mut answers).await {
                 Ok(()) => match answers.pop().flatten() {
                     Some(Value::ServerError(error)) => failure = Some(refusal(&error)),
                     Some(answer) if lock(slots).learn(&answer, &address) => return Ok(()),
@@ -230,7 +244,7 @@ impl Client {
                 lock(slots).forget();
                 true
             }
-            // Slots on their way are asked for again rather than followed: soon they have arrived.
+            // What concerns keys here and there is asked again: soon they have arrived.
             (Some(Ask | TryAgain), Some(_)) | (Some(NoScript | BusyLoading), _) => true,
             _ => false,
         }
@@ -240,14 +254,13 @@ impl Client {
     async fn exchange(
         &self,
         batch: &Batch,
-        address: &Address,
-        commands: &[usize],
+        route: &Route,
         again: Again,
         until: Until,
         answers: &mut [Option<Value>],
     ) -> Result<(), Error> {
-        let node = self.node(address);
-        let mut talk = Commands { batch, commands, answers, remote: &self.remote, until };
+        let node = self.node(&route.address);
+        let mut talk = Commands { batch, route, answers, remote: &self.remote, until };
         let outcome = node.exchange(&self.remote, &self.tally, again, until, &mut talk).await;
         if let (Err(_), Some(slots)) = (&outcome, &self.slots) {
             lock(slots).forget();
@@ -262,10 +275,10 @@ impl Client {
 
     /// Commands for one server of all, whatever slots they belong to.
     pub(super) async fn run_on(&self, address: &Address, batch: &Batch, until: Until) -> Result<Vec<Value>, Error> {
-        let all: Vec<usize> = (0..batch.len()).collect();
-        let mut answers: Vec<Option<Value>> = all.iter().map(|_| None).collect();
+        let all = Route::to(address, (0..batch.len()).collect());
+        let mut answers: Vec<Option<Value>> = (0..batch.len()).map(|_| None).collect();
         for _ in 0..2 {
-            self.exchange(batch, address, &all, Again::Yes, until, &mut answers).await?;
+            self.exchange(batch, &all, Again::Yes, until, &mut answers).await?;
             let unknown = |answer: &Option<Value>| matches!(answer, Some(Value::ServerError(e)) if e.kind() == Some(ServerErrorKind::NoScript));
             if !answers.iter().any(unknown) {
                 break;
@@ -285,10 +298,24 @@ impl Client {
     }
 }
 
-/// Commands to one node, and where their answers go.
+/// Commands for one node.
+struct Route {
+    address: Address,
+    commands: Vec<usize>,
+    /// The node is only getting their slot, and is to answer all the same.
+    asking: bool,
+}
+
+impl Route {
+    fn to(address: &Address, commands: Vec<usize>) -> Route {
+        Route { address: address.clone(), commands, asking: false }
+    }
+}
+
+/// Commands on their way, and where their answers go.
 struct Commands<'a> {
     batch: &'a Batch,
-    commands: &'a [usize],
+    route: &'a Route,
     answers: &'a mut [Option<Value>],
     remote: &'a Remote,
     until: Until,
@@ -296,16 +323,21 @@ struct Commands<'a> {
 
 impl Talk<Connection> for Commands<'_> {
     async fn over(&mut self, connection: &mut Connection) -> Result<bool, Trouble> {
+        let Route { commands, asking, .. } = self.route;
         let by = self.until.within(self.remote.write_timeout);
-        if self.commands.len() == self.batch.len() {
+        if commands.len() == self.batch.len() && !asking {
             connection.send(&self.batch.bytes, by).await?;
         } else {
-            let some: Vec<u8> = self.commands.iter().flat_map(|i| self.batch.command(*i)).copied().collect();
+            let before = if *asking { cmd("ASKING").get_packed_command() } else { Vec::new() };
+            let some: Vec<u8> = commands.iter().flat_map(|i| [&before, self.batch.command(*i)].concat()).collect();
             connection.send(&some, by).await?;
         }
         let by = self.until.within(self.remote.read_timeout);
         let mut unknown_scripts = false;
-        for i in self.commands {
+        for i in commands {
+            if *asking {
+                connection.receive(by).await?;
+            }
             let answer = connection.receive(by).await?;
             unknown_scripts |= is_unknown_script(&answer);
             self.answers[*i] = Some(answer);
@@ -319,6 +351,19 @@ impl Talk<Connection> for Commands<'_> {
         }
         Ok(true)
     }
+}
+
+/// The node that a command is to be asked of, by an answer `ASK slot host:port` from another one.
+fn asked_for(answer: &Value, by: &Address) -> Option<Address> {
+    let Value::ServerError(error) = answer else { return None };
+    let node = error.details().filter(|_| error.kind() == Some(ServerErrorKind::Ask))?.split(' ').nth(1)?;
+    let (host, port) = node.rsplit_once(':')?;
+    let host = match (host, by) {
+        ("" | "?", Address::Tcp { host, .. }) => host.clone(),
+        ("" | "?", Address::Unix(_)) => return None,
+        (host, _) => host.to_owned(),
+    };
+    Some(Address::Tcp { host, port: port.parse().ok()? })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -219,7 +219,8 @@ pub(crate) fn cluster() -> Option<&'static [Server; 3]> {
     NODES.get_or_init(|| Program::Redis.is_there().then(start_cluster)).as_ref()
 }
 
-fn start_cluster() -> [Server; 3] {
+/// The same for one test alone. The first slots are the first one's, and so on, 5462 each.
+pub(crate) fn start_cluster() -> [Server; 3] {
     let nodes = [0, 1, 2].map(|_| {
         let bus = free_port().to_string();
         let server = Server::start(
