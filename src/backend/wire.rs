@@ -3,6 +3,8 @@
 //! A socket's own timeout bounds one read, so a server that sends a byte now and then would hold its client for ever.
 //! Here the time that is left is looked at before every read and write but the first.
 
+#![cfg_attr(not(feature = "tokio"), allow(clippy::unused_async, reason = "only tasks wait"))]
+
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
