@@ -186,3 +186,27 @@ mod memory {
         assert_eq!((stats.entries, stats.reclaimable), (0, false));
     }
 }
+
+/// A set asks for leases to void only where it knows that there are any; a handle that knows of none must find out.
+#[cfg(feature = "redis")]
+#[test]
+fn a_set_voids_the_first_lease_of_another_handle() {
+    let Some(server) = crate::support::servers::redis() else { return };
+    for round in 0..3 {
+        let url = format!("redis://127.0.0.1:{}?prefix=first-lease-{round}&read_timeout=20s", server.port);
+        let (a, b) = (Cache::from_url(&url).expect("a cache"), Cache::from_url(&url).expect("a cache"));
+        a.set("other", "v", Ttl::Never).expect("set");
+        let computed = b.get_or_set_with("k", Ttl::Never, |_| {
+            match round {
+                0 => a.set("k", "newer", Ttl::Never).expect("set"),
+                1 => assert!(a.set_many([("k", "newer")], Ttl::Never).expect("set_many").is_empty()),
+                _ => a.namespace("n").set("k", "elsewhere", Ttl::Never).expect("set"),
+            }
+            Ok::<_, larder::Error>("older")
+        });
+        assert_eq!(&*computed.expect("a value"), b"older");
+        let expected: &[u8] = if round == 2 { b"older" } else { b"newer" };
+        assert_eq!(a.get("k").expect("get").as_deref(), Some(expected), "round {round}");
+        a.clear().expect("clear");
+    }
+}

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `e` | the epoch: random; entries of another one count no more |
 //! | `g` | the generation, which each invalidation takes one further |
+//! | `l` | somebody took a lease in this epoch: else a set has none to void |
 //! | `n12`, `t12` | the generation at which a namespace or a tag was invalidated, of those that share this number |
 //!
 //! An entry carries epoch and generation of its set. Where the server evicts the hash, the next set makes one with a new
@@ -30,6 +31,9 @@ const FLOORS: u16 = 4096;
 
 /// A field of the hash.
 pub(super) type Field = String;
+
+/// That of leases.
+pub(super) const LEASES: &str = "l";
 
 fn number(name: &str) -> u16 {
     let hash = blake3::hash(name.as_bytes());
@@ -60,6 +64,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Whether somebody took a lease, as far as that was asked for.
+    pub(super) fn has_leases(&self) -> bool {
+        self.floors.get(LEASES).is_some_and(|leases| *leases != 0)
+    }
+
     /// The command that reads it.
     pub(super) fn command(hash: &[u8], fields: &[Field]) -> Cmd {
         let mut command = cmd("HMGET");
@@ -158,6 +167,11 @@ impl Part {
     pub(super) fn seen(&self) -> (u64, u64) {
         let seen = self.lock();
         (seen.epoch, seen.generation)
+    }
+
+    /// Whether there were leases by then.
+    pub(super) fn has_leases(&self) -> bool {
+        self.lock().has_leases()
     }
 
     /// Reads an answer to [`Seen::command`], and notes it.

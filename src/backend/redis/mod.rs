@@ -39,7 +39,7 @@ use crate::sys::fork::{self, PerProcess};
 use crate::sys::fs;
 
 use client::{Batch, Client, refusal};
-use generations::{Field, PARTS, Part, Seen};
+use generations::{Field, LEASES, PARTS, Part, Seen};
 use scripts::Name;
 
 /// Most bytes of a value: what a server takes, less room for head and metadata.
@@ -212,11 +212,21 @@ impl Redis {
 
     /// The same as they are now.
     async fn begin(&self, local: &Local, part: &Part, until: Until) -> Result<Moment> {
-        let epoch = new_epoch()?;
+        let command = self.begin_command(part, false)?;
+        Redis::begun(part, local.run_one(part.slot, &command, Again::Yes, until).await?)
+    }
+
+    fn begin_command(&self, part: &Part, lease: bool) -> Result<Cmd> {
         let mut command = scripts::call(Name::Begin, &[&part.hash]);
-        command.arg(&epoch).arg(self.remote.clock.now());
-        let Answer::Array(parts) = local.run_one(part.slot, &command, Again::Yes, until).await? else {
-            return Err(unexpected());
+        command.arg(&new_epoch()?).arg(self.remote.clock.now()).arg(u8::from(lease));
+        Ok(command)
+    }
+
+    fn begun(part: &Part, answer: Answer) -> Result<Moment> {
+        let parts = match answer {
+            Answer::Array(parts) => parts,
+            Answer::ServerError(error) => return Err(refusal(&error)),
+            _ => return Err(unexpected()),
         };
         let seen = Seen::parse_state(&parts).filter(|seen| seen.epoch != 0).ok_or_else(unexpected)?;
         part.note(&seen);
@@ -498,19 +508,22 @@ impl Server for Redis {
         }
     }
 
-    /// Without a script, which costs the server as much again as the command: what was stored as of generations that are
-    /// over counts for nobody, and is to be stored once more.
+    /// Without a script, which costs the server as much again as the command. After it the generations are read: what was
+    /// stored as of others counts for nobody, and is to be stored once more; so is what was stored when somebody may have
+    /// had a lease on it that wasn't voided. Whoever takes the first lease later than that may store, as after any set.
     async fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Until) -> Result<Vec<Option<Result<()>>>> {
         let local = self.local()?;
         let places: Vec<_> = items.iter().map(|(id, _)| local.place(*id)).collect();
         let groups = by_part(&places);
-        let (mut batch, mut as_of) = (Batch::default(), Vec::new());
+        let (mut batch, mut as_of, fields) = (Batch::default(), Vec::new(), [LEASES.to_owned()]);
         for (part, some) in &groups {
             let (epoch, generation) = self.lately(local, part, until).await?;
-            as_of.push((epoch, generation));
-            batch.push(part.slot, &Seen::command(&part.hash, &[]));
-            let leases: Vec<Vec<u8>> = some.iter().map(|i| places[*i].lease()).collect();
-            batch.push(part.slot, cmd("DEL").arg(leases));
+            let leases = part.has_leases();
+            if leases {
+                let keys: Vec<Vec<u8>> = some.iter().map(|i| places[*i].lease()).collect();
+                batch.push(part.slot, cmd("DEL").arg(keys));
+            }
+            as_of.push((epoch, generation, leases));
             for i in some {
                 let (id, put) = items[*i];
                 let mut command = cmd("SET");
@@ -520,17 +533,21 @@ impl Server for Redis {
                 }
                 batch.push(part.slot, &command);
             }
+            batch.push(part.slot, &Seen::command(&part.hash, &fields));
         }
         let mut answers = local.run(&batch, Again::Yes, until).await?.into_iter();
         let mut outcomes: Vec<Option<Result<()>>> = items.iter().map(|_| None).collect();
-        for ((part, some), as_of) in groups.into_iter().zip(as_of) {
-            let seen = part.read(answers.next(), &[])?;
-            answers.next();
-            for i in some {
-                outcomes[i] = match answers.next() {
-                    Some(Answer::Okay) if (seen.epoch, seen.generation) == as_of => Some(Ok(())),
-                    Some(Answer::Okay) => None,
-                    Some(Answer::ServerError(error)) => Some(Err(refusal(&error))),
+        for ((part, some), (epoch, generation, leases)) in groups.into_iter().zip(as_of) {
+            if leases {
+                answers.next();
+            }
+            let stored: Vec<Answer> = answers.by_ref().take(some.len()).collect();
+            let seen = part.read(answers.next(), &fields)?;
+            let counts = (seen.epoch, seen.generation) == (epoch, generation) && (leases || !seen.has_leases());
+            for (i, answer) in some.into_iter().zip(stored) {
+                outcomes[i] = match answer {
+                    Answer::Okay => counts.then_some(Ok(())),
+                    Answer::ServerError(error) => Some(Err(refusal(&error))),
                     _ => Some(Err(unexpected())),
                 };
             }
@@ -575,13 +592,20 @@ impl Server for Redis {
             word,
             bound: self.remote.read_timeout,
         };
-        let mut command = cmd("SET");
-        command.arg(&hold.lease).arg(&word.to_le_bytes()).arg("NX").arg("PX").arg(LEASE_MS);
-        if local.run_one(place.part.slot, &command, Again::No, until).await? != Answer::Okay {
-            return Ok(Lead::Taken);
+        let mut batch = Batch::one(
+            hold.slot,
+            cmd("SET").arg(&hold.lease).arg(&word.to_le_bytes()).arg("NX").arg("PX").arg(LEASE_MS),
+        );
+        // What is set before this is noted was set before the computation begins.
+        batch.push(hold.slot, &self.begin_command(place.part, true)?);
+        let mut answers = local.run(&batch, Again::No, until).await?.into_iter();
+        match answers.next() {
+            Some(Answer::Okay) => {}
+            Some(Answer::ServerError(error)) => return Err(refusal(&error)),
+            _ => return Ok(Lead::Taken),
         }
         local.flights.annotate(word, 1);
-        let (epoch, generation) = self.begin(local, place.part, until).await?;
+        let (epoch, generation) = Redis::begun(place.part, answers.next().unwrap_or_default())?;
         local.flights.annotate(word, epoch);
         Ok(Lead::Mine(Leadership { lease: Lease { generation, word }, _hold: Box::new(hold) }))
     }
