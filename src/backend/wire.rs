@@ -21,6 +21,10 @@ use crate::sys::net;
 /// Connections that are kept for later calls: as many threads at once reuse theirs.
 const IDLE: usize = 64;
 
+/// How long a task waits before it tries again to get into a server's queue.
+#[cfg(feature = "tokio")]
+const QUEUE_PAUSE: Duration = Duration::from_millis(2);
+
 /// How a call waits for a server. All that is done on the way is written once, as async functions: where the thread waits
 /// they never do, and [`here`] has their outcome at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +135,13 @@ impl Wire {
             },
             #[cfg(feature = "tokio")]
             Way::Tokio(_) => match address {
-                Address::Unix(path) => Socket::TaskUnix(until.bound(::tokio::net::UnixStream::connect(path)).await?),
+                Address::Unix(path) => loop {
+                    match until.bound(::tokio::net::UnixStream::connect(path)).await {
+                        // The queue of a stopped server gets full.
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => until.pause(QUEUE_PAUSE).await,
+                        outcome => break Socket::TaskUnix(outcome?),
+                    }
+                },
                 Address::Tcp { host, port } => {
                     let stream = until.bound(::tokio::net::TcpStream::connect((host.as_str(), *port))).await?;
                     stream.set_nodelay(true)?;
@@ -375,9 +385,12 @@ impl<C> Pool<C> {
 
     pub(crate) fn put(&self, way: Way, connection: C) {
         let mut idle = self.lock();
-        if idle.len() < IDLE {
-            idle.push((way, connection));
+        if idle.len() == IDLE {
+            // Rather than one of a runtime that may have ended.
+            let Some(other) = idle.iter().position(|(its, _)| *its != way) else { return };
+            drop(idle.remove(other));
         }
+        idle.push((way, connection));
     }
 
     /// Closes all: where one was found broken, those of the same age are too.

@@ -528,3 +528,38 @@ fn a_slot_of_a_cluster_on_its_way() {
     }
     all_is_there(true);
 }
+
+/// A stopped server takes no connections from its queue; who finds it full waits as well as who found room.
+#[cfg(all(feature = "redis", feature = "tokio"))]
+#[test]
+fn a_full_queue_is_waited_for() {
+    if !Program::Redis.is_there() {
+        return;
+    }
+    let server = Server::start(Program::Redis, &["--tcp-backlog", "8"]);
+    let c = Cache::from_url(&format!("redis+unix://{}?attempts=1&{HASTY}", server.socket().display()));
+    let c = larder::AsyncCache::from(c.expect("a cache"));
+    server.stop();
+    on_a_runtime(async {
+        let calls: Vec<_> = (0..50)
+            .map(|_| {
+                tokio::spawn({
+                    let c = c.clone();
+                    async move { c.get("k").await }
+                })
+            })
+            .collect();
+        for call in calls {
+            let error = call.await.expect("a task").expect_err("no answer");
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        }
+    });
+    server.go_on();
+    on_a_runtime(async {
+        let until = Instant::now() + PATIENCE;
+        while c.get("k").await.is_err() {
+            assert!(Instant::now() < until, "it's there again");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+}
