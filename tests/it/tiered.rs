@@ -299,3 +299,47 @@ mod coherent {
         eventually("changes are heard of again", || get(&one, "k").as_deref() == Some(b"newer"));
     }
 }
+
+/// A clear that the far store can't do fails, and takes away what is near all the same: whoever meant to clear isn't
+/// served what they meant to be rid of.
+#[cfg(all(feature = "memcached", feature = "memory"))]
+#[test]
+fn a_clear_that_fails_far_leaves_nothing_near() {
+    use crate::support::servers::{Program, Server};
+
+    if !Program::Memcached.is_there() {
+        return;
+    }
+    for on_error in ["fail", "miss"] {
+        let mut server = Server::start(Program::Memcached, &[]);
+        let url = format!(
+            "memcached://127.0.0.1:{}?connect_timeout=20s&read_timeout=20s&write_timeout=20s&on_error={on_error}",
+            server.port
+        );
+        let clears: [(&str, fn(&Cache) -> larder::Result<()>); 4] = [
+            ("clear", Cache::clear),
+            ("clear_all", |c| c.namespace("other").clear_all()),
+            ("clear of its namespace", |c| c.namespace("n").clear()),
+            ("invalidate_tag", |c| c.invalidate_tag("t")),
+        ];
+        for (what, clear) in clears {
+            let far = Options::from_url(&url).expect("a URL");
+            let near_ttl = Duration::from_secs(3600);
+            let c = Cache::tiered(Cache::memory(), far).near_ttl(near_ttl).negative_ttl(near_ttl).open();
+            let c = c.expect("a cache");
+            let of_n = c.namespace("n");
+            of_n.set("k", "v", Ttl::Never.tag("t")).expect("set");
+            assert!(get(&of_n, "k").is_some());
+            server.kill();
+            assert!(get(&of_n, "k").is_some(), "{what}: there is a copy near");
+            let error = clear(&c).expect_err("a clear that nobody heard of");
+            assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::Timeout), "{what}: {error}");
+            match of_n.get("k") {
+                Ok(found) => assert!(found.is_none() && on_error == "miss", "{what}, {on_error}: {found:?}"),
+                Err(error) => assert!(on_error == "fail", "{what}: {error}"),
+            }
+            server.restart();
+            assert!(of_n.get("k").is_ok_and(|found| found.is_none()) || on_error == "fail", "{what}");
+        }
+    }
+}
