@@ -200,13 +200,15 @@ impl<S: Server> Networked<S> {
         if let Some(reason) = rules::untimely(facts, self.remote.clock.now()) {
             return Err(reason);
         }
-        // Bare bytes say nothing of what they are.
-        if !self.remote.raw
-            && expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema })
-        {
+        if expect.is_some_and(|expect| !self.is_expected(facts, expect)) {
             return Err(Count::MissSchema);
         }
         Ok(value)
+    }
+
+    /// Bare bytes say nothing of how they came about, and have no schema.
+    fn is_expected(&self, facts: &Facts, expect: Expect) -> bool {
+        expect.schema == facts.schema && (self.remote.raw || expect.codec == facts.codec)
     }
 
     fn is_live(&self, label: &Label) -> bool {
@@ -575,7 +577,7 @@ impl<S: Server> Backend for Networked<S> {
                 Some(Count::MissExpired) => facts.gone_at() > now,
                 Some(_) => false,
             };
-            timely && expect.is_none_or(|expect| expect == Expect { codec: facts.codec, schema: facts.schema })
+            timely && expect.is_none_or(|expect| self.is_expected(facts, expect))
         };
         self.or_miss(found, || None).map(|value| value.filter(usable))
     }

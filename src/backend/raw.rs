@@ -77,17 +77,17 @@ fn unsupported(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("bare values have no {what}"))
 }
 
-/// What tells bytes from others, as far as that goes.
-fn nonce_of(bytes: &[u8]) -> u128 {
-    twox_hash::XxHash3_128::oneshot(bytes)
+/// What tells a key's state from others, and from those of other keys: as far as the server tells them apart.
+fn nonce_of(key: &[u8], is: &Is) -> u128 {
+    match is {
+        Is::This(state) => twox_hash::XxHash3_128::oneshot_with_seed(twox_hash::XxHash3_64::oneshot(key), state),
+        _ => 1,
+    }
 }
 
-/// The same of a state, in a word. Never 0.
+/// The same of one key's, in a word. Never 0.
 fn word_of(is: &Is) -> u64 {
-    let hash = match is {
-        Is::This(state) => nonce_of(state),
-        _ => 1,
-    };
+    let hash = nonce_of(&[], is);
     u64::try_from(hash & u128::from(u64::MAX)).unwrap_or(0) | 1
 }
 
@@ -120,7 +120,12 @@ impl<P: Plain> Raw<P> {
     }
 
     fn check(put: &Put<'_>) -> Result<()> {
-        if put.extra.is_empty() { Ok(()) } else { Err(unsupported("metadata and tags")) }
+        match put {
+            Put { extra, .. } if !extra.is_empty() => Err(unsupported("metadata and tags")),
+            Put { facts, .. } if facts.stale_for != 0 => Err(unsupported("stale period")),
+            Put { facts, .. } if facts.schema != 0 => Err(unsupported("schema")),
+            _ => Ok(()),
+        }
     }
 
     fn flights(&self) -> Result<&Arc<Flights>> {
@@ -133,6 +138,7 @@ impl<P: Plain> Server for Raw<P> {
         Capabilities {
             lists: false,
             info: true,
+            metadata: false,
             tags: false,
             namespaces: false,
             stale: false,
@@ -145,9 +151,9 @@ impl<P: Plain> Server for Raw<P> {
     }
 
     fn fetch_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Result<Found<Value>>>> {
-        let found = self.plain.read(&self.keys(ids)?, until)?.into_iter().map(|bytes| {
+        let found = self.plain.read(&self.keys(ids)?, until)?.into_iter().zip(ids).map(|(bytes, id)| {
             let Some((bytes, is)) = bytes else { return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) }) };
-            let facts = Facts { expires: NEVER, nonce: nonce_of(&bytes), ..Facts::default() };
+            let facts = Facts { expires: NEVER, nonce: nonce_of(id.key, &is), ..Facts::default() };
             let len = bytes.len();
             Ok(Found { is, held: Ok(Value::tail_of(bytes, len, facts, None)) })
         });
@@ -183,8 +189,15 @@ impl<P: Plain> Server for Raw<P> {
     fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Instant) -> Result<Vec<Option<Result<()>>>> {
         let Some((_, first)) = items.first() else { return Ok(Vec::new()) };
         Self::check(first)?;
-        let keyed = items.iter().map(|(id, put)| Ok((self.key(*id)?, put.value))).collect::<Result<Vec<_>>>()?;
-        Ok(self.plain.write_many(&keyed, self.ms(&first.facts), until)?.into_iter().map(Some).collect())
+        // A key that the server doesn't take fails alone.
+        let (mut keyed, mut outcomes) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
+        for (id, put) in items {
+            outcomes.push(self.key(*id).map(|key| keyed.push((key, put.value))));
+        }
+        let mut written = self.plain.write_many(&keyed, self.ms(&first.facts), until)?.into_iter();
+        let written =
+            outcomes.into_iter().map(|key| key.and_then(|()| written.next().unwrap_or_else(|| Err(unexpected()))));
+        Ok(written.map(Some).collect())
     }
 
     fn take_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Found<Label>>> {
