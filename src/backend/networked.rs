@@ -90,7 +90,7 @@ pub(crate) trait Server: Send + Sync + Sized + 'static {
         all.pop().unwrap_or_else(|| Err(unexpected()))
     }
 
-    /// One outcome for each, from one round trip.
+    /// One outcome for each, from one round trip. Where [`fetch`](Server::fetch) is another, states may be left out.
     fn fetch_many(&self, ids: &[Id<'_>], until: Instant) -> Result<Vec<Result<Found<Value>>>>;
 
     /// What an entry says of itself.
@@ -158,6 +158,17 @@ pub(crate) fn hash_of(id: Id<'_>) -> blake3::Hash {
     blake3::hash(&bytes)
 }
 
+/// A hash as a name: its first 16 bytes in hexadecimal digits.
+pub(crate) fn name_of(hash: &blake3::Hash) -> String {
+    let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n & 15)]);
+    let mut name = String::with_capacity(32);
+    for byte in &hash.as_bytes()[..16] {
+        name.push(digit(byte >> 4));
+        name.push(digit(*byte));
+    }
+    name
+}
+
 /// For how long a server keeps an entry, in milliseconds; `None`: for ever. Beyond its time, as the clocks of those who
 /// read it may be slow.
 pub(crate) fn keep_for(facts: &Facts, now: u64) -> Option<u64> {
@@ -195,9 +206,13 @@ impl<S: Server> Networked<S> {
 
     /// A hit, or the reason of the miss.
     fn judge(&self, held: Result<Value, Count>, expect: Option<Expect>) -> Result<Value, Count> {
+        self.judge_at(self.remote.clock.now(), held, expect)
+    }
+
+    fn judge_at(&self, now: u64, held: Result<Value, Count>, expect: Option<Expect>) -> Result<Value, Count> {
         let value = held?;
         let facts = value.facts();
-        if let Some(reason) = rules::untimely(facts, self.remote.clock.now()) {
+        if let Some(reason) = rules::untimely(facts, now) {
             return Err(reason);
         }
         if expect.is_some_and(|expect| !self.is_expected(facts, expect)) {
@@ -363,7 +378,8 @@ impl<S: Server> Networked<S> {
 
     fn get_all(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Value>>> {
         let found = self.server.fetch_many(ids, bound_of(&self.remote))?;
-        found.into_iter().map(|found| Ok(self.count(self.judge(found?.held, None)))).collect()
+        let now = self.remote.clock.now();
+        found.into_iter().map(|found| Ok(self.count(self.judge_at(now, found?.held, None)))).collect()
     }
 
     /// The outcomes of those that could be stored in one piece; `None`: to be stored by itself.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::envelope::Label;
 use crate::backend::flights::{Flights, Other};
-use crate::backend::networked::{Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, unexpected};
+use crate::backend::networked::{Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, name_of, unexpected};
 use crate::backend::{Lead, Leadership, Lease, Listing};
 use crate::capabilities::Capabilities;
 use crate::entry::{Facts, NEVER, Value};
@@ -224,7 +224,7 @@ impl<P: Plain> Server for Raw<P> {
 
     fn lead(&self, id: Id<'_>, until: Instant) -> Result<Lead> {
         let (key, flights) = (self.key(id)?, self.flights()?);
-        let name = blake3::hash(&key).to_hex()[..32].to_owned();
+        let name = name_of(&blake3::hash(&key));
         let random = crate::sys::fs::random().map_err(|e| Error::io("can't draw random numbers", e))?;
         let word = random.first_chunk().map_or(1, |bytes| u64::from_le_bytes(*bytes)) | 1;
         match flights.begin(&name, word) {

@@ -93,7 +93,8 @@ impl Drop for Server {
 #[cfg(feature = "servers")]
 fn counts_nothing(sandbox: &Sandbox, url: &str) {
     sandbox.at(url, &["get", "none"]).ends_with(5);
-    let text = sandbox.at(url, &["stats"]).succeeds().text();
+    let run = sandbox.at(url, &["stats"]).succeeds();
+    let text = run.text();
     assert!(text.contains("doesn't count") && !text.contains('0'), "{text}");
     let answer = sandbox.at(url, &["stats", "--json"]).succeeds().json("larder.stats/1");
     for name in ["entries", "entries_by", "bytes", "payload_bytes", "hits", "misses", "misses_by", "sets", "expired"] {

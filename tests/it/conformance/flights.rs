@@ -162,7 +162,7 @@ pub(super) fn a_change_meanwhile_voids_what_is_computed(b: &Bench) {
         ("a tag chosen later", |c| c.invalidate_tag("chosen").expect("invalidate_tag"), None),
     ];
     // That nothing is there, before and after, is all that bare values tell.
-    let changes = changes.into_iter().filter(|(_, _, left)| !b.store.bare || left.is_some_and(|left| left != ""));
+    let changes = changes.into_iter().filter(|(_, _, left)| !b.store.bare || left.is_some_and(|left| !left.is_empty()));
     let name = if b.has_namespaces() { "a" } else { "" };
     let c = b.cache.namespace(name);
     for (what, change, left) in changes {
