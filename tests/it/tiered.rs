@@ -283,13 +283,16 @@ mod coherent {
             return;
         }
         let mut server = Server::start(Program::Redis, &[]);
-        let one = open(&server);
-        one.set("k", "old", Ttl::Never).expect("set");
+        let (one, other) = (open(&server), open(&server));
+        one.set("k", "older", Ttl::Never).expect("set");
+        eventually("a near copy", || is_near(&one, "k"));
+        // A connection that can be lost is one that was there.
+        other.set("k", "old", Ttl::Never).expect("set");
+        eventually("a change is heard of", || get(&one, "k").as_deref() == Some(b"old"));
         eventually("a near copy", || is_near(&one, "k"));
         server.kill();
         eventually("what is near is dropped", || get(&one, "k").is_none());
         server.restart();
-        let other = open(&server);
         eventually("a set", || {
             other.set("k", "new", Ttl::Never).expect("set");
             get(&one, "k").as_deref() == Some(b"new")
