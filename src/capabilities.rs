@@ -63,9 +63,13 @@ pub struct Capabilities {
     pub signed_counters: bool,
     /// `pop` gives a value to exactly one caller.
     pub pop: bool,
+    /// `clear` is there.
+    pub clear: bool,
+    /// An entry carries what is said of it beside its ttl: tags, metadata, a stale period, a schema, when it was set.
+    pub metadata: bool,
     /// `invalidate_tag` is there.
     pub tags: bool,
-    /// A namespace can be cleared alone.
+    /// There are namespaces and versions, and a namespace can be cleared alone.
     pub namespaces: bool,
     /// Values can be larger than memory: `writer` and `reader` hold a piece at a time.
     pub streams: bool,
@@ -102,6 +106,8 @@ pub(crate) const FILE: Capabilities = Capabilities {
     incr: true,
     signed_counters: true,
     pop: true,
+    clear: true,
+    metadata: true,
     tags: true,
     namespaces: true,
     streams: true,
@@ -182,8 +188,10 @@ mod tests {
             ("atomic incr", yes(c.incr)),
             ("counters below zero", yes(c.signed_counters)),
             ("pop to one caller", yes(c.pop)),
+            ("clear", yes(c.clear)),
+            ("metadata", yes(c.metadata)),
             ("tags", yes(c.tags)),
-            ("clear of a namespace", yes(c.namespaces)),
+            ("namespaces, versions", yes(c.namespaces)),
             ("values larger than memory", yes(c.streams)),
             ("stale values", yes(c.stale)),
             ("single flight over processes", yes(c.flight_across_processes)),

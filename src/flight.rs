@@ -7,7 +7,7 @@ use crate::backend::{Backend, Condition, Expect, Lead, Lease};
 use crate::cache::Cache;
 use crate::clock::Wait;
 use crate::entry::{Facts, NEVER, SetOptions, Value};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::Id;
 
 /// Longest pause between two looks at whether the leader is done.
@@ -112,8 +112,9 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// What `compute` returned, or `InvalidKey`, or `Vanished`. A cache that fails otherwise (full, read-only, busy)
-    /// doesn't keep the value from being computed and returned.
+    /// What `compute` returned, or `InvalidKey`, or `Vanished`, or `Unsupported` where the store can't keep a value with
+    /// these options. A cache that fails otherwise (full, read-only, busy) doesn't keep the value from being computed
+    /// and returned.
     ///
     /// ```
     /// # use larder::{Cache, Ttl};
@@ -209,7 +210,7 @@ impl Flight<'_> {
         }
     }
 
-    fn compute<E>(
+    fn compute<E: From<Error>>(
         &self,
         known: Option<Value>,
         lease: Option<Lease>,
@@ -230,8 +231,12 @@ impl Flight<'_> {
         }
         options.cost_us = u32::try_from(start.elapsed().as_micros()).unwrap_or(u32::MAX);
         if let Some(lease) = lease {
-            // A cache that can't store it must not keep it from the caller.
-            let _ = self.store.set(self.id, &bytes, &options, Condition::Leased(lease));
+            // A cache that can't store it must not keep it from the caller; one that never could would have it computed
+            // again and again.
+            match self.store.set(self.id, &bytes, &options, Condition::Leased(lease)) {
+                Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error.into()),
+                _ => {}
+            }
         }
         let now = self.store.now().unwrap_or(0);
         Ok(Value::computed(bytes, &options, now, options.ttl.expiry(now, self.store.default_ttl())))

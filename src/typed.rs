@@ -129,7 +129,9 @@ impl<T: DeserializeOwned, F: Format> Typed<T, F> {
     pub fn pop(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
         let value = self.cache.pop(key)?;
         let expect = self.expect();
-        let value = value.filter(|v| v.facts().codec == expect.codec && v.facts().schema == expect.schema);
+        // Bare values don't say how they came about.
+        let is_mine = |v: &Value| v.facts().codec == expect.codec || !self.cache.capabilities().metadata;
+        let value = value.filter(|v| is_mine(v) && v.facts().schema == expect.schema);
         value.map(|value| Self::decode(&value)).transpose()
     }
 

@@ -27,6 +27,9 @@ pub(crate) struct Label {
 /// A namespace and as many tags as an entry may have.
 pub(crate) const MAX_SCOPES: usize = 1 + format::MAX_TAGS;
 
+/// No tags and no metadata: two empty lists.
+const NO_EXTRA: [u8; 2] = [0, 0];
+
 /// The seal of a cache on a server: other prefixes, and other keys, make other sums.
 pub(crate) fn seal(prefix: &str, mac_key: Option<&[u8; 32]>) -> Seal {
     Seal::new(blake3::hash(prefix.as_bytes()).as_bytes(), mac_key)
@@ -35,9 +38,10 @@ pub(crate) fn seal(prefix: &str, mac_key: Option<&[u8; 32]>) -> Seal {
 /// Wraps a value. `label.len` is not looked at.
 pub(crate) fn encode(seal: &Seal, id: Id<'_>, label: &Label, value: &[u8]) -> Result<Vec<u8>> {
     let mut meta = rules::check(&label.extra, value.len())?;
+    meta.reserve_exact(NO_EXTRA.len() + 8 * label.scopes.len());
     if meta.is_empty() && !label.scopes.is_empty() {
         // Where scopes follow, even no metadata say so.
-        meta = vec![0, 0];
+        meta.extend_from_slice(&NO_EXTRA);
     }
     for scope in &label.scopes {
         meta.extend_from_slice(&scope.to_le_bytes());
@@ -56,9 +60,7 @@ pub(crate) fn encode(seal: &Seal, id: Id<'_>, label: &Label, value: &[u8]) -> Re
         raw_len: len,
         compression: 0,
     };
-    let mut bytes = format::encode_head(seal, &header, &meta, id, &seal.value(value));
-    bytes.extend_from_slice(value);
-    Ok(bytes)
+    Ok(format::encode_entry(seal, &header, &meta, id, value))
 }
 
 /// Unwraps a value that should be this key's; otherwise the reason to count for the miss.
@@ -84,6 +86,8 @@ fn label(parts: &Parts<'_>, id: Id<'_>) -> Result<Label, Count> {
     }
     let (extra, scopes) = match parts.meta {
         [] => (Extra::default(), &[][..]),
+        // As it is most often, and quicker than to have it decoded.
+        [0, 0, scopes @ ..] => (Extra::default(), scopes),
         meta => postcard::take_from_bytes::<Extra>(meta).map_err(|_| Count::MissCorrupt)?,
     };
     let (scopes, rest) = scopes.as_chunks::<8>();

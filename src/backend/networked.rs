@@ -91,7 +91,7 @@ pub(crate) trait Server: Send + Sync + Sized + 'static {
         async move { self.fetch_many(&[id], until).await?.pop().unwrap_or_else(|| Err(unexpected())) }
     }
 
-    /// One outcome for each, from one round trip.
+    /// One outcome for each, from one round trip. Where [`fetch`](Server::fetch) is another, states may be left out.
     fn fetch_many(
         &self,
         ids: &[Id<'_>],
@@ -186,6 +186,17 @@ pub(crate) fn hash_of(id: Id<'_>) -> blake3::Hash {
     blake3::hash(&bytes)
 }
 
+/// A hash as a name: its first 16 bytes in hexadecimal digits.
+pub(crate) fn name_of(hash: &blake3::Hash) -> String {
+    let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n & 15)]);
+    let mut name = String::with_capacity(32);
+    for byte in &hash.as_bytes()[..16] {
+        name.push(digit(byte >> 4));
+        name.push(digit(*byte));
+    }
+    name
+}
+
 /// For how long a server keeps an entry, in milliseconds; `None`: for ever. Beyond its time, as the clocks of those who
 /// read it may be slow.
 pub(crate) fn keep_for(facts: &Facts, now: u64) -> Option<u64> {
@@ -223,18 +234,24 @@ impl<S: Server> Networked<S> {
 
     /// A hit, or the reason of the miss.
     fn judge(&self, held: Result<Value, Count>, expect: Option<Expect>) -> Result<Value, Count> {
+        self.judge_at(self.remote.clock.now(), held, expect)
+    }
+
+    fn judge_at(&self, now: u64, held: Result<Value, Count>, expect: Option<Expect>) -> Result<Value, Count> {
         let value = held?;
         let facts = value.facts();
-        if let Some(reason) = rules::untimely(facts, self.remote.clock.now()) {
+        if let Some(reason) = rules::untimely(facts, now) {
             return Err(reason);
         }
-        // Bare bytes say nothing of what they are.
-        if !self.remote.raw
-            && expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema })
-        {
+        if expect.is_some_and(|expect| !self.is_expected(facts, expect)) {
             return Err(Count::MissSchema);
         }
         Ok(value)
+    }
+
+    /// Bare bytes say nothing of how they came about, and have no schema.
+    fn is_expected(&self, facts: &Facts, expect: Expect) -> bool {
+        expect.schema == facts.schema && (self.remote.raw || expect.codec == facts.codec)
     }
 
     fn is_live(&self, label: &Label) -> bool {
@@ -396,7 +413,8 @@ impl<S: Server> Networked<S> {
 
     async fn get_all(&self, ids: &[Id<'_>], way: Way) -> Result<Vec<Option<Value>>> {
         let found = self.server.fetch_many(ids, Until::of(&self.remote, way)).await?;
-        found.into_iter().map(|found| Ok(self.count(self.judge(found?.held, None)))).collect()
+        let now = self.remote.clock.now();
+        found.into_iter().map(|found| Ok(self.count(self.judge_at(now, found?.held, None)))).collect()
     }
 
     /// The outcomes of those that could be stored in one piece; `None`: to be stored by itself.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::backend::envelope::Label;
 use crate::backend::flights::{Flights, Other};
-use crate::backend::networked::{Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, unexpected};
+use crate::backend::networked::{Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, name_of, unexpected};
 use crate::backend::wire::{Until, here};
 use crate::backend::{Lead, Leadership, Lease, Listing};
 use crate::capabilities::Capabilities;
@@ -91,17 +91,17 @@ fn unsupported(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("bare values have no {what}"))
 }
 
-/// What tells bytes from others, as far as that goes.
-fn nonce_of(bytes: &[u8]) -> u128 {
-    twox_hash::XxHash3_128::oneshot(bytes)
+/// What tells a key's state from others, and from those of other keys: as far as the server tells them apart.
+fn nonce_of(key: &[u8], is: &Is) -> u128 {
+    match is {
+        Is::This(state) => twox_hash::XxHash3_128::oneshot_with_seed(twox_hash::XxHash3_64::oneshot(key), state),
+        _ => 1,
+    }
 }
 
-/// The same of a state, in a word. Never 0.
+/// The same of one key's, in a word. Never 0.
 fn word_of(is: &Is) -> u64 {
-    let hash = match is {
-        Is::This(state) => nonce_of(state),
-        _ => 1,
-    };
+    let hash = nonce_of(&[], is);
     u64::try_from(hash & u128::from(u64::MAX)).unwrap_or(0) | 1
 }
 
@@ -134,7 +134,12 @@ impl<P: Plain> Raw<P> {
     }
 
     fn check(put: &Put<'_>) -> Result<()> {
-        if put.extra.is_empty() { Ok(()) } else { Err(unsupported("metadata and tags")) }
+        match put {
+            Put { extra, .. } if !extra.is_empty() => Err(unsupported("metadata and tags")),
+            Put { facts, .. } if facts.stale_for != 0 => Err(unsupported("stale period")),
+            Put { facts, .. } if facts.schema != 0 => Err(unsupported("schema")),
+            _ => Ok(()),
+        }
     }
 
     fn flights(&self) -> Result<&Arc<Flights>> {
@@ -147,6 +152,7 @@ impl<P: Plain> Server for Raw<P> {
         Capabilities {
             lists: false,
             info: true,
+            metadata: false,
             tags: false,
             namespaces: false,
             stale: false,
@@ -159,9 +165,9 @@ impl<P: Plain> Server for Raw<P> {
     }
 
     async fn fetch_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Result<Found<Value>>>> {
-        let found = self.plain.read(&self.keys(ids)?, until).await?.into_iter().map(|bytes| {
+        let found = self.plain.read(&self.keys(ids)?, until).await?.into_iter().zip(ids).map(|(bytes, id)| {
             let Some((bytes, is)) = bytes else { return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) }) };
-            let facts = Facts { expires: NEVER, nonce: nonce_of(&bytes), ..Facts::default() };
+            let facts = Facts { expires: NEVER, nonce: nonce_of(id.key, &is), ..Facts::default() };
             let len = bytes.len();
             Ok(Found { is, held: Ok(Value::tail_of(bytes, len, facts, None)) })
         });
@@ -197,8 +203,15 @@ impl<P: Plain> Server for Raw<P> {
     async fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Until) -> Result<Vec<Option<Result<()>>>> {
         let Some((_, first)) = items.first() else { return Ok(Vec::new()) };
         Self::check(first)?;
-        let keyed = items.iter().map(|(id, put)| Ok((self.key(*id)?, put.value))).collect::<Result<Vec<_>>>()?;
-        Ok(self.plain.write_many(&keyed, self.ms(&first.facts), until).await?.into_iter().map(Some).collect())
+        // A key that the server doesn't take fails alone.
+        let (mut keyed, mut outcomes) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
+        for (id, put) in items {
+            outcomes.push(self.key(*id).map(|key| keyed.push((key, put.value))));
+        }
+        let mut written = self.plain.write_many(&keyed, self.ms(&first.facts), until).await?.into_iter();
+        let written =
+            outcomes.into_iter().map(|key| key.and_then(|()| written.next().unwrap_or_else(|| Err(unexpected()))));
+        Ok(written.map(Some).collect())
     }
 
     async fn take_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Found<Label>>> {
@@ -225,7 +238,7 @@ impl<P: Plain> Server for Raw<P> {
 
     async fn lead(&self, id: Id<'_>, until: Until) -> Result<Lead> {
         let (key, flights) = (self.key(id)?, self.flights()?);
-        let name = blake3::hash(&key).to_hex()[..32].to_owned();
+        let name = name_of(&blake3::hash(&key));
         let random = crate::sys::fs::random().map_err(|e| Error::io("can't draw random numbers", e))?;
         let word = random.first_chunk().map_or(1, |bytes| u64::from_le_bytes(*bytes)) | 1;
         match flights.begin(&name, word) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 #[cfg(any(feature = "lz4", feature = "zstd"))]
 use larder::Compression;
-use larder::{Accelerate, Access, Cache, Durability, ErrorKind, Options, Result};
+use larder::{Accelerate, Access, Cache, Durability, ErrorKind, Options, Result, Ttl};
 use tempfile::TempDir;
 
 #[cfg(any(feature = "redis", feature = "memcached"))]
@@ -48,6 +48,8 @@ struct Store {
     shared: bool,
     /// Values may take less room than they have bytes.
     compresses: bool,
+    /// Bare values: the server's clock says when their time is over, and not the test's.
+    bare: bool,
     /// How many random histories it takes in a few seconds.
     histories: u32,
 }
@@ -69,6 +71,7 @@ const FILE_IN_MEMORY: Store = Store {
     open: |dir, clock| plain(dir, clock).open().expect("a cache"),
     shared: true,
     compresses: false,
+    bare: false,
     histories: 300,
 };
 
@@ -219,6 +222,18 @@ fn redis_url() -> String {
 }
 
 #[cfg(feature = "redis")]
+fn cluster_url() -> String {
+    format!("redis-cluster://127.0.0.1:{}", servers::cluster().expect("a cluster")[0].port)
+}
+
+#[cfg(feature = "memcached")]
+fn memcached_url() -> String {
+    let servers = servers::memcached().expect("servers");
+    let all: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+    format!("memcached://{}", all.join(","))
+}
+
+#[cfg(feature = "redis")]
 const REDIS: Store = Store {
     name: "Redis",
     is_there: || servers::redis().is_some(),
@@ -249,10 +264,7 @@ const REDIS_BY_SOCKET: Store = Store {
 const REDIS_CLUSTER: Store = Store {
     name: "a cluster of Redis servers",
     is_there: || servers::cluster().is_some(),
-    open: |room, clock| {
-        let nodes = servers::cluster().expect("a cluster");
-        on(&format!("redis-cluster://127.0.0.1:{}", nodes[0].port), room, clock).open().expect("a cache")
-    },
+    open: |room, clock| on(&cluster_url(), room, clock).open().expect("a cache"),
     histories: 10,
     ..REDIS
 };
@@ -261,11 +273,7 @@ const REDIS_CLUSTER: Store = Store {
 const MEMCACHED: Store = Store {
     name: "Memcached",
     is_there: || servers::memcached().is_some(),
-    open: |room, clock| {
-        let servers = servers::memcached().expect("servers");
-        let all: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
-        on(&format!("memcached://{}", all.join(",")), room, clock).open().expect("a cache")
-    },
+    open: |room, clock| on(&memcached_url(), room, clock).open().expect("a cache"),
     histories: 20,
     ..FILE_IN_MEMORY
 };
@@ -291,6 +299,43 @@ const FILE_BEFORE_REDIS: Store = Store {
     },
     ..REDIS
 };
+
+#[cfg(all(feature = "redis", feature = "memory"))]
+const MEMORY_BEFORE_REDIS: Store = Store {
+    name: "memory before Redis",
+    open: |room, clock| {
+        let options = Cache::tiered(Cache::memory(), on(&redis_url(), room, clock)).clock(clock.source());
+        options.near_ttl(Duration::from_secs(3600)).open().expect("a cache")
+    },
+    shared: false,
+    ..REDIS
+};
+
+#[cfg(feature = "redis")]
+const REDIS_BARE: Store = Store {
+    name: "bare values on Redis",
+    open: |room, clock| on(&redis_url(), room, clock).raw(true).open().expect("a cache"),
+    bare: true,
+    ..REDIS
+};
+
+#[cfg(feature = "redis")]
+const REDIS_CLUSTER_BARE: Store = Store {
+    name: "bare values on a cluster of Redis servers",
+    open: |room, clock| on(&cluster_url(), room, clock).raw(true).open().expect("a cache"),
+    bare: true,
+    ..REDIS_CLUSTER
+};
+
+#[cfg(feature = "memcached")]
+const MEMCACHED_BARE: Store = Store {
+    name: "bare values on Memcached",
+    open: |room, clock| on(&memcached_url(), room, clock).raw(true).open().expect("a cache"),
+    bare: true,
+    ..MEMCACHED
+};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The kind of an error that must be one.
 fn kind<T: std::fmt::Debug>(outcome: Result<T>) -> ErrorKind {
@@ -342,6 +387,103 @@ impl Bench {
             assert_eq!(kind(self.cache.entries().map(drop)), ErrorKind::Unsupported);
         }
         lists
+    }
+
+    /// Whether an entry carries tags, metadata, a stale period, a schema; where it doesn't, a set says so.
+    fn has_metadata(&self) -> bool {
+        let can = self.cache.capabilities();
+        if !can.metadata {
+            assert!(!can.tags && !can.stale, "{can:?}");
+            for options in [Ttl::Never.tag("t"), Ttl::Never.meta("m", "x"), Ttl::secs(9).stale_for(SECOND)] {
+                assert_eq!(kind(self.cache.set("refused", "v", options.clone())), ErrorKind::Unsupported);
+                let computed = self.cache.get_or_set_with("refused", options, |_| Ok::<_, larder::Error>("v"));
+                assert_eq!(kind(computed), ErrorKind::Unsupported, "no value is computed again and again for ever");
+            }
+            assert_eq!(kind(self.cache.typed(1).set("refused", &1u8, Ttl::Never)), ErrorKind::Unsupported);
+            assert_eq!(kind(self.cache.invalidate_tag("t")), ErrorKind::Unsupported);
+            assert!(!self.cache.contains("refused").expect("contains"));
+        }
+        can.metadata
+    }
+
+    /// A number for a typed value's schema: one, where there are any.
+    fn schema(&self) -> u32 {
+        u32::from(self.has_metadata())
+    }
+
+    /// Whether there are namespaces and versions; where there are none, all calls say so.
+    fn has_namespaces(&self) -> bool {
+        let can = self.cache.capabilities().namespaces;
+        if !can {
+            self.cache.set("k", "v", Ttl::Never).expect("set");
+            for c in [self.cache.namespace("n"), self.cache.version(2)] {
+                assert_eq!(kind(c.get("k")), ErrorKind::Unsupported);
+                assert_eq!(kind(c.get_many(["k"])), ErrorKind::Unsupported);
+                assert_eq!(kind(c.set("k", "v", Ttl::Never)), ErrorKind::Unsupported);
+                assert_eq!(kind(c.delete("k")), ErrorKind::Unsupported);
+                assert_eq!(kind(c.touch("k", Ttl::Never)), ErrorKind::Unsupported);
+                assert_eq!(kind(c.incr_or("k", 1, 1, Ttl::Never)), ErrorKind::Unsupported);
+                assert_eq!(kind(c.writer("k", Ttl::Never).and_then(larder::Writer::commit)), ErrorKind::Unsupported);
+                assert_eq!(kind(c.info("k")), ErrorKind::Unsupported);
+            }
+            assert_eq!(kind(self.cache.namespace("n").clear()), ErrorKind::Unsupported);
+            assert_eq!(kind(self.cache.incr_version("k", 1)), ErrorKind::Unsupported);
+            assert_eq!(self.cache.pop("k").expect("pop").as_deref(), Some(b"v".as_slice()), "it was left alone");
+        }
+        can
+    }
+
+    /// Clears the cache, where it can be cleared; where it can't, it says so.
+    fn clear(&self) -> bool {
+        let can = self.cache.capabilities().clear;
+        match self.cache.clear() {
+            Err(error) if !can => assert_eq!(error.kind(), ErrorKind::Unsupported),
+            outcome => outcome.expect("clear"),
+        }
+        can
+    }
+
+    /// Whether counters go below zero; where they don't, that's said, and nothing is changed.
+    fn goes_below_zero(&self) -> bool {
+        let can = self.cache.capabilities().signed_counters;
+        if !can {
+            self.cache.set("low", "5", Ttl::Never).expect("set");
+            assert_eq!(kind(self.cache.decr("low", 6)), ErrorKind::Overflow);
+            assert_eq!(kind(self.cache.incr_or("low", -6, 1, Ttl::Never)), ErrorKind::Overflow);
+            assert_eq!(self.cache.pop("low").expect("pop").as_deref(), Some(b"5".as_slice()));
+            assert_eq!(kind(self.cache.incr_or("low", 1, -1, Ttl::Never)), ErrorKind::Overflow);
+            assert!(!self.cache.contains("low").expect("contains"));
+        }
+        can
+    }
+
+    /// Whether the time of entries is the test's own. The server's can't be made to pass.
+    fn by_hand(&self) -> bool {
+        !self.store.bare
+    }
+
+    /// Holds what a key has left to this; where the server's time passes, to no more than this, in whole steps.
+    #[track_caller]
+    fn has_left(&self, cache: &Cache, key: &str, ttl: Ttl) {
+        match (cache.ttl(key).expect("ttl"), ttl) {
+            (Some(Ttl::After(left)), Ttl::After(most)) if !self.by_hand() => {
+                let step = self.cache.capabilities().ttl_step;
+                assert!(left < most + step, "{left:?} are left of {most:?}");
+            }
+            (left, ttl) => assert_eq!(left, Some(ttl)),
+        }
+    }
+
+    /// Whether a key may have these bytes; where it may not, that's said.
+    fn takes(&self, key: &[u8]) -> bool {
+        let can = self.cache.capabilities();
+        let plain = key.len() as u64 <= can.max_key && key.iter().all(u8::is_ascii_graphic);
+        let takes = plain || can.store != "memcached" || !self.store.bare;
+        if !takes {
+            assert_eq!(kind(self.cache.set(key, "v", Ttl::Never)), ErrorKind::InvalidKey);
+            assert_eq!(kind(self.cache.get(key)), ErrorKind::InvalidKey);
+        }
+        takes
     }
 
     /// Another handle, whose calls are counted with those of this one.
@@ -436,4 +578,12 @@ suite! {
     redis_cluster: super::REDIS_CLUSTER;
     #[cfg(feature = "redis")]
     file_before_redis: super::FILE_BEFORE_REDIS;
+    #[cfg(all(feature = "redis", feature = "memory"))]
+    memory_before_redis: super::MEMORY_BEFORE_REDIS;
+    #[cfg(feature = "redis")]
+    redis_bare: super::REDIS_BARE;
+    #[cfg(feature = "redis")]
+    redis_cluster_bare: super::REDIS_CLUSTER_BARE;
+    #[cfg(feature = "memcached")]
+    memcached_bare: super::MEMCACHED_BARE;
 }

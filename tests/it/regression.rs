@@ -1,6 +1,8 @@
 //! Bugs that were found, each with its story: what was wrong, and what came of it. A test here stays for good; where it
 //! goes beside others of its kind, those name the rule, and this one the bug.
 
+#[cfg(any(feature = "redis", feature = "memcached"))]
+mod bare;
 #[cfg(feature = "fault")]
 mod faults;
 #[cfg(feature = "fault")]

@@ -283,13 +283,16 @@ mod coherent {
             return;
         }
         let mut server = Server::start(Program::Redis, &[]);
-        let one = open(&server);
-        one.set("k", "old", Ttl::Never).expect("set");
+        let (one, other) = (open(&server), open(&server));
+        one.set("k", "older", Ttl::Never).expect("set");
+        eventually("a near copy", || is_near(&one, "k"));
+        // A connection that can be lost is one that was there.
+        other.set("k", "old", Ttl::Never).expect("set");
+        eventually("a change is heard of", || get(&one, "k").as_deref() == Some(b"old"));
         eventually("a near copy", || is_near(&one, "k"));
         server.kill();
         eventually("what is near is dropped", || get(&one, "k").is_none());
         server.restart();
-        let other = open(&server);
         eventually("a set", || {
             other.set("k", "new", Ttl::Never).expect("set");
             get(&one, "k").as_deref() == Some(b"new")
@@ -297,5 +300,49 @@ mod coherent {
         eventually("a near copy", || is_near(&one, "k"));
         other.set("k", "newer", Ttl::Never).expect("set");
         eventually("changes are heard of again", || get(&one, "k").as_deref() == Some(b"newer"));
+    }
+}
+
+/// A clear that the far store can't do fails, and takes away what is near all the same: whoever meant to clear isn't
+/// served what they meant to be rid of.
+#[cfg(all(feature = "memcached", feature = "memory"))]
+#[test]
+fn a_clear_that_fails_far_leaves_nothing_near() {
+    use crate::support::servers::{Program, Server};
+
+    if !Program::Memcached.is_there() {
+        return;
+    }
+    for on_error in ["fail", "miss"] {
+        let mut server = Server::start(Program::Memcached, &[]);
+        let url = format!(
+            "memcached://127.0.0.1:{}?connect_timeout=20s&read_timeout=20s&write_timeout=20s&on_error={on_error}",
+            server.port
+        );
+        let clears: [(&str, fn(&Cache) -> larder::Result<()>); 4] = [
+            ("clear", Cache::clear),
+            ("clear_all", |c| c.namespace("other").clear_all()),
+            ("clear of its namespace", |c| c.namespace("n").clear()),
+            ("invalidate_tag", |c| c.invalidate_tag("t")),
+        ];
+        for (what, clear) in clears {
+            let far = Options::from_url(&url).expect("a URL");
+            let near_ttl = Duration::from_secs(3600);
+            let c = Cache::tiered(Cache::memory(), far).near_ttl(near_ttl).negative_ttl(near_ttl).open();
+            let c = c.expect("a cache");
+            let of_n = c.namespace("n");
+            of_n.set("k", "v", Ttl::Never.tag("t")).expect("set");
+            assert!(get(&of_n, "k").is_some());
+            server.kill();
+            assert!(get(&of_n, "k").is_some(), "{what}: there is a copy near");
+            let error = clear(&c).expect_err("a clear that nobody heard of");
+            assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::Timeout), "{what}: {error}");
+            match of_n.get("k") {
+                Ok(found) => assert!(found.is_none() && on_error == "miss", "{what}, {on_error}: {found:?}"),
+                Err(error) => assert!(on_error == "fail", "{what}: {error}"),
+            }
+            server.restart();
+            assert!(of_n.get("k").is_ok_and(|found| found.is_none()) || on_error == "fail", "{what}");
+        }
     }
 }

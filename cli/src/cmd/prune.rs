@@ -104,7 +104,7 @@ impl Prune {
         let report = prune(&cache, rules, cache.stats()?.entries, &context.output, &printer, &interrupt)?;
         if let Some(file) = &self.textfile {
             let mut metrics = Metrics::new(&cache.settings()?.name);
-            metrics.stats(&cache.stats()?);
+            metrics.stats(&cache.stats()?, &cache.capabilities());
             metrics.prune(&report, started.elapsed(), now());
             metrics.write(file)?;
         }

@@ -56,28 +56,28 @@ struct Answer<'a> {
     schema: &'static str,
     name: &'a str,
     dir: String,
-    /// Null, as bytes: the store doesn't count what it holds.
+    /// Null, as all that is counted: the store doesn't count.
     entries: Option<u64>,
-    entries_by: BTreeMap<&'static str, u64>,
+    entries_by: Option<BTreeMap<&'static str, u64>>,
     bytes: Option<u64>,
     payload_bytes: Option<u64>,
     /// Null: a plain tree.
     mapped: Option<Mapped>,
     limits: AllLimits,
     over_limits: &'a [&'static str],
-    hits: u64,
-    misses: u64,
-    misses_by: BTreeMap<&'static str, u64>,
-    sets: u64,
-    deletes: u64,
-    evictions: u64,
-    evictions_by: BTreeMap<&'static str, u64>,
-    expired: u64,
+    hits: Option<u64>,
+    misses: Option<u64>,
+    misses_by: Option<BTreeMap<&'static str, u64>>,
+    sets: Option<u64>,
+    deletes: Option<u64>,
+    evictions: Option<u64>,
+    evictions_by: Option<BTreeMap<&'static str, u64>>,
+    expired: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expired_now: Option<u64>,
-    corrupt_removed: u64,
-    stale: u64,
-    compressed: Compressed,
+    corrupt_removed: Option<u64>,
+    stale: Option<u64>,
+    compressed: Option<Compressed>,
     reclaimable: bool,
     generation: u64,
     trash: bool,
@@ -112,7 +112,7 @@ impl Stats {
         }
         if let Some(file) = &self.textfile {
             let mut metrics = Metrics::new(&name);
-            metrics.stats(&figures);
+            metrics.stats(&figures, &cache.capabilities());
             metrics.write(file)?;
         }
         Ok(if self.check && !over.is_empty() { Exit::Found } else { Exit::Done })
@@ -150,13 +150,15 @@ fn answer<'a>(
     over_limits: &'a [&'static str],
     expired_now: Option<u64>,
 ) -> Answer<'a> {
-    let counted = |n: u64| cache.capabilities().shared_counts.then_some(n);
+    let counts = cache.capabilities().shared_counts;
+    let counted = |n: u64| counts.then_some(n);
+    let counted_by = |by: &[(&'static str, u64)]| counts.then(|| by.iter().copied().collect());
     Answer {
         schema: "larder.stats/1",
         name,
         dir: if cache.capabilities().directory { absolute(cache.dir()) } else { String::new() },
         entries: counted(figures.entries),
-        entries_by: places(figures).into(),
+        entries_by: counted_by(&places(figures)),
         bytes: counted(figures.bytes),
         payload_bytes: counted(figures.payload),
         mapped: figures.mapped.map(|mapped| Mapped {
@@ -172,18 +174,18 @@ fn answer<'a>(
             min_free_inodes: figures.limits.min_free_inodes,
         },
         over_limits,
-        hits: figures.hits,
-        misses: figures.misses,
-        misses_by: misses(figures).into(),
-        sets: figures.sets,
-        deletes: figures.deletes,
-        evictions: figures.evictions,
-        evictions_by: evictions(figures).into(),
-        expired: figures.expired,
+        hits: counted(figures.hits),
+        misses: counted(figures.misses),
+        misses_by: counted_by(&misses(figures)),
+        sets: counted(figures.sets),
+        deletes: counted(figures.deletes),
+        evictions: counted(figures.evictions),
+        evictions_by: counted_by(&evictions(figures)),
+        expired: counted(figures.expired),
         expired_now,
-        corrupt_removed: figures.corrupt_removed,
-        stale: figures.stale,
-        compressed: Compressed { from: figures.compressed.from, to: figures.compressed.to },
+        corrupt_removed: counted(figures.corrupt_removed),
+        stale: counted(figures.stale),
+        compressed: counts.then_some(Compressed { from: figures.compressed.from, to: figures.compressed.to }),
         reclaimable: figures.reclaimable,
         generation: figures.generation,
         trash: figures.trash,

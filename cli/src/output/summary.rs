@@ -48,16 +48,18 @@ impl Summary<'_> {
         let reads = figures.hits.saturating_add(figures.misses);
         let ratio = if reads == 0 { "no reads yet".to_owned() } else { output.gauge(figures.hits, reads, Style::Good) };
         let waiting = self.expired_now.map_or(nothing(), |n| format!("reclaimed, {} waiting", grouped(n)));
-        let mut rows = if self.counts {
-            vec![
-                ("entries", grouped(figures.entries), fill(output, figures.entries, limits.max_entries, grouped)),
-                ("bytes", approx_size(figures.bytes), fill(output, figures.bytes, limits.max_bytes, approx_size)),
-                ("payload", approx_size(figures.payload), "keys, metadata and values alone".to_owned()),
-            ]
-        } else {
-            let text = "this store doesn't count them; below is this program's own";
-            vec![("entries", "?".to_owned(), text.to_owned())]
-        };
+        if !self.counts {
+            return vec![(
+                "entries",
+                "-".to_owned(),
+                "this store doesn't count, and knows of no hits or misses".to_owned(),
+            )];
+        }
+        let mut rows = vec![
+            ("entries", grouped(figures.entries), fill(output, figures.entries, limits.max_entries, grouped)),
+            ("bytes", approx_size(figures.bytes), fill(output, figures.bytes, limits.max_bytes, approx_size)),
+            ("payload", approx_size(figures.payload), "keys, metadata and values alone".to_owned()),
+        ];
         if let Some(mapped) = figures.mapped {
             let by = figures.entries_by;
             let text = format!("for {} entries in segments, {} in files", grouped(by.segments), grouped(by.files));

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use larder::{PruneReport, Stats};
+use larder::{Capabilities, PruneReport, Stats};
 
 use super::removals::by_reason;
 use crate::exit_code::Failure;
@@ -49,8 +49,12 @@ impl Metrics {
         let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    /// What `stats` knows.
-    pub fn stats(&mut self, stats: &Stats) {
+    /// What `stats` knows of a store that can do this. What it doesn't know is left out, for it isn't 0.
+    pub fn stats(&mut self, stats: &Stats, can: &Capabilities) {
+        if !can.shared_counts {
+            // The counts are those of this program alone, and say nothing of the cache.
+            return;
+        }
         let limits = &stats.limits;
         for (name, help, value) in [
             ("larder_entries", "Entries held, expired ones that are not reclaimed yet included.", stats.entries),
@@ -61,13 +65,15 @@ impl Metrics {
         ] {
             self.single(name, "gauge", help, value);
         }
-        let mapped = stats.mapped.unwrap_or_default();
-        for (name, help, value) in [
-            ("larder_entries_in_files", "Entries that rest in files of their own.", stats.entries_by.files),
-            ("larder_index_bytes", "Bytes of the index; 0 in a plain tree.", mapped.index),
-            ("larder_arena_bytes", "Bytes of the segments in use; 0 in a plain tree.", mapped.arena),
-        ] {
-            self.single(name, "gauge", help, value);
+        if can.directory {
+            let mapped = stats.mapped.unwrap_or_default();
+            for (name, help, value) in [
+                ("larder_entries_in_files", "Entries that rest in files of their own.", stats.entries_by.files),
+                ("larder_index_bytes", "Bytes of the index; 0 in a plain tree.", mapped.index),
+                ("larder_arena_bytes", "Bytes of the segments in use; 0 in a plain tree.", mapped.arena),
+            ] {
+                self.single(name, "gauge", help, value);
+            }
         }
         for (name, help, value) in [
             ("larder_hits_total", "Reads that found a value.", stats.hits),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::client::{Answer, Batch, Connection, refusal, run};
 use crate::backend::breaker::Tally;
 use crate::backend::flights::Flights;
-use crate::backend::networked::{Scope, busy, hash_of, unexpected};
+use crate::backend::networked::{Scope, busy, hash_of, name_of, unexpected};
 use crate::backend::node::{Again, Node};
 use crate::backend::remote::{Address, Remote};
 use crate::backend::wire::Until;
@@ -108,15 +108,22 @@ impl Local {
                 best = place;
             }
         }
-        (best, hash.to_hex()[..32].to_owned())
+        (best, name_of(&hash))
     }
 
     pub(super) fn key(&self, kind: char, name: &str) -> String {
-        format!("{}:{kind}:{name}", self.remote.prefix)
+        let prefix = &self.remote.prefix;
+        let mut key = String::with_capacity(prefix.len() + name.len() + 3);
+        key.push_str(prefix);
+        key.push(':');
+        key.push(kind);
+        key.push(':');
+        key.push_str(name);
+        key
     }
 
     pub(super) fn scope_key(&self, scope: Scope<'_>) -> String {
-        let hashed = |kind, name: &str| self.key(kind, &blake3::hash(name.as_bytes()).to_hex()[..32]);
+        let hashed = |kind, name: &str| self.key(kind, &name_of(&blake3::hash(name.as_bytes())));
         match scope {
             Scope::Everything => self.key('g', ""),
             Scope::Namespace(name) => hashed('n', name),

@@ -6,7 +6,7 @@ use super::client::{Answer, Batch, refusal};
 use super::places::{Local, Place, no_random};
 use super::{MAX_ITEM, is, seconds, under};
 use crate::backend::flights::LEASE_MS;
-use crate::backend::networked::{Is, unexpected};
+use crate::backend::networked::{Is, busy, unexpected};
 use crate::backend::node::Again;
 use crate::backend::raw::{Bytes, Plain};
 use crate::backend::remote::Remote;
@@ -23,6 +23,20 @@ const LONGEST: usize = 250;
 pub(super) struct PlainMemcached {
     pub(super) remote: Remote,
     pub(super) local: PerProcess<Arc<Local>>,
+}
+
+fn out_of_range() -> Error {
+    Error::new(ErrorKind::Overflow, "the sum is out of range")
+}
+
+fn not_a_number() -> Error {
+    Error::new(ErrorKind::NotANumber, "the value is no decimal integer")
+}
+
+/// A number as a server keeps it, which may leave spaces behind one that has become shorter.
+fn number(bytes: &[u8]) -> Result<i128> {
+    let text = std::str::from_utf8(bytes).map_err(|_| not_a_number())?;
+    text.trim_end_matches(' ').parse::<u64>().map(i128::from).map_err(|_| not_a_number())
 }
 
 impl PlainMemcached {
@@ -44,6 +58,86 @@ impl PlainMemcached {
         local.run_one(place, &batch, again, until).await
     }
 
+    /// Adds by the server's own counter, which has all of `u64`: what it makes too large is made what it was.
+    async fn count(
+        &self,
+        key: &[u8],
+        by: i64,
+        initial: Option<(i64, Option<u64>)>,
+        until: Until,
+    ) -> Result<Option<i128>> {
+        let make = initial.map(|(first, ms)| format!(" N{} J{first}", &self.ttl(ms)[1..])).unwrap_or_default();
+        let flags = format!("D{by} v{make}");
+        match self.one(key, |batch, key| batch.push("ma", key, &flags), Again::No, until).await {
+            Ok(Answer::Value { bytes, .. }) => {
+                let sum = number(&bytes)?;
+                if sum > i64::MAX.into() {
+                    self.replace_number(key, -i128::from(by), None, until).await?;
+                    return Err(out_of_range());
+                }
+                Ok(Some(sum))
+            }
+            Ok(Answer::Absent) => Ok(None),
+            Ok(_) => Err(unexpected()),
+            Err(error) if error.to_string().contains("non-numeric") => Err(not_a_number()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds by putting the sum in place of what was read, for as long as that had left.
+    async fn replace_number(
+        &self,
+        key: &[u8],
+        by: i128,
+        initial: Option<(i64, Option<u64>)>,
+        until: Until,
+    ) -> Result<Option<i128>> {
+        loop {
+            let (sum, time, is) = match self.read_with_time(key, until).await? {
+                Some((bytes, time, is)) => (number(&bytes)? + by, time, is),
+                None => match initial {
+                    Some((first, ms)) => (first.into(), self.ttl(ms), Is::Absent),
+                    None => return Ok(None),
+                },
+            };
+            if sum < 0 {
+                return Err(Error::new(ErrorKind::Overflow, "the server's counters don't go below zero"));
+            }
+            let (bytes, flags) = (sum.to_string(), format!("{time}{}", under(&is)));
+            let answer =
+                self.one(key, |batch, key| batch.push_set(key, bytes.as_bytes(), &flags), Again::No, until).await?;
+            if matches!(answer, Answer::Done { .. }) {
+                return Ok(Some(sum));
+            }
+            if until.is_over() {
+                return Err(busy());
+            }
+        }
+    }
+
+    /// Bytes, the flag for the time that they have left, and the state of both.
+    async fn read_with_time(&self, key: &[u8], until: Until) -> Result<Option<(Vec<u8>, String, Is)>> {
+        let local = self.local()?;
+        let (place, name) = PlainMemcached::find(local, key);
+        loop {
+            let mut batch = Batch::default();
+            batch.push("mg", &name, "v c");
+            batch.push("mg", &name, "c t");
+            match local.run(place, &batch, Again::Yes, until).await?.as_mut_slice() {
+                [Answer::Value { bytes, cas }, Answer::Done { cas: same, flags }] if cas == same => {
+                    let left = flags.split(' ').find_map(|flag| flag.strip_prefix('t')?.parse().ok());
+                    let time = seconds(left.unwrap_or(0), self.remote.clock.now());
+                    return Ok(Some((std::mem::take(bytes), time, is(*cas))));
+                }
+                [Answer::Error(text), ..] => return Err(refusal(text)),
+                // Somebody changed it between the two.
+                [Answer::Value { .. }, _] if !until.is_over() => {}
+                [Answer::Absent, _] => return Ok(None),
+                _ => return Err(unexpected()),
+            }
+        }
+    }
+
     fn ttl(&self, ms: Option<u64>) -> String {
         seconds(ms.map_or(0, |ms| ms.div_ceil(1000)), self.remote.clock.now())
     }
@@ -54,6 +148,7 @@ impl Plain for PlainMemcached {
         Capabilities {
             ttl_step: std::time::Duration::from_secs(1),
             signed_counters: false,
+            clear: false,
             max_key: (LONGEST - self.remote.prefix.len() - 1) as u64,
             max_value: MAX_ITEM as u64,
             ..capabilities::MEMCACHED
@@ -156,7 +251,6 @@ impl Plain for PlainMemcached {
         Ok(matches!(answer, Answer::Done { .. }))
     }
 
-    /// Upwards alone: downwards a server stops at zero without a word.
     async fn add(
         &self,
         key: &[u8],
@@ -164,22 +258,13 @@ impl Plain for PlainMemcached {
         initial: Option<(i64, Option<u64>)>,
         until: Until,
     ) -> Option<Result<Option<i64>>> {
-        if by < 0 || initial.is_some() {
-            return None;
-        }
-        let answer = self.one(key, |batch, key| batch.push("ma", key, &format!("D{by} v")), Again::No, until).await;
-        Some(match answer {
-            Ok(Answer::Value { bytes, .. }) => {
-                let sum = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
-                sum.map(Some).ok_or_else(|| Error::new(ErrorKind::Overflow, "the sum is out of range"))
-            }
-            Ok(Answer::Absent) => Ok(None),
-            Ok(_) => Err(unexpected()),
-            Err(error) if error.to_string().contains("non-numeric") => {
-                Err(Error::new(ErrorKind::NotANumber, "the value is no decimal integer"))
-            }
-            Err(error) => Err(error),
-        })
+        // The server's own counter stops at zero without a word.
+        let sum = if by < 0 || initial.is_some_and(|(first, _)| first < 0) {
+            self.replace_number(key, by.into(), initial, until).await
+        } else {
+            self.count(key, by, initial, until).await
+        };
+        Some(sum.and_then(|sum| sum.map(|sum| i64::try_from(sum).map_err(|_| out_of_range())).transpose()))
     }
 
     async fn lock(&self, key: &[u8], word: u64, until: Until) -> Result<bool> {

@@ -194,7 +194,7 @@ impl<S: Server> Backend for Networked<S> {
                 Some(Count::MissExpired) => facts.gone_at() > now,
                 Some(_) => false,
             };
-            timely && expect.is_none_or(|expect| expect == Expect { codec: facts.codec, schema: facts.schema })
+            timely && expect.is_none_or(|expect| self.is_expected(facts, expect))
         };
         self.or_miss(found, || None).map(|value| value.filter(usable))
     }

@@ -22,7 +22,7 @@ use redis::{Cmd, Value as Answer, cmd};
 use crate::backend::envelope::{self, Label};
 use crate::backend::flights::{Flights, LEASE_MS, Other};
 use crate::backend::networked::{
-    Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, hash_of, keep_for, unexpected,
+    Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, hash_of, keep_for, name_of, unexpected,
 };
 use crate::backend::node::Again;
 use crate::backend::raw::Raw;
@@ -81,7 +81,7 @@ impl Local {
 
     fn place(&self, id: Id<'_>) -> Place<'_> {
         let hash = hash_of(id);
-        let name = hash.to_hex()[..32].to_owned();
+        let name = name_of(&hash);
         let part = &self.parts[usize::from(hash.as_bytes()[31]) % self.parts.len()];
         Place { entry: part.key('e', &name), part, name }
     }
@@ -129,6 +129,11 @@ fn state_of(len: u64, bytes: &[u8]) -> Is {
     }
     let nonce = bytes.get(format::AT_NONCE..).unwrap_or_default();
     Is::This([len.to_string().as_bytes(), b":", &nonce[..nonce.len().min(16)]].concat())
+}
+
+/// The same where nothing depends on it.
+fn no_state(_: u64, _: &[u8]) -> Is {
+    Is::Anything
 }
 
 fn state(is: &Is) -> &[u8] {
@@ -256,13 +261,14 @@ impl Redis {
         Ok(seen.is_cleared(label, id.namespace).unwrap_or(true))
     }
 
-    /// What is there under a key, by an answer that holds all of it.
+    /// What is there under a key, by an answer that holds all of it, in this state.
     async fn open_value(
         &self,
         local: &Local,
         (place, id): (&Place<'_>, Id<'_>),
         seen: &Seen,
         answer: Answer,
+        state: fn(u64, &[u8]) -> Is,
         until: Until,
     ) -> Result<Found<Value>> {
         let bytes = match answer {
@@ -275,7 +281,7 @@ impl Redis {
             Answer::ServerError(error) => return Err(refusal(&error)),
             _ => return Err(unexpected()),
         };
-        let is = state_of(bytes.len() as u64, &bytes);
+        let is = state(bytes.len() as u64, &bytes);
         let held = match envelope::decode(&self.seal, id, bytes) {
             Ok((label, value)) => {
                 let cleared = Redis::is_cleared(local, place.part, seen, &label, id, until).await?;
@@ -442,7 +448,7 @@ impl Server for Redis {
         batch.push(place.part.slot, cmd("GET").arg(&place.entry));
         let mut answers = local.run(&batch, Again::Yes, until).await?.into_iter();
         let seen = place.part.read(answers.next(), &fields)?;
-        self.open_value(local, (&place, id), &seen, answers.next().unwrap_or_default(), until).await
+        self.open_value(local, (&place, id), &seen, answers.next().unwrap_or_default(), state_of, until).await
     }
 
     async fn fetch_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Result<Found<Value>>>> {
@@ -469,7 +475,7 @@ impl Server for Redis {
                 _ => return Err(unexpected()),
             };
             for (i, value) in some.into_iter().zip(values) {
-                found[i] = Some(self.open_value(local, (&places[i], ids[i]), &seen, value, until).await);
+                found[i] = Some(self.open_value(local, (&places[i], ids[i]), &seen, value, no_state, until).await);
             }
         }
         Ok(found.into_iter().map(|found| found.unwrap_or_else(|| Err(unexpected()))).collect())
@@ -526,8 +532,9 @@ impl Server for Redis {
             as_of.push((epoch, generation, leases));
             for i in some {
                 let (id, put) = items[*i];
-                let mut command = cmd("SET");
-                command.arg(&places[*i].entry).arg(self.encode(id, put, (epoch, generation))?);
+                let (entry, bytes) = (&places[*i].entry, self.encode(id, put, (epoch, generation))?);
+                let mut command = Cmd::with_capacity(5, entry.len() + bytes.len() + 32);
+                command.arg("SET").arg(entry).arg(bytes);
                 if let Some(ms) = keep_for(&put.facts, self.remote.clock.now()) {
                     command.arg("PX").arg(ms);
                 }

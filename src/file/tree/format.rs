@@ -226,7 +226,26 @@ impl Header {
 
 /// The head of an entry: header, metadata and identity, sealed.
 pub(crate) fn encode_head(seal: &Seal, header: &Header, meta: &[u8], id: Id<'_>, value_sum: &Sum) -> Vec<u8> {
-    let mut head = Vec::with_capacity(header.head_len());
+    encode_head_with_room(seal, header, meta, id, value_sum, 0)
+}
+
+/// A whole entry: the head, and the value behind it.
+pub(crate) fn encode_entry(seal: &Seal, header: &Header, meta: &[u8], id: Id<'_>, value: &[u8]) -> Vec<u8> {
+    let mut entry = encode_head_with_room(seal, header, meta, id, &seal.value(value), value.len());
+    entry.extend_from_slice(value);
+    entry
+}
+
+/// A head that so many bytes more have room behind, without a move of what is there.
+fn encode_head_with_room(
+    seal: &Seal,
+    header: &Header,
+    meta: &[u8],
+    id: Id<'_>,
+    value_sum: &Sum,
+    room: usize,
+) -> Vec<u8> {
+    let mut head = Vec::with_capacity(header.head_len() + room);
     head.resize(HEADER_LEN, 0);
     head.extend_from_slice(meta);
     id.each_part(|part| head.extend_from_slice(part));

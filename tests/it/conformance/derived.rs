@@ -8,6 +8,9 @@ fn text(c: &Cache, key: &str) -> Option<String> {
 }
 
 pub(super) fn namespaces_are_apart(b: &Bench) {
+    if !b.has_namespaces() {
+        return;
+    }
     // Whatever is joined from a namespace and a key, no two of these are one.
     let places =
         [("", "a:b:c"), ("a", "b:c"), ("a:b", "c"), ("a:", "b:c"), ("A", "b:c"), ("ключ", "b:c"), ("\0", "b:c")];
@@ -34,6 +37,9 @@ pub(super) fn namespaces_are_apart(b: &Bench) {
 }
 
 pub(super) fn a_namespace_is_cleared_alone(b: &Bench) {
+    if !b.has_namespaces() {
+        return;
+    }
     let (a, c) = (b.cache.namespace("a"), b.cache.namespace("c"));
     for round in 0..3 {
         for place in [&b.cache, &a, &c, &a.version(2)] {
@@ -62,6 +68,9 @@ pub(super) fn a_namespace_is_cleared_alone(b: &Bench) {
 }
 
 pub(super) fn versions_are_apart(b: &Bench) {
+    if !b.has_namespaces() {
+        return;
+    }
     let versions = [0, 1, 2, u64::MAX];
     for version in versions {
         assert!(b.cache.version(version).add("k", version.to_string(), Ttl::Never).expect("add"), "{version} is new");
@@ -80,6 +89,9 @@ pub(super) fn versions_are_apart(b: &Bench) {
 }
 
 pub(super) fn incr_version(b: &Bench) {
+    if !b.has_namespaces() {
+        return;
+    }
     let c = b.cache.namespace("a");
     let options = Ttl::secs(10).tag("t").meta("m", "x").stale_for(std::time::Duration::from_secs(3));
     c.set("k", "v", options).expect("set");
@@ -110,6 +122,9 @@ pub(super) fn incr_version(b: &Bench) {
 }
 
 pub(super) fn incr_version_refuses(b: &Bench) {
+    if !b.has_namespaces() {
+        return;
+    }
     let c = &b.cache;
     assert_eq!(kind(c.incr_version("k", 1)), ErrorKind::NotFound);
     c.set("k", "v", Ttl::secs(1)).expect("set");
@@ -121,6 +136,9 @@ pub(super) fn incr_version_refuses(b: &Bench) {
 }
 
 pub(super) fn invalid_namespaces(b: &Bench) {
+    if !b.has_namespaces() {
+        return;
+    }
     let longest = b.cache.namespace("n".repeat(MAX_NAMESPACE_LEN));
     longest.set("k", "v", Ttl::Never).expect("set");
     assert_eq!(text(&longest, "k").as_deref(), Some("v"));
@@ -146,6 +164,9 @@ pub(super) fn invalid_namespaces(b: &Bench) {
 }
 
 pub(super) fn invalidated_tags(b: &Bench) {
+    if !b.has_metadata() {
+        return;
+    }
     let (c, a) = (&b.cache, b.cache.namespace("a"));
     c.set("one", "v", Ttl::Never.tag("red")).expect("set");
     c.set("both", "v", Ttl::secs(60).tag("blue").tag("red")).expect("set");
@@ -174,6 +195,9 @@ pub(super) fn invalidated_tags(b: &Bench) {
 
 /// To no call is there a difference between *invalidated* and *absent*.
 pub(super) fn what_is_invalidated_is_absent(b: &Bench) {
+    if !b.has_metadata() {
+        return;
+    }
     let c = b.cache.namespace("a");
     let fill = || {
         c.set("k", "5", Ttl::secs(60).tag("t").stale_for(std::time::Duration::from_secs(60))).expect("set");
@@ -213,6 +237,9 @@ pub(super) fn what_is_invalidated_is_absent(b: &Bench) {
 }
 
 pub(super) fn tags_come_and_go_with_the_value(b: &Bench) {
+    if !b.has_metadata() {
+        return;
+    }
     let c = &b.cache;
     c.set("touched", "5", Ttl::secs(60).tag("t")).expect("set");
     c.set("counted", "5", Ttl::secs(60).tag("t")).expect("set");

@@ -47,6 +47,9 @@ fn simple_op() -> impl Strategy<Value = Op> {
 }
 
 pub(super) fn random_histories(b: &Bench) {
+    if !b.by_hand() || !b.has_metadata() {
+        return;
+    }
     let config = Config { cases: b.store.histories, failure_persistence: None, ..Config::default() };
     let history = prop::collection::vec(op(), 1..40);
     let outcome = TestRunner::new(config).run(&history, |history| {

@@ -33,12 +33,13 @@ fn user() -> User {
 
 pub(super) fn every_type(b: &Bench) {
     fn comes_back<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(b: &Bench, value: &T) {
-        let typed = b.cache.typed::<T>(1);
+        let schema = b.schema();
+        let typed = b.cache.typed::<T>(schema);
         typed.set("k", value, Ttl::secs(60)).expect("set");
         assert_eq!(typed.get("k").expect("get").as_ref(), Some(value));
         #[cfg(feature = "json")]
         {
-            let json = b.again().typed::<T>(1).format::<larder::Json>();
+            let json = b.again().typed::<T>(schema).format::<larder::Json>();
             json.set("k", value, Ttl::secs(60)).expect("set");
             assert_eq!(json.get("k").expect("get").as_ref(), Some(value), "as JSON");
         }
@@ -56,6 +57,12 @@ pub(super) fn every_type(b: &Bench) {
 pub(super) fn by_the_short_way(b: &Bench) {
     let c = &b.cache;
     assert_eq!(c.get_as::<User>("k").expect("get_as"), None);
+    if !b.has_metadata() {
+        c.set_as("k", &user(), Ttl::secs(10)).expect("set_as");
+        assert_eq!(c.get_as::<User>("k").expect("get_as"), Some(user()));
+        assert_eq!(kind(c.get_as::<String>("k").map(drop)), ErrorKind::Codec, "bytes don't tell of what type they are");
+        return;
+    }
     c.set_as("k", &user(), Ttl::secs(10).tag("t")).expect("set_as");
     assert_eq!(c.get_as::<User>("k").expect("get_as"), Some(user()));
     assert_eq!(c.typed::<User>(0).get("k").expect("get"), Some(user()), "which is schema 0");
@@ -68,6 +75,13 @@ pub(super) fn by_the_short_way(b: &Bench) {
 
 pub(super) fn another_schema_or_format_is_a_miss(b: &Bench) {
     let c = &b.cache;
+    if !b.has_metadata() {
+        c.set_as("k", &7u32, Ttl::Never).expect("set_as");
+        assert_eq!(c.typed::<u32>(1).get("k").expect("get"), None, "what has no schema is of no other one");
+        assert_eq!(c.stats().expect("stats").misses_by.schema, 1);
+        assert_eq!(c.get_as::<u32>("k").expect("get_as"), Some(7));
+        return;
+    }
     let (old, new) = (c.typed::<u32>(1), c.typed::<u32>(2));
     old.set("k", &7, Ttl::Never).expect("set");
     assert_eq!(new.get("k").expect("get"), None);
@@ -94,31 +108,39 @@ pub(super) fn another_schema_or_format_is_a_miss(b: &Bench) {
 }
 
 pub(super) fn wrong_bytes_are_errors(b: &Bench) {
-    let c = &b.cache;
-    c.typed::<(u8, u8)>(1).set("k", &(1, 2), Ttl::Never).expect("set");
-    assert_eq!(kind(c.typed::<u8>(1).get("k")), ErrorKind::Codec, "a byte is left over");
-    assert_eq!(kind(c.typed::<(u8, u8, u8)>(1).get("k")), ErrorKind::Codec, "a byte is missing");
-    assert_eq!(kind(c.typed::<(bool, bool)>(1).get("k")), ErrorKind::Codec, "there is no such bool");
-    c.typed::<Vec<u8>>(1).set("k", &vec![0xff, 0xfe], Ttl::Never).expect("set");
-    assert_eq!(kind(c.typed::<String>(1).get("k")), ErrorKind::Codec, "not UTF-8");
+    let (c, schema) = (&b.cache, b.schema());
+    c.typed::<(u8, u8)>(schema).set("k", &(1, 2), Ttl::Never).expect("set");
+    assert_eq!(kind(c.typed::<u8>(schema).get("k")), ErrorKind::Codec, "a byte is left over");
+    assert_eq!(kind(c.typed::<(u8, u8, u8)>(schema).get("k")), ErrorKind::Codec, "a byte is missing");
+    assert_eq!(kind(c.typed::<(bool, bool)>(schema).get("k")), ErrorKind::Codec, "there is no such bool");
+    c.typed::<Vec<u8>>(schema).set("k", &vec![0xff, 0xfe], Ttl::Never).expect("set");
+    assert_eq!(kind(c.typed::<String>(schema).get("k")), ErrorKind::Codec, "not UTF-8");
     // A length that no memory could hold.
-    c.typed::<u64>(1).set("k", &u64::MAX, Ttl::Never).expect("set");
-    assert_eq!(kind(c.typed::<Vec<u64>>(1).get("k")), ErrorKind::Codec);
-    assert_eq!(kind(c.typed::<String>(1).get("k")), ErrorKind::Codec);
+    c.typed::<u64>(schema).set("k", &u64::MAX, Ttl::Never).expect("set");
+    assert_eq!(kind(c.typed::<Vec<u64>>(schema).get("k")), ErrorKind::Codec);
+    assert_eq!(kind(c.typed::<String>(schema).get("k")), ErrorKind::Codec);
     assert_eq!(
-        kind(c.typed::<String>(1).get_or_set_with("k", Ttl::Never, |_| Ok::<_, Error>("x".into()))),
+        kind(c.typed::<String>(schema).get_or_set_with("k", Ttl::Never, |_| Ok::<_, Error>("x".into()))),
         ErrorKind::Codec
     );
-    assert_eq!(c.typed::<u64>(1).get("k").expect("get"), Some(u64::MAX), "the entry stays");
-    assert_eq!(kind(c.typed::<String>(1).pop("k")), ErrorKind::Codec);
+    assert_eq!(c.typed::<u64>(schema).get("k").expect("get"), Some(u64::MAX), "the entry stays");
+    assert_eq!(kind(c.typed::<String>(schema).pop("k")), ErrorKind::Codec);
     #[cfg(feature = "json")]
     {
-        c.typed::<u32>(1).format::<larder::Json>().set("k", &7, Ttl::Never).expect("set");
-        assert_eq!(kind(c.typed::<String>(1).format::<larder::Json>().get("k")), ErrorKind::Codec);
+        c.typed::<u32>(schema).format::<larder::Json>().set("k", &7, Ttl::Never).expect("set");
+        assert_eq!(kind(c.typed::<String>(schema).format::<larder::Json>().get("k")), ErrorKind::Codec);
     }
 }
 
 pub(super) fn typed_calls(b: &Bench) {
+    if !b.has_namespaces() || !b.has_metadata() {
+        let typed = b.cache.typed::<Vec<u32>>(0);
+        assert!(!typed.replace("k", &vec![1], Ttl::Never).expect("replace"));
+        assert!(typed.add("k", &vec![2], Ttl::secs(100)).expect("add"));
+        assert!(typed.replace("k", &vec![4, 5], Ttl::secs(100)).expect("replace"));
+        assert_eq!(typed.pop("k").expect("pop"), Some(vec![4, 5]));
+        return;
+    }
     let typed = b.cache.namespace("a").typed::<Vec<u32>>(3);
     assert_eq!(typed.pop("k").expect("pop"), None);
     assert!(!typed.replace("k", &vec![1], Ttl::Never).expect("replace"));
@@ -150,9 +172,9 @@ impl Serialize for Unspeakable {
 }
 
 pub(super) fn what_cannot_be_encoded(b: &Bench) {
-    let c = &b.cache;
+    let (c, schema) = (&b.cache, b.schema());
     c.set("k", "old", Ttl::secs(10)).expect("set");
-    let typed = c.typed::<Unspeakable>(1);
+    let typed = c.typed::<Unspeakable>(schema);
     assert_eq!(kind(typed.set("k", &Unspeakable, Ttl::Never)), ErrorKind::Codec);
     assert_eq!(kind(typed.replace("k", &Unspeakable, Ttl::Never)), ErrorKind::Codec);
     assert_eq!(kind(typed.add("new", &Unspeakable, Ttl::Never)), ErrorKind::Codec);
@@ -160,7 +182,7 @@ pub(super) fn what_cannot_be_encoded(b: &Bench) {
     assert_eq!(get(c, "new"), None);
     #[cfg(feature = "json")]
     {
-        let odd = c.typed::<BTreeMap<(u8, u8), u8>>(1).format::<larder::Json>();
+        let odd = c.typed::<BTreeMap<(u8, u8), u8>>(schema).format::<larder::Json>();
         let error = kind(odd.set("k", &[((1, 2), 3)].into(), Ttl::Never));
         assert_eq!(error, ErrorKind::Codec, "JSON has no such keys");
     }
@@ -168,6 +190,21 @@ pub(super) fn what_cannot_be_encoded(b: &Bench) {
 
 pub(super) fn typed_flights(b: &Bench) {
     let c = &b.cache;
+    if !b.has_metadata() {
+        let (start, computed) = (std::sync::Barrier::new(3), std::sync::atomic::AtomicUsize::new(0));
+        let compute = || {
+            let typed = b.again().typed::<User>(0);
+            start.wait();
+            let made = typed.get_or_set_with("k", Ttl::secs(100), |_| {
+                computed.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                Ok::<_, Error>(user())
+            });
+            assert_eq!(made.expect("a value"), user());
+        };
+        std::thread::scope(|scope| [(); 3].map(|()| scope.spawn(compute)).map(|one| one.join().expect("a thread")));
+        assert_eq!(computed.into_inner(), 1, "those who wait see what it's computed to");
+        return;
+    }
     let (old, new) = (c.typed::<User>(1), c.typed::<String>(2));
     let made = old.get_or_set_with("k", Ttl::secs(10), |_| Ok::<_, Error>(user()));
     assert_eq!(made.expect("a value"), user());
@@ -209,6 +246,13 @@ impl<const N: u8> Format for Words<N> {
 }
 
 pub(super) fn a_format_of_ones_own(b: &Bench) {
+    if !b.has_metadata() {
+        let ours = b.cache.typed::<u32>(0).format::<Words<16>>();
+        ours.set("k", &7, Ttl::Never).expect("set");
+        assert_eq!(get(&b.cache, "k").as_deref(), Some(b"words:\x07".as_slice()));
+        assert_eq!(ours.get("k").expect("get"), Some(7));
+        return;
+    }
     let (ours, theirs) =
         (b.cache.typed::<u32>(1).format::<Words<16>>(), b.cache.typed::<u32>(1).format::<Words<255>>());
     ours.set("k", &7, Ttl::Never).expect("set");

@@ -40,6 +40,7 @@ pub(super) fn every_key(b: &Bench) {
         &almost,
         &longest,
     ];
+    let keys: Vec<&[u8]> = keys.into_iter().filter(|key| b.takes(key)).collect();
     for (i, key) in keys.iter().enumerate() {
         b.cache.set(key, i.to_string(), Ttl::Never).expect("set");
     }
@@ -52,7 +53,7 @@ pub(super) fn every_key(b: &Bench) {
     if b.lists() {
         let listed = b.cache.entries().expect("entries");
         let mut listed: Vec<_> = listed.map(|entry| entry.expect("an entry").key).collect();
-        let mut expected: Vec<_> = keys.map(<[u8]>::to_vec).into();
+        let mut expected: Vec<_> = keys.iter().map(|key| key.to_vec()).collect();
         listed.sort();
         expected.sort();
         assert!(listed == expected, "all keys are listed, each once, byte for byte");
@@ -100,9 +101,11 @@ pub(super) fn invalid_keys(b: &Bench) {
 }
 
 pub(super) fn one_key_by_text_and_bytes(b: &Bench) {
-    b.cache.set("naïve", "1", Ttl::Never).expect("set");
-    assert_eq!(get(&b.cache, "naïve".as_bytes()).as_deref(), Some(b"1".as_slice()));
-    assert_eq!(get(&b.cache, String::from("naïve")).as_deref(), Some(b"1".as_slice()));
+    for key in ["naïve", "naive"].into_iter().filter(|key| b.takes(key.as_bytes())) {
+        b.cache.set(key, "1", Ttl::Never).expect("set");
+        assert_eq!(get(&b.cache, key.as_bytes()).as_deref(), Some(b"1".as_slice()));
+        assert_eq!(get(&b.cache, String::from(key)).as_deref(), Some(b"1".as_slice()));
+    }
     b.cache.set(vec![b'x'], "2", Ttl::Never).expect("set");
     assert_eq!(get(&b.cache, "x").as_deref(), Some(b"2".as_slice()));
 }
@@ -138,12 +141,15 @@ pub(super) fn held_values_stay(b: &Bench) {
         assert!(*held == *value, "{len} bytes outlive an overwrite");
         b.cache.delete("k").expect("delete");
         assert!(*held == *value, "{len} bytes outlive a delete");
-        b.cache.clear().expect("clear");
+        b.clear();
         assert!(*held == *value, "{len} bytes outlive a clear");
     }
 }
 
 pub(super) fn metadata(b: &Bench) {
+    if !b.has_metadata() {
+        return;
+    }
     let most: Vec<String> = (0..64).map(|i| format!("tag {i}")).collect();
     let stale = std::time::Duration::from_secs(7);
     let rich = Ttl::secs(60).tag("user:42").tag("").tag("x".repeat(1024)).meta("type", "text/html").meta("", "");
@@ -178,6 +184,9 @@ pub(super) fn metadata(b: &Bench) {
 }
 
 pub(super) fn too_large_metadata(b: &Bench) {
+    if !b.has_metadata() {
+        return;
+    }
     b.cache.set("k", "old", Ttl::Never).expect("set");
     let many = SetOptions::new().tags((0..65).map(|i| i.to_string()));
     let long = Ttl::Never.tag("x".repeat(1025));
