@@ -9,7 +9,7 @@ use larder::fault::{Call, Injector, Verdict, inject};
 use larder::{Cache, ErrorKind, Policy, Problem, Prune, Reason, Ttl, Verify};
 
 use crate::support::process::{self, Role};
-use crate::support::{START, counts_match, fresh, fresh_with, get, options, temp_dir};
+use crate::support::{START, counts_match, entry_file, fresh, fresh_with, get, options, temp_dir};
 
 /// Plays a role in a child; see [`process`].
 #[test]
@@ -332,4 +332,49 @@ fn what_cannot_be_unlinked_is_not_deleted_and_does_not_come_back() {
     }
     assert!(get(&cache, "evicted") == large());
     counts_match(&cache);
+}
+
+/// A repair removed a damaged file of the tree and told of it, and left the slot that led there: at which it came by later,
+/// and told of it a second time, as of a slot without a file.
+#[test]
+fn a_repair_tells_of_a_damaged_file_once() {
+    type Harm = fn(&Cache, &Path);
+    fn flip(file: &Path, at: usize) {
+        let mut bytes = fs::read(file).expect("an entry's file");
+        bytes[at] ^= 1;
+        fs::write(file, bytes).expect("a damaged file");
+    }
+    let other: Harm = |cache, file| _ = fs::copy(entry_file(cache, "o"), file).expect("another's file");
+    let others_damaged: Harm = |cache, file| {
+        fs::copy(entry_file(cache, "o"), file).expect("another's file");
+        flip(file, 3000);
+    };
+    let harms: [(Problem, Option<[u8; 32]>, Harm); 6] = [
+        (Problem::Corrupt, None, |_, file| flip(file, 0)),
+        (Problem::Corrupt, None, |_, file| flip(file, 3000)),
+        (Problem::Corrupt, Some([7; 32]), |_, file| flip(file, 100)),
+        (Problem::Corrupt, Some([7; 32]), |_, file| flip(file, 3000)),
+        (Problem::Misplaced, None, other),
+        (Problem::Misplaced, None, others_damaged),
+    ];
+    for (nth, (problem, mac_key, harm)) in harms.into_iter().enumerate() {
+        let (_dir, _clock, cache) = fresh_with(|options| match mac_key {
+            Some(key) => options.mac_key(key),
+            None => options,
+        });
+        for key in ["k", "o"] {
+            cache.set(key, large().expect("a value"), Ttl::Never).expect("set");
+        }
+        let file = entry_file(&cache, "k");
+        harm(&cache, &file);
+        for repair in [false, true] {
+            let mut found = Vec::new();
+            let report = cache.verify(Verify::new().repair(repair), |f| found.push((f.problem, f.repaired)));
+            assert_eq!(found, [(problem, repair)], "harm {nth}");
+            assert_eq!(report.expect("verify").repaired, u64::from(repair), "harm {nth}");
+            assert_eq!(file.exists(), !repair, "harm {nth}");
+        }
+        assert_eq!((get(&cache, "k"), get(&cache, "o")), (None, large()), "harm {nth}");
+        assert_eq!(counts_match(&cache).entries, 1, "harm {nth}");
+    }
 }
