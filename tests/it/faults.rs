@@ -292,7 +292,7 @@ impl Bench<'_> {
         }
         if operation.stock == Stock::Large {
             let value = cache.get("k").map_err(|e| e.to_string())?;
-            if value.as_deref() != Some(&*large()) {
+            if value.as_deref() != Some(large()) {
                 Err("the large value is gone or another")?;
             }
         }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use larder::{Cache, Change, Error, Options, Prune, Result, Ttl, Verify};
@@ -49,8 +50,10 @@ pub(super) struct Operation {
 }
 
 /// 5 MiB that no shift leaves the same.
-pub(super) fn large() -> Vec<u8> {
-    (0u32..5 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+pub(super) fn large() -> &'static [u8] {
+    static LARGE: LazyLock<Vec<u8>> =
+        LazyLock::new(|| (0u32..5 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect());
+    &LARGE
 }
 
 fn some(value: Option<impl AsRef<[u8]>>) -> String {
