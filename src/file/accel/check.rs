@@ -377,7 +377,7 @@ impl FileBackend {
 
     /// Removes what a name leads to where `unfit` says so under the locks, and the name's slot with it where that leads to
     /// a file, which isn't there.
-    pub(in crate::file) fn remove_file(
+    fn remove_file(
         &self,
         accel: &Accel,
         hash: Hash,
