@@ -106,7 +106,7 @@ fn a_second_fault_in_the_recovery_leaves_nothing_that_a_repair_does_not_mend() {
         let mut wrong = Vec::new();
         for _ in 0..PAIRS / 50 {
             let operation = &OPERATIONS[usize::try_from(dice.below(OPERATIONS.len() as u64)).expect("an operation")];
-            let fitting: Vec<Config> = CONFIGS.into_iter().filter(|config| config.fits(operation.stock)).collect();
+            let fitting: Vec<Config> = CONFIGS.into_iter().filter(|config| config.fits(operation)).collect();
             let config = dice.pick(&fitting);
             let image = prepare(operation.stock, config, &room.path().join("stock"));
             let bench = Bench { operation, config, image: &image, dir: &room.path().join("run") };
