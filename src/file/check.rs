@@ -331,7 +331,7 @@ impl Run<'_> {
                 self.mode(&place, found.fd(), &stat);
                 let own_name = found.id().map(|id| Name::of(&self.store.seed, id));
                 if own_name != Some(name) {
-                    let gone = self.how.repair && self.unlink(name, &stat)?;
+                    let gone = self.how.repair && self.remove(name, &stat, None)?;
                     self.find(&place, Problem::Misplaced, "an entry of another name", gone);
                     return Ok(());
                 }
@@ -362,20 +362,24 @@ impl Run<'_> {
                 self.find(&place, Problem::NewerFormat, damage.as_str(), false);
             }
             Miss::Damaged(damage, stat) => {
-                let gone = self.how.repair
-                    && match damage {
-                        Damage::Seal => self.unlink(name, &stat)?,
-                        _ => self.store.remove_damaged(name, &stat)?,
-                    };
+                let gone = self.how.repair && self.remove(name, &stat, Some(damage))?;
                 self.find(&place, Problem::Corrupt, damage.as_str(), gone);
             }
         }
         Ok(())
     }
 
-    fn unlink(&self, name: Name, seen: &Stat) -> Result<bool> {
-        let _lock = self.store.lock(name.shard())?;
-        self.store.unlink(name, seen)
+    /// Removes what was looked at, and is damaged or another name's.
+    fn remove(&self, name: Name, seen: &Stat, damage: Option<Damage>) -> Result<bool> {
+        let store = self.store;
+        match (&store.accel, damage) {
+            (Some(accel), _) => Ok(self.remove_with_slot(accel, name, seen, damage)),
+            (None, None | Some(Damage::Seal)) => {
+                let _lock = store.lock(name.shard())?;
+                store.unlink(name, seen)
+            }
+            (None, Some(_)) => store.remove_damaged(name, seen),
+        }
     }
 
     /// Compares a shard's counts with what is in it.

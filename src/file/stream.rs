@@ -8,6 +8,7 @@ use crate::backend::{Backend, Condition, Reading, Writing};
 use crate::entry::{Extra, Facts, Meta, NEVER, SetOptions, Ttl};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::change::{self, NewEntry, halves};
+use crate::file::index::table::Hash;
 use crate::file::tree::format::{self, Damage, MAX_VALUE_LEN, ValueHasher};
 use crate::file::tree::layout::Name;
 use crate::file::tree::read::{Found, Miss};
@@ -83,8 +84,12 @@ impl io::Write for FileWriter {
         match write() {
             Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 // Room is made once, as for a set.
-                let id = Id::new(&self.namespace, self.version, &self.key)?;
-                if !self.store.make_room_on_disk(bytes.len() as u64, Name::of(&self.store.seed, id))? {
+                let name = Name::of(&self.store.seed, Id::new(&self.namespace, self.version, &self.key)?);
+                let made = match &self.store.accel {
+                    Some(accel) => self.store.accel_free_disk(accel, bytes.len() as u64, Hash::of(name)),
+                    None => self.store.make_room_on_disk(bytes.len() as u64, name),
+                };
+                if !made? {
                     return Err(e);
                 }
                 write()?;

@@ -85,12 +85,29 @@ impl FileBackend {
         })
     }
 
+    /// Whether it is plain before anything is written that a condition doesn't hold: an `add` finds an entry, the others
+    /// find none.
+    fn is_refused(&self, accel: &Accel, hash: Hash, new: &NewEntry<'_>, condition: Condition) -> Result<bool> {
+        Ok(match condition {
+            Condition::Always | Condition::Leased(_) => false,
+            Condition::IfAbsent => match accel.index.look(hash) {
+                None => false,
+                found => self.standing(accel, found, hash, new.id, new.facts.created, read::READ_HEAD)?.is_ok(),
+            },
+            Condition::IfPresent | Condition::IfToken(_) => accel.index.look(hash).is_none() && !accel.has_unread(),
+        })
+    }
+
     /// Stores a value where the condition holds.
     pub(in crate::file) fn accel_store(&self, accel: &Accel, new: &NewEntry<'_>, condition: Condition) -> Result<bool> {
         if condition != Condition::Always {
             self.wait_for_rebuild(accel)?;
         }
         let hash = Hash::of(Name::of(&self.seed, new.id));
+        if self.is_refused(accel, hash, new, condition)? {
+            self.sound(accel)?;
+            return Ok(false);
+        }
         // It arrives while the record is written.
         accel.index.prefetch(hash, 8);
         let stored = match self.try_accel_store(accel, hash, new, condition) {

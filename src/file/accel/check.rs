@@ -21,6 +21,7 @@ use crate::file::tree::layout::{ARENA, INDEX, LIVE, Name};
 use crate::file::tree::read::{self, Found, Miss};
 use crate::file::{FileBackend, charged};
 use crate::stats::Count;
+use crate::sys::fs::Stat;
 
 /// How often something that others may be changing is looked at before it counts as wrong, and how far apart.
 const LOOKS: usize = 20;
@@ -226,11 +227,43 @@ impl Run<'_> {
         // What a rebuild couldn't read and can be read now is no leftover.
         let mend = || match store.ground(accel) {
             Ok(ground) if accel.has_unread() => store.adopt_file(accel, &ground, name),
-            _ => store.remove_unknown(accel, hash, nonce),
+            _ => store.remove_file(accel, hash, |there, slot| {
+                let there = there.ok().filter(|there| there.header.facts.nonce == nonce)?;
+                slot.is_none_or(|slot| !slot.place.is_file_of(nonce)).then_some(there.stat)
+            }),
         };
         let gone = self.how.repair && mend().unwrap_or(false);
         self.find(&place, Problem::Orphan, "the index doesn't lead to this file", gone);
         false
+    }
+
+    /// Removes a file that is damaged, or an entry of another name where there is no damage: with its slot, which would be
+    /// found to lead nowhere.
+    pub(in crate::file) fn remove_with_slot(
+        &self,
+        accel: &Accel,
+        name: Name,
+        seen: &Stat,
+        damage: Option<Damage>,
+    ) -> bool {
+        let store = self.store;
+        let unfit = |there: Result<Found, Miss>, _: Option<&Slot>| {
+            let stat = match (damage, there) {
+                (None, Ok(found)) => found.stat,
+                (Some(damage), there) => match there.and_then(|found| found.value(&store.seal, store.may_map)) {
+                    Err(Miss::Damaged(now, stat)) if now == damage => stat,
+                    _ => return None,
+                },
+                (None, Err(_)) => return None,
+            };
+            (stat.ino == seen.ino).then_some(stat)
+        };
+        let gone = store.remove_file(accel, Hash::of(name), unfit).unwrap_or(false);
+        if gone && damage.is_some() {
+            trace!(place = name.path(), "removed a damaged entry");
+            store.count(Count::CorruptRemoved, 1);
+        }
+        gone
     }
 
     /// No bound above a bucket may be later than what expires in it: it would outlive its time on the disk.
@@ -342,20 +375,24 @@ impl FileBackend {
         self.lock_name(&ground, hash).is_ok_and(|locked| work(&locked))
     }
 
-    /// Removes a file that no slot has, and the slot of its name where that leads to another file, which isn't there.
-    fn remove_unknown(&self, accel: &Accel, hash: Hash, nonce: u128) -> Result<bool> {
+    /// Removes what a name leads to where `unfit` says so under the locks, and the name's slot with it where that leads to
+    /// a file, which isn't there.
+    fn remove_file(
+        &self,
+        accel: &Accel,
+        hash: Hash,
+        unfit: impl FnOnce(Result<Found, Miss>, Option<&Slot>) -> Option<Stat>,
+    ) -> Result<bool> {
         let name = hash.name();
         let shard = self.lock(name.shard())?;
         let ground = self.ground(accel)?;
         let locked = self.lock_name(&ground, hash)?;
-        let found = match read::load(self.root(), &name.path(), &self.seal, read::READ_HEAD) {
-            Ok(found) if found.header.facts.nonce == nonce => found,
-            _ => return Ok(false),
-        };
-        let gone = match locked.find(hash) {
-            Some((_, slot)) if slot.place.is_file_of(nonce) => false,
+        let slot = locked.find(hash);
+        let there = read::load(self.root(), &name.path(), &self.seal, read::READ_WHOLE);
+        let Some(stat) = unfit(there, slot.as_ref().map(|(_, slot)| slot)) else { return Ok(false) };
+        let gone = match slot {
             Some((at, slot)) if slot.place.is_file() => self.drop_slot(&locked, at, &slot, hash).is_ok(),
-            _ => self.unlink(name, &found.stat)?,
+            _ => self.unlink(name, &stat)?,
         };
         drop((locked, shard));
         Ok(gone)

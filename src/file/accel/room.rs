@@ -241,7 +241,7 @@ impl FileBackend {
 
     /// Evicts for a disk that has no room for an entry of `needed` bytes under the name `keep`, whose old value stays.
     /// `false`: there was nothing to evict.
-    pub(super) fn accel_free_disk(&self, accel: &Accel, needed: u64, keep: Hash) -> Result<bool> {
+    pub(in crate::file) fn accel_free_disk(&self, accel: &Accel, needed: u64, keep: Hash) -> Result<bool> {
         let rules = self.rules(accel)?;
         let (start, mut freed, mut count) = (Instant::now(), 0, 0);
         while (freed < needed || count < 4) && start.elapsed() < FULL_SLICE {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -9,7 +10,7 @@ use larder::fault::{Call, Injector, Verdict, inject};
 use larder::{Cache, ErrorKind, Policy, Problem, Prune, Reason, Ttl, Verify};
 
 use crate::support::process::{self, Role};
-use crate::support::{START, counts_match, fresh, fresh_with, get, options, temp_dir};
+use crate::support::{START, counts_match, entry_file, fresh, fresh_with, get, options, temp_dir};
 
 /// Plays a role in a child; see [`process`].
 #[test]
@@ -332,4 +333,105 @@ fn what_cannot_be_unlinked_is_not_deleted_and_does_not_come_back() {
     }
     assert!(get(&cache, "evicted") == large());
     counts_match(&cache);
+}
+
+/// A repair removed a damaged file of the tree and told of it, and left the slot that led there: at which it came by later,
+/// and told of it a second time, as of a slot without a file.
+#[test]
+fn a_repair_tells_of_a_damaged_file_once() {
+    type Harm = fn(&Cache, &Path);
+    fn flip(file: &Path, at: usize) {
+        let mut bytes = fs::read(file).expect("an entry's file");
+        bytes[at] ^= 1;
+        fs::write(file, bytes).expect("a damaged file");
+    }
+    let other: Harm = |cache, file| _ = fs::copy(entry_file(cache, "o"), file).expect("another's file");
+    let others_damaged: Harm = |cache, file| {
+        fs::copy(entry_file(cache, "o"), file).expect("another's file");
+        flip(file, 3000);
+    };
+    let harms: [(Problem, Option<[u8; 32]>, Harm); 6] = [
+        (Problem::Corrupt, None, |_, file| flip(file, 0)),
+        (Problem::Corrupt, None, |_, file| flip(file, 3000)),
+        (Problem::Corrupt, Some([7; 32]), |_, file| flip(file, 100)),
+        (Problem::Corrupt, Some([7; 32]), |_, file| flip(file, 3000)),
+        (Problem::Misplaced, None, other),
+        (Problem::Misplaced, None, others_damaged),
+    ];
+    for (nth, (problem, mac_key, harm)) in harms.into_iter().enumerate() {
+        let (_dir, _clock, cache) = fresh_with(|options| match mac_key {
+            Some(key) => options.mac_key(key),
+            None => options,
+        });
+        for key in ["k", "o"] {
+            cache.set(key, large().expect("a value"), Ttl::Never).expect("set");
+        }
+        let file = entry_file(&cache, "k");
+        harm(&cache, &file);
+        for repair in [false, true] {
+            let mut found = Vec::new();
+            let report = cache.verify(Verify::new().repair(repair), |f| found.push((f.problem, f.repaired)));
+            assert_eq!(found, [(problem, repair)], "harm {nth}");
+            assert_eq!(report.expect("verify").repaired, u64::from(repair), "harm {nth}");
+            assert_eq!(file.exists(), !repair, "harm {nth}");
+        }
+        assert_eq!((get(&cache, "k"), get(&cache, "o")), (None, large()), "harm {nth}");
+        assert_eq!(counts_match(&cache).entries, 1, "harm {nth}");
+    }
+}
+
+/// Has no room for what is written, once or for ever.
+struct NoRoom {
+    once: bool,
+    met: bool,
+}
+
+impl Injector for NoRoom {
+    fn before(&mut self, call: &Call) -> Verdict {
+        let fails = call.name == "write" && call.path.contains("/.tmp-") && !(self.once && self.met);
+        self.met |= fails;
+        if fails { Verdict::Fail(libc::ENOSPC) } else { Verdict::Pass }
+    }
+}
+
+/// A writer that met a full disk made room as if there were no index: files of others were unlinked, and the slots that led
+/// to them stayed, and were counted.
+#[test]
+fn a_writer_on_a_full_disk_makes_room_by_the_index() {
+    let (_dir, _clock, cache) = fresh();
+    for i in 0..10 {
+        cache.set(format!("k{i}"), large().expect("a value"), Ttl::Never).expect("set");
+    }
+    let mut writer = cache.writer("new", Ttl::Never).expect("a writer");
+    let mut write = || writer.write_all(&[b'n'; 6000]).and_then(|()| writer.flush());
+    inject(NoRoom { once: true, met: false }, &mut write).expect("room is made");
+    assert!(writer.commit().expect("commit"));
+    // Before a get comes by a slot that leads nowhere, and removes it.
+    let entries = counts_match(&cache).entries;
+    assert_eq!(get(&cache, "new"), Some(vec![b'n'; 6000]));
+    let left = (0..10).filter(|i| get(&cache, format!("k{i}")) == large()).count() as u64;
+    assert!(left < 10, "somebody made room");
+    assert_eq!(entries, left + 1);
+}
+
+/// A large value was written before it was asked whether its condition held: each `add` of a key that was there wrote, and
+/// synced, a file in vain; on a full disk others were evicted for what was never to be stored.
+#[test]
+fn what_is_not_to_be_stored_is_not_written() {
+    let (_dir, _clock, cache) = fresh();
+    let value = large().expect("a value");
+    for i in 0..10 {
+        cache.set(format!("k{i}"), &value, Ttl::Never).expect("set");
+    }
+    let (_, token) = cache.get_with_token("k0").expect("get").expect("an entry");
+    cache.delete("k0").expect("delete");
+    inject(NoRoom { once: false, met: false }, || {
+        assert!(!cache.add("k1", &value, Ttl::Never).expect("add"));
+        assert!(!cache.replace("k0", &value, Ttl::Never).expect("replace"));
+        assert!(!cache.set_if("k0", &value, Ttl::Never, token).expect("set_if"));
+    });
+    for i in 1..10 {
+        assert!(get(&cache, format!("k{i}")) == large(), "k{i}");
+    }
+    assert_eq!(counts_match(&cache).entries, 9);
 }
