@@ -46,13 +46,33 @@ fn simple_op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// The same of bare values, which have no tags, and whose time isn't the test's.
+fn of_bare(op: Op) -> Option<Op> {
+    let still = |life| match life {
+        Life::Default | Life::After(0) | Life::At(0) => life,
+        _ => Life::Never,
+    };
+    Some(match op {
+        Op::Set(k, value, life) => Op::Set(k, value, still(life)),
+        Op::Add(k, value, life) => Op::Add(k, value, still(life)),
+        Op::Replace(k, value, life) => Op::Replace(k, value, still(life)),
+        Op::Touch(k, life) => Op::Touch(k, still(life)),
+        Op::IncrOr(k, by, first, life) => Op::IncrOr(k, by, first, still(life)),
+        Op::SetTagged(..) | Op::Invalidate(_) | Op::Step(_) | Op::Swap(..) => return None,
+        op => op,
+    })
+}
+
 pub(super) fn random_histories(b: &Bench) {
-    if !b.by_hand() || !b.has_metadata() {
+    if !b.clear() {
         return;
     }
     let config = Config { cases: b.store.histories, failure_persistence: None, ..Config::default() };
     let history = prop::collection::vec(op(), 1..40);
-    let outcome = TestRunner::new(config).run(&history, |history| {
+    let outcome = TestRunner::new(config).run(&history, |mut history| {
+        if b.store.bare {
+            history = history.into_iter().filter_map(of_bare).collect();
+        }
         History::new(&b.cache, b.clock.time(), START).run(&history).map_err(TestCaseError::fail)
     });
     outcome.unwrap_or_else(|failure| panic!("{}: {failure}", b.store.name));
