@@ -1,6 +1,7 @@
 //! Talking to Memcached servers by the meta commands of Memcached 1.6: `mg`, `ms`, `md`, `ma`.
 
 use std::io;
+use std::ops::Range;
 
 use crate::backend::breaker::{Tally, Trouble};
 use crate::backend::node::{self, Again, Node, Talk, nonsense};
@@ -10,6 +11,8 @@ use crate::error::{Error, ErrorKind};
 
 /// Longest line of an answer.
 const LINE: usize = 2048;
+/// Bytes that are read at once: several lines.
+const BUFFER: usize = 32 << 10;
 /// Most bytes of a value: no server can be told to take more.
 const VALUE: usize = 1 << 30;
 
@@ -33,47 +36,46 @@ pub(super) enum Answer {
 /// A connection.
 pub(super) struct Connection {
     wire: Link,
-    /// What was read and not used yet begins at `at`.
-    read: Vec<u8>,
+    read: Box<[u8]>,
+    /// Where in it what was read and not used yet begins, and ends.
     at: usize,
+    end: usize,
 }
 
 impl node::Connection for Connection {
     async fn open(remote: &Remote, address: &Address, until: Until) -> Result<Connection, Trouble> {
         let wire = Link::connect(remote, address, until.within(remote.connect_timeout)).await?;
-        Ok(Connection { wire, read: Vec::new(), at: 0 })
+        Ok(Connection { wire, read: vec![0; BUFFER].into(), at: 0, end: 0 })
     }
 
     async fn is_alive(&mut self, until: Until) -> bool {
         self.wire.set_until(until);
-        self.wire.send(b"mn\r\n").await.is_ok() && self.line().await.is_ok_and(|line| line == b"MN")
+        self.wire.send(b"mn\r\n").await.is_ok() && self.line().await.is_ok_and(|line| self.read[line] == *b"MN")
     }
 }
 
 impl Connection {
     async fn fill(&mut self) -> io::Result<()> {
-        if self.at > 0 {
-            self.read.drain(..self.at);
-            self.at = 0;
-        }
-        let len = self.read.len();
-        self.read.resize(len + 16_384, 0);
-        let outcome = self.wire.receive(&mut self.read[len..]).await;
-        self.read.truncate(len + *outcome.as_ref().unwrap_or(&0));
-        match outcome {
-            Ok(0) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was closed")),
-            outcome => outcome.map(drop),
+        self.read.copy_within(self.at..self.end, 0);
+        (self.at, self.end) = (0, self.end - self.at);
+        match self.wire.receive(&mut self.read[self.end..]).await? {
+            0 => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was closed")),
+            n => {
+                self.end += n;
+                Ok(())
+            }
         }
     }
 
-    async fn line(&mut self) -> io::Result<Vec<u8>> {
+    /// A line without its end: where it lies, until more is read.
+    async fn line(&mut self) -> io::Result<Range<usize>> {
         let mut looked = 0;
         loop {
-            let rest = &self.read[self.at..];
+            let rest = &self.read[self.at..self.end];
             if let Some(end) = rest[looked..].windows(2).position(|two| two == b"\r\n") {
-                let line = rest[..looked + end].to_vec();
+                let start = self.at;
                 self.at += looked + end + 2;
-                return Ok(line);
+                return Ok(start..self.at - 2);
             }
             looked = rest.len().saturating_sub(1);
             if looked > LINE {
@@ -87,7 +89,7 @@ impl Connection {
     async fn block(&mut self, len: usize) -> io::Result<Vec<u8>> {
         // No room is made for what a server only says that it will send.
         let mut bytes = Vec::with_capacity(len.min(1 << 20) + 2);
-        let buffered = (self.read.len() - self.at).min(len + 2);
+        let buffered = (self.end - self.at).min(len + 2);
         bytes.extend_from_slice(&self.read[self.at..][..buffered]);
         self.at += buffered;
         while bytes.len() < len + 2 {
@@ -109,19 +111,17 @@ impl Connection {
 
     async fn answer(&mut self) -> io::Result<Answer> {
         let line = self.line().await?;
-        let line = std::str::from_utf8(&line).map_err(|_| nonsense("Memcached"))?;
-        let mut words = line.split(' ');
-        let word = words.next().unwrap_or_default();
-        let cas = |flags: std::str::Split<'_, char>| {
-            flags.filter_map(|flag| flag.strip_prefix('c')).find_map(|number| number.parse().ok()).unwrap_or(0)
-        };
+        let line = std::str::from_utf8(&self.read[line]).map_err(|_| nonsense("Memcached"))?;
+        let (word, flags) = line.split_once(' ').unwrap_or((line, ""));
+        let number = |flag: &str| flag.strip_prefix('c')?.parse().ok();
+        let cas = || flags.split(' ').find_map(number).unwrap_or(0);
         Ok(match word {
             "VA" => {
-                let len = words.next().and_then(|len| len.parse().ok()).filter(|len| *len <= VALUE);
-                let cas = cas(words);
-                Answer::Value { bytes: self.block(len.ok_or_else(|| nonsense("Memcached"))?).await?, cas }
+                let len = flags.split(' ').next().and_then(|len| len.parse().ok()).filter(|len| *len <= VALUE);
+                let (len, cas) = (len.ok_or_else(|| nonsense("Memcached"))?, cas());
+                Answer::Value { bytes: self.block(len).await?, cas }
             }
-            "HD" | "OK" => Answer::Done { cas: cas(words.clone()), flags: words.collect::<Vec<_>>().join(" ") },
+            "HD" | "OK" => Answer::Done { cas: cas(), flags: flags.to_owned() },
             "EN" | "NF" => Answer::Absent,
             "EX" => Answer::Changed,
             "NS" => Answer::NotStored,
