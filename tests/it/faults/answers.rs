@@ -74,13 +74,30 @@ fn a_touch_needs_no_right_to_set_times() {
 }
 
 #[test]
-fn a_touch_is_synced_where_that_was_asked_for() {
+fn sets_and_touches_are_synced_where_that_was_asked_for() {
     for durability in [Durability::Process, Durability::Disk] {
         let (_dir, _clock, cache) = fresh_with(|options| options.durability(durability));
         cache.set("k", "v", Ttl::Never).expect("set");
         let unsynced = |call: &Call| (call.name == "fdatasync").then_some(libc::EIO);
-        let told = inject(Failing(unsynced), || cache.touch("k", Ttl::secs(60)));
-        assert_eq!(kind(told), (durability == Durability::Disk).then_some(ErrorKind::Io), "{durability:?}");
+        let expected = (durability == Durability::Disk).then_some(ErrorKind::Io);
+        let set = || cache.set("new", "v", Ttl::Never);
+        assert_eq!(kind(inject(Failing(unsynced), set)), expected, "{durability:?}: a set");
+        let touch = || cache.touch("k", Ttl::secs(60));
+        assert_eq!(kind(inject(Failing(unsynced), touch)), expected, "{durability:?}: a touch");
+    }
+}
+
+#[test]
+fn a_clear_is_synced_where_that_was_asked_for() {
+    for durability in [Durability::Process, Durability::Disk] {
+        let (_dir, _clock, cache) = fresh_with(|options| options.durability(durability));
+        let unsynced = |call: &Call| (call.name == "fsync" && call.path.ends_with("/control")).then_some(libc::EIO);
+        let expected = (durability == Durability::Disk).then_some(ErrorKind::Io);
+        cache.set("k", "v", Ttl::Never).expect("set");
+        assert_eq!(kind(inject(Failing(unsynced), || cache.clear())), expected, "{durability:?}: all");
+        let tag = || cache.invalidate_tag("t");
+        assert_eq!(kind(inject(Failing(unsynced), tag)), expected, "{durability:?}: a tag");
+        assert_eq!(get(&cache, "k"), None, "{durability:?}: done for all who run");
     }
 }
 
