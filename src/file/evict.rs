@@ -295,7 +295,7 @@ impl FileBackend {
         for _ in 0..STALE {
             let (victim, over) = {
                 let Ok(mut evictor) = own.evictor.try_lock() else { return Ok(None) };
-                self.look_for_victims(&mut evictor)?;
+                self.look_for_victims(&mut evictor, sparing.fresh)?;
                 let Some(over) = over()? else { return Ok(None) };
                 (evictor.next(self.clock.now(), sparing.fresh), over)
             };
@@ -333,8 +333,8 @@ impl FileBackend {
         Ok(Some(charged(seen.size)))
     }
 
-    /// Scans until the queue's first may go.
-    fn look_for_victims(&self, evictor: &mut Evictor) -> Result<()> {
+    /// Scans until the queue's first may go, and isn't `fresh` for want of others.
+    fn look_for_victims(&self, evictor: &mut Evictor, fresh: Option<Name>) -> Result<()> {
         let floor = self.control.floor().doing("can't read the control file")?;
         if evictor.floor != floor {
             *evictor = Evictor { floor, sets: evictor.sets, ..Evictor::default() };
@@ -351,7 +351,9 @@ impl FileBackend {
                 let Some(shard) = evictor.todo.pop() else { break };
                 self.scan(shard, evictor)?;
             }
-            if again && evictor.queue.is_empty() {
+            if again && evictor.queue.iter().all(|Reverse(known)| fresh == Some(known.name)) {
+                // A second scan of its shard would make two of one.
+                *evictor = Evictor { floor, sets: evictor.sets, ..Evictor::default() };
                 // Each process begins elsewhere.
                 let first = self.control.next_cull().doing("can't write the control file")?;
                 evictor.todo.extend(walk::shards().map(|shard| shard.wrapping_add(first)));

@@ -238,9 +238,9 @@ fn what_was_found_in_a_plain_tree_can_be_invalidated() {
     let (dir, clock) = (temp_dir(), HandClock::new());
     let plain = open(&dir, &clock, Accelerate::Off);
     for size in [10, 9000] {
-        plain.set(format!("tagged {size}"), vec![1; size], Ttl::Never.tag("tag")).expect("set");
-        plain.namespace("ns").set(format!("within {size}"), vec![2; size], Ttl::Never).expect("set");
-        plain.set(format!("neither {size}"), vec![3; size], Ttl::Never).expect("set");
+        plain.set(format!("tagged {size}"), vec![1; size], Ttl::secs(60).tag("tag")).expect("set");
+        plain.namespace("ns").set(format!("within {size}"), vec![2; size], Ttl::secs(60)).expect("set");
+        plain.set(format!("neither {size}"), vec![3; size], Ttl::secs(60)).expect("set");
     }
     drop(plain);
     let cache = open(&dir, &clock, Accelerate::Auto);
@@ -248,8 +248,13 @@ fn what_was_found_in_a_plain_tree_can_be_invalidated() {
     cache.invalidate_tag("tag").expect("invalidate");
     cache.namespace("ns").clear().expect("clear");
     for size in [10, 9000] {
-        assert_eq!(get(&cache, format!("tagged {size}")), None);
-        assert_eq!(get(&cache.namespace("ns"), format!("within {size}")), None);
-        assert_eq!(get(&cache, format!("neither {size}")), Some(vec![3; size]));
+        let (tagged, within, neither) = (format!("tagged {size}"), format!("within {size}"), format!("neither {size}"));
+        // What the index answers alone, before a `get` has looked into the file.
+        assert_eq!(cache.ttl(&tagged).expect("ttl"), None);
+        assert_eq!(cache.namespace("ns").ttl(&within).expect("ttl"), None);
+        assert_eq!(cache.ttl(&neither).expect("ttl"), Some(Ttl::secs(60)));
+        assert_eq!(get(&cache, tagged), None);
+        assert_eq!(get(&cache.namespace("ns"), within), None);
+        assert_eq!(get(&cache, neither), Some(vec![3; size]));
     }
 }

@@ -213,3 +213,17 @@ fn a_value_is_not_its_own_victim_within_one_millisecond() {
         assert!(get(&cache, format!("k{i}")).is_some(), "k{i} was just set");
     }
 }
+
+/// An evictor that knew of nobody but the value just set evicted that, however old the others were: it looked through
+/// all shards only when it knew of nobody at all.
+#[test]
+fn a_value_is_not_its_own_victim_for_want_of_others() {
+    for most in 2..20 {
+        let (_dir, clock, cache) = fresh_with(|options| options.max_entries(most));
+        for i in 0..200 {
+            clock.step(1);
+            cache.set(format!("k{i}"), "v", Ttl::Never).expect("set");
+            assert!(get(&cache, format!("k{i}")).is_some(), "k{i} of {most} was just set");
+        }
+    }
+}

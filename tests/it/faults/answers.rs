@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use larder::fault::{Call, Injector, Verdict, inject};
-use larder::{Cache, Durability, ErrorKind, Prune, Reason, Ttl};
+use larder::{Accelerate, Cache, Durability, ErrorKind, Prune, Reason, Ttl};
 
 use crate::support::plain::{fresh, fresh_with};
-use crate::support::{counts_match, entry_file, files_below, get};
+use crate::support::{HandClock, counts_match, entry_file, files_below, get, options, temp_dir};
 
 /// Fails the calls that a test names.
 struct Failing<F>(F);
@@ -74,13 +74,30 @@ fn a_touch_needs_no_right_to_set_times() {
 }
 
 #[test]
-fn a_touch_is_synced_where_that_was_asked_for() {
+fn sets_and_touches_are_synced_where_that_was_asked_for() {
     for durability in [Durability::Process, Durability::Disk] {
         let (_dir, _clock, cache) = fresh_with(|options| options.durability(durability));
         cache.set("k", "v", Ttl::Never).expect("set");
         let unsynced = |call: &Call| (call.name == "fdatasync").then_some(libc::EIO);
-        let told = inject(Failing(unsynced), || cache.touch("k", Ttl::secs(60)));
-        assert_eq!(kind(told), (durability == Durability::Disk).then_some(ErrorKind::Io), "{durability:?}");
+        let expected = (durability == Durability::Disk).then_some(ErrorKind::Io);
+        let set = || cache.set("new", "v", Ttl::Never);
+        assert_eq!(kind(inject(Failing(unsynced), set)), expected, "{durability:?}: a set");
+        let touch = || cache.touch("k", Ttl::secs(60));
+        assert_eq!(kind(inject(Failing(unsynced), touch)), expected, "{durability:?}: a touch");
+    }
+}
+
+#[test]
+fn a_clear_is_synced_where_that_was_asked_for() {
+    for durability in [Durability::Process, Durability::Disk] {
+        let (_dir, _clock, cache) = fresh_with(|options| options.durability(durability));
+        let unsynced = |call: &Call| (call.name == "fsync" && call.path.ends_with("/control")).then_some(libc::EIO);
+        let expected = (durability == Durability::Disk).then_some(ErrorKind::Io);
+        cache.set("k", "v", Ttl::Never).expect("set");
+        assert_eq!(kind(inject(Failing(unsynced), || cache.clear())), expected, "{durability:?}: all");
+        let tag = || cache.invalidate_tag("t");
+        assert_eq!(kind(inject(Failing(unsynced), tag)), expected, "{durability:?}: a tag");
+        assert_eq!(get(&cache, "k"), None, "{durability:?}: done for all who run");
     }
 }
 
@@ -155,4 +172,17 @@ fn shards_that_cannot_be_opened_are_not_taken_for_absent() {
     assert_eq!(kind(inject(Failing(broken), list)), Some(ErrorKind::Io));
     assert_eq!(kind(inject(Failing(broken), || cache.verify(larder::Verify::new(), |_| {}))), Some(ErrorKind::Io));
     assert_eq!(get(&cache, "k"), Some(b"v".to_vec()));
+}
+
+/// The index of a cache that was a plain tree knows of each file whether it has to be opened.
+#[test]
+fn how_long_a_file_still_lives_is_asked_of_the_index_alone() {
+    let (dir, clock) = (temp_dir(), HandClock::new());
+    let open = |how| options(&dir, &clock).accelerate(how).open().expect("a cache");
+    open(Accelerate::Off).set("k", vec![1; 9000], Ttl::secs(60)).expect("set");
+    let cache = open(Accelerate::Auto);
+    let unreadable = |call: &Call| (call.name == "open" && call.path.contains("/shards/")).then_some(libc::EIO);
+    let ttl = inject(Failing(unreadable), || cache.ttl("k"));
+    assert_eq!(ttl.expect("an answer without a look at the file"), Some(Ttl::secs(60)));
+    assert_eq!(get(&cache, "k"), Some(vec![1; 9000]));
 }

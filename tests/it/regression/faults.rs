@@ -85,12 +85,18 @@ fn a_forbidden_lock_is_no_busy_one() {
 #[test]
 fn disk_syncs_the_name_of_a_new_shard_before_anything_is_put_into_it() {
     let (_dir, _clock, cache) = fresh_with(|options| options.durability(Durability::Disk));
-    let (set, calls) = with_faults(|_| None, || cache.set("k", "v", Ttl::Never));
-    set.expect("set");
-    let made = place(&calls, |call| call.name == "mkdir").expect("a new shard");
-    let synced = place(&calls, |call| call.name == "fsync" && call.path.ends_with("/shards")).expect("a sync");
-    let published = place(&calls, |call| call.name == "rename").expect("an entry put in place");
-    assert!(made < synced && synced < published, "mkdir {made}, fsync {synced}, rename {published}");
+    let mut shards = 0;
+    for key in 0..8 {
+        let (set, calls) = with_faults(|_| None, || cache.set(format!("{key}"), "v", Ttl::Never));
+        set.expect("set");
+        // A key may fall into the shard of one before it.
+        let Some(made) = place(&calls, |call| call.name == "mkdir") else { continue };
+        let synced = place(&calls, |call| call.name == "fsync" && call.path.ends_with("/shards")).expect("a sync");
+        let published = place(&calls, |call| call.name == "rename").expect("an entry put in place");
+        assert!(made < synced && synced < published, "mkdir {made}, fsync {synced}, rename {published}");
+        shards += 1;
+    }
+    assert!(shards > 1, "eight keys in one shard");
 }
 
 /// With `Durability::Disk` a delete of a key that was gone already, evicted a moment ago or deleted by a thread that
