@@ -217,6 +217,43 @@ fn stopped(program: Program, way: Way) {
     }
 }
 
+/// A connection whose answer nobody waited for isn't used again: the next call would take that answer for its own.
+#[cfg(feature = "tokio")]
+fn a_dropped_future_leaves_no_answer_behind(program: Program) {
+    if !program.is_there() {
+        return;
+    }
+    let server = Server::start(program, &[]);
+    let c = larder::AsyncCache::from(open(program, server.port, PATIENT));
+    on_a_runtime(async {
+        for key in ["a", "b"] {
+            c.set(key, key, Ttl::Never).await.expect("set");
+        }
+        for _ in 0..20 {
+            server.stop();
+            {
+                let sent = std::pin::pin!(c.get("a"));
+                let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+                assert!(sent.poll(&mut nobody).is_pending(), "the server is stopped");
+            }
+            server.go_on();
+            assert_eq!(c.get("b").await.expect("get").as_deref(), Some(&b"b"[..]));
+        }
+    });
+}
+
+#[cfg(all(feature = "redis", feature = "tokio"))]
+#[test]
+fn a_dropped_future_leaves_no_answer_of_redis_behind() {
+    a_dropped_future_leaves_no_answer_behind(Program::Redis);
+}
+
+#[cfg(all(feature = "memcached", feature = "tokio"))]
+#[test]
+fn a_dropped_future_leaves_no_answer_of_memcached_behind() {
+    a_dropped_future_leaves_no_answer_behind(Program::Memcached);
+}
+
 /// A server of the test's own, which does this with each connection.
 fn pretend(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
