@@ -8,21 +8,21 @@ mod client;
 mod generations;
 mod listen;
 mod listing;
+mod local;
 mod plain;
 mod scripts;
 mod slots;
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::{Cmd, Value as Answer, cmd};
 
 use crate::backend::envelope::{self, Label};
-use crate::backend::flights::{Flights, LEASE_MS, Other};
+use crate::backend::flights::{LEASE_MS, Other};
 use crate::backend::networked::{
-    Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, hash_of, keep_for, name_of, unexpected,
+    Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected,
 };
 use crate::backend::node::Again;
 use crate::backend::raw::Raw;
@@ -38,79 +38,13 @@ use crate::stats::{Count, Network};
 use crate::sys::fork::{self, PerProcess};
 use crate::sys::fs;
 
-use client::{Batch, Client, refusal};
-use generations::{Field, LEASES, PARTS, Part, Seen};
+use client::{Batch, refusal};
+use generations::{Field, LEASES, Part, Seen};
+use local::{Local, Place};
 use scripts::Name;
 
 /// Most bytes of a value: what a server takes, less room for head and metadata.
 const MAX_VALUE: u64 = (512 << 20) - 2 * MAX_META_LEN as u64 - 1024;
-
-/// What belongs to one process, and is made anew in a forked child.
-struct Local {
-    client: Client,
-    parts: Vec<Part>,
-    flights: Flights,
-    heard: listen::Heard,
-    /// Nonces are this random number, counted on.
-    nonces: [u8; 16],
-    count: AtomicU64,
-}
-
-impl Local {
-    fn new(remote: &Remote) -> io::Result<Arc<Local>> {
-        let parts = if remote.scheme == "redis-cluster" { PARTS } else { 1 };
-        Ok(Arc::new(Local {
-            client: Client::new(remote.clone()),
-            parts: (0..parts).map(|number| Part::new(&remote.prefix, number)).collect(),
-            flights: Flights::default(),
-            heard: listen::Heard::default(),
-            nonces: fs::random()?.first_chunk().copied().unwrap_or_default(),
-            count: AtomicU64::new(1),
-        }))
-    }
-
-    fn nonce(&self) -> u128 {
-        u128::from_le_bytes(self.nonces).wrapping_add(u128::from(self.count.fetch_add(1, Relaxed)))
-    }
-
-    /// Tells a lease from all others. Never 0.
-    fn word(&self) -> u64 {
-        let random = self.nonces.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        random.wrapping_add(self.count.fetch_add(1, Relaxed)) | 1 << 63
-    }
-
-    fn place(&self, id: Id<'_>) -> Place<'_> {
-        let hash = hash_of(id);
-        let name = name_of(&hash);
-        let part = &self.parts[usize::from(hash.as_bytes()[31]) % self.parts.len()];
-        Place { entry: part.key('e', &name), part, name }
-    }
-
-    async fn run(&self, batch: &Batch, again: Again, until: Until) -> Result<Vec<Answer>> {
-        let answers = self.client.run(batch, again, until).await?;
-        if answers.len() == batch.len() { Ok(answers) } else { Err(unexpected()) }
-    }
-
-    async fn run_one(&self, slot: u16, command: &Cmd, again: Again, until: Until) -> Result<Answer> {
-        match self.run(&Batch::one(slot, command), again, until).await?.pop() {
-            Some(Answer::ServerError(error)) => Err(refusal(&error)),
-            answer => answer.ok_or_else(unexpected),
-        }
-    }
-}
-
-/// A key's place.
-struct Place<'a> {
-    part: &'a Part,
-    name: String,
-    entry: Vec<u8>,
-}
-
-impl Place<'_> {
-    fn lease(&self) -> Vec<u8> {
-        self.part.key('l', &self.name)
-    }
-}
 
 /// The server, or the nodes.
 pub(crate) struct Redis {

@@ -1,0 +1,86 @@
+//! What one process has of a cache on Redis: its connections, and where each key belongs.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use redis::{Cmd, Value as Answer};
+
+use super::client::{Batch, Client, refusal};
+use super::generations::{PARTS, Part};
+use super::listen;
+use crate::backend::flights::Flights;
+use crate::backend::networked::{hash_of, name_of, unexpected};
+use crate::backend::node::Again;
+use crate::backend::remote::Remote;
+use crate::backend::wire::Until;
+use crate::error::Result;
+use crate::key::Id;
+use crate::sys::fs;
+
+/// What belongs to one process, and is made anew in a forked child.
+pub(super) struct Local {
+    pub(super) client: Client,
+    pub(super) parts: Vec<Part>,
+    pub(super) flights: Flights,
+    pub(super) heard: listen::Heard,
+    /// Nonces are this random number, counted on.
+    nonces: [u8; 16],
+    count: AtomicU64,
+}
+
+impl Local {
+    pub(super) fn new(remote: &Remote) -> io::Result<Arc<Local>> {
+        let parts = if remote.scheme == "redis-cluster" { PARTS } else { 1 };
+        Ok(Arc::new(Local {
+            client: Client::new(remote.clone()),
+            parts: (0..parts).map(|number| Part::new(&remote.prefix, number)).collect(),
+            flights: Flights::default(),
+            heard: listen::Heard::default(),
+            nonces: fs::random()?.first_chunk().copied().unwrap_or_default(),
+            count: AtomicU64::new(1),
+        }))
+    }
+
+    pub(super) fn nonce(&self) -> u128 {
+        u128::from_le_bytes(self.nonces).wrapping_add(u128::from(self.count.fetch_add(1, Relaxed)))
+    }
+
+    /// Tells a lease from all others. Never 0.
+    pub(super) fn word(&self) -> u64 {
+        let random = self.nonces.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        random.wrapping_add(self.count.fetch_add(1, Relaxed)) | 1 << 63
+    }
+
+    pub(super) fn place(&self, id: Id<'_>) -> Place<'_> {
+        let hash = hash_of(id);
+        let name = name_of(&hash);
+        let part = &self.parts[usize::from(hash.as_bytes()[31]) % self.parts.len()];
+        Place { entry: part.key('e', &name), part, name }
+    }
+
+    pub(super) async fn run(&self, batch: &Batch, again: Again, until: Until) -> Result<Vec<Answer>> {
+        let answers = self.client.run(batch, again, until).await?;
+        if answers.len() == batch.len() { Ok(answers) } else { Err(unexpected()) }
+    }
+
+    pub(super) async fn run_one(&self, slot: u16, command: &Cmd, again: Again, until: Until) -> Result<Answer> {
+        match self.run(&Batch::one(slot, command), again, until).await?.pop() {
+            Some(Answer::ServerError(error)) => Err(refusal(&error)),
+            answer => answer.ok_or_else(unexpected),
+        }
+    }
+}
+
+/// A key's place.
+pub(super) struct Place<'a> {
+    pub(super) part: &'a Part,
+    pub(super) name: String,
+    pub(super) entry: Vec<u8>,
+}
+
+impl Place<'_> {
+    pub(super) fn lease(&self) -> Vec<u8> {
+        self.part.key('l', &self.name)
+    }
+}
