@@ -212,7 +212,8 @@ const MEMORY_BEFORE_FILE: Store = Store {
 fn on(servers: &str, room: &Path, clock: &HandClock) -> Options {
     let prefix = room.file_name().expect("a name").to_str().expect("text");
     // On a busy machine a server that is well may take its time.
-    let url = format!("{servers}?prefix={prefix}&read_timeout=30s&connect_timeout=30s&write_timeout=30s");
+    let mark = if servers.contains('?') { '&' } else { '?' };
+    let url = format!("{servers}{mark}prefix={prefix}&read_timeout=30s&connect_timeout=30s&write_timeout=30s");
     Options::from_url(&url).expect("a URL").clock(clock.source())
 }
 
@@ -257,6 +258,18 @@ const REDIS_BY_SOCKET: Store = Store {
         let url = format!("redis+unix://{}", socket.display());
         on(&url, room, clock).db(1).open().expect("a cache")
     },
+    ..REDIS
+};
+
+#[cfg(feature = "tls")]
+const REDIS_BY_TLS: Store = Store {
+    name: "Redis through TLS",
+    is_there: || servers::redis_by_tls().is_some(),
+    open: |room, clock| {
+        let (port, ca) = (servers::redis_by_tls().expect("a server").1, servers::CERTIFICATES);
+        on(&format!("rediss://:hunter2@localhost:{port}?ca={ca}/ca.pem"), room, clock).open().expect("a cache")
+    },
+    histories: 10,
     ..REDIS
 };
 
@@ -574,6 +587,8 @@ suite! {
     redis_sealed: super::REDIS_SEALED;
     #[cfg(feature = "redis")]
     redis_by_socket: super::REDIS_BY_SOCKET;
+    #[cfg(feature = "tls")]
+    redis_by_tls: super::REDIS_BY_TLS;
     #[cfg(feature = "redis")]
     redis_cluster: super::REDIS_CLUSTER;
     #[cfg(feature = "redis")]

@@ -1,26 +1,15 @@
 //! Redis through TLS: a server that proves itself is spoken to, any other is refused.
-//!
-//! The certificates in tests/fixtures/tls are for `localhost`, by an authority of the test's own, and last for a century.
 
 use larder::{Cache, ErrorKind, Ttl};
 
 use crate::support::get;
-use crate::support::servers::{Program, Server, free_port};
+use crate::support::servers::{self, CERTIFICATES, Program, Server};
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls");
 const PATIENT: &str = "connect_timeout=20s&read_timeout=20s&write_timeout=20s";
 
 /// A server, and its port for TLS.
 fn start() -> Option<(Server, u16)> {
-    if !Program::Redis.is_there() {
-        return None;
-    }
-    let (port, file) = (free_port().to_string(), |name: &str| format!("{FOLDER}/{name}"));
-    let (cert, key, ca) = (file("cert.pem"), file("key.pem"), file("ca.pem"));
-    let mut more = vec!["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key];
-    more.extend(["--tls-ca-cert-file", &ca, "--tls-auth-clients", "no", "--requirepass", "hunter2"]);
-    let server = Server::start(Program::Redis, &more);
-    Some((server, port.parse().expect("a port")))
+    Program::Redis.is_there().then(servers::start_tls)
 }
 
 fn open(host: &str, port: u16, parameters: &str) -> larder::Result<Cache> {
@@ -30,7 +19,7 @@ fn open(host: &str, port: u16, parameters: &str) -> larder::Result<Cache> {
 #[test]
 fn a_server_that_proves_itself_is_spoken_to() {
     let Some((_server, port)) = start() else { return };
-    let c = open("localhost", port, &format!("&ca={FOLDER}/ca.pem")).expect("a cache");
+    let c = open("localhost", port, &format!("&ca={CERTIFICATES}/ca.pem")).expect("a cache");
     // More than a record of TLS holds.
     let large = vec![7; 1 << 20];
     c.set("k", &large, Ttl::Never.tag("t")).expect("set");
@@ -53,7 +42,7 @@ fn a_server_that_proves_itself_is_spoken_to() {
 #[test]
 fn a_server_that_does_not_is_refused() {
     let Some((server, port)) = start() else { return };
-    let ca = format!("&ca={FOLDER}/ca.pem");
+    let ca = format!("&ca={CERTIFICATES}/ca.pem");
     // Unknown to the system; another name than in its certificate; no TLS at all.
     for (host, port, parameters) in [("localhost", port, ""), ("127.0.0.1", port, &ca), ("localhost", server.port, &ca)]
     {

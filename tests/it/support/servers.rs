@@ -200,6 +200,28 @@ pub(crate) fn redis() -> Option<&'static Server> {
     SERVER.get_or_init(|| Program::Redis.is_there().then(|| Server::start(Program::Redis, &[]))).as_ref()
 }
 
+/// Certificates for `localhost`, by an authority of the tests' own; they last for a century.
+#[cfg(feature = "tls")]
+pub(crate) const CERTIFICATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls");
+
+/// A Redis server with a password, and its port for TLS.
+#[cfg(feature = "tls")]
+pub(crate) fn start_tls() -> (Server, u16) {
+    let (port, file) = (free_port().to_string(), |name: &str| format!("{CERTIFICATES}/{name}"));
+    let (cert, key, ca) = (file("cert.pem"), file("key.pem"), file("ca.pem"));
+    let mut more = vec!["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key];
+    more.extend(["--tls-ca-cert-file", &ca, "--tls-auth-clients", "no", "--requirepass", "hunter2"]);
+    let server = Server::start(Program::Redis, &more);
+    (server, port.parse().expect("a port"))
+}
+
+/// The one that tests share.
+#[cfg(feature = "tls")]
+pub(crate) fn redis_by_tls() -> Option<&'static (Server, u16)> {
+    static SERVER: OnceLock<Option<(Server, u16)>> = OnceLock::new();
+    SERVER.get_or_init(|| Program::Redis.is_there().then(start_tls)).as_ref()
+}
+
 /// The same with three Memcached servers.
 pub(crate) fn memcached() -> Option<&'static [Server; 3]> {
     static SERVERS: OnceLock<Option<[Server; 3]>> = OnceLock::new();
