@@ -28,8 +28,8 @@ use crate::stats::Stats;
 /// threads for blocking calls: whatever touches files, every change to a directory, a cache of tiers. What isn't here is
 /// done by [`blocking`](AsyncCache::blocking).
 ///
-/// A future that is dropped leaves no change half made: a call that was begun on such a thread is done all the same, and
-/// one to a server is done there or not at all; its connection is closed. Mapped memory that the kernel has put aside is
+/// A future that is dropped leaves no key half changed: a call that was begun on such a thread is done all the same, and
+/// one to a server may be done there or not, of many keys or parts for some; its connection is closed. Mapped memory that the kernel has put aside is
 /// read from the disk while the thread waits; where that must not be, use `blocking` for reads too.
 ///
 /// # Panics

@@ -275,7 +275,7 @@ pub(crate) trait Backend: Send + Sync {
 pub(crate) type Calling<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A store that tasks of Tokio wait for without holding a thread up: the calls of [`Backend`], with the same outcomes. A
-/// future that is dropped leaves what it began undone or done, never half done.
+/// future that is dropped leaves each key as it was or changed, never half changed.
 #[cfg(feature = "tokio")]
 pub(crate) trait Tasks: Send + Sync {
     fn get<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<Value>>>;

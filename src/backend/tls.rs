@@ -44,7 +44,7 @@ pub(crate) async fn over(wire: Wire, host: &str, trusted: &Arc<ClientConfig>) ->
     let mut stream = StreamOwned::new(session, wire);
     while stream.conn.is_handshaking() {
         match stream.conn.complete_io(&mut stream.sock) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.sock.ready().await?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.sock.ready(false).await?,
             outcome => drop(outcome?),
         }
     }

@@ -164,18 +164,21 @@ impl Wire {
         Ok(if set >= left && set.saturating_sub(left) <= left / 32 { None } else { Some(left) })
     }
 
-    /// Waits, on a task, for what would have blocked.
-    pub(crate) async fn ready(&self) -> io::Result<()> {
+    /// Waits, on a task, for what would have blocked; `both`: a read and a write would have.
+    pub(crate) async fn ready(&self, both: bool) -> io::Result<()> {
+        #[cfg(feature = "tokio")]
+        let interest = match (both, self.reads) {
+            (true, _) => ::tokio::io::Interest::READABLE | ::tokio::io::Interest::WRITABLE,
+            (false, true) => ::tokio::io::Interest::READABLE,
+            (false, false) => ::tokio::io::Interest::WRITABLE,
+        };
+        let _ = both;
         match &self.socket {
             Socket::Tcp(_) | Socket::Unix(_) => Err(io::ErrorKind::TimedOut.into()),
             #[cfg(feature = "tokio")]
-            Socket::TaskTcp(s) if self.reads => self.until.bound(s.readable()).await,
+            Socket::TaskTcp(s) => self.until.bound(s.ready(interest)).await.map(drop),
             #[cfg(feature = "tokio")]
-            Socket::TaskTcp(s) => self.until.bound(s.writable()).await,
-            #[cfg(feature = "tokio")]
-            Socket::TaskUnix(s) if self.reads => self.until.bound(s.readable()).await,
-            #[cfg(feature = "tokio")]
-            Socket::TaskUnix(s) => self.until.bound(s.writable()).await,
+            Socket::TaskUnix(s) => self.until.bound(s.ready(interest)).await.map(drop),
         }
     }
 }
@@ -199,6 +202,7 @@ impl Link {
         Ok(Link::Bare(wire))
     }
 
+    #[cfg(feature = "redis")]
     fn wire(&self) -> &Wire {
         match self {
             Link::Bare(wire) => wire,
@@ -218,7 +222,12 @@ impl Link {
 
     /// Waits for what would have blocked. A thread waited already, for as long as it may: so that is an error.
     pub(crate) async fn ready(&self) -> io::Result<()> {
-        self.wire().ready().await
+        match self {
+            Link::Bare(wire) => wire.ready(false).await,
+            // Where something is still to be sent, TLS tried to read all the same, after it.
+            #[cfg(feature = "tls")]
+            Link::Tls(stream) => stream.sock.ready(stream.conn.wants_write()).await,
+        }
     }
 
     /// Whether the time for reads and writes is over.
@@ -234,7 +243,6 @@ impl Link {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => bytes = &bytes[n..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready().await?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
@@ -252,7 +260,6 @@ impl Link {
         loop {
             match self.read(buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready().await?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 outcome => return outcome,
             }
         }
@@ -292,8 +299,8 @@ fn timed_out(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
 }
 
-impl Read for Wire {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+impl Wire {
+    fn read_once(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.reads = true;
         let timeout = self.timeout(self.read_timeout)?;
         match (&mut self.socket, timeout) {
@@ -311,10 +318,8 @@ impl Read for Wire {
             Socket::TaskUnix(s) => s.try_read(buf),
         }
     }
-}
 
-impl Write for Wire {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+    fn write_once(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.reads = false;
         let timeout = self.timeout(self.write_timeout)?;
         match (&mut self.socket, timeout) {
@@ -331,6 +336,28 @@ impl Write for Wire {
             #[cfg(feature = "tokio")]
             Socket::TaskUnix(s) => s.try_write(buf),
         }
+    }
+}
+
+/// Does it again as often as a signal comes between.
+fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        uninterrupted(|| self.read_once(buf))
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        uninterrupted(|| self.write_once(buf))
     }
 
     fn flush(&mut self) -> io::Result<()> {

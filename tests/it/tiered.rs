@@ -249,6 +249,38 @@ mod coherent {
         near(c) > before
     }
 
+    /// Whoever computes a value notes that there are leases, in a hash whose changes mean that something was cleared.
+    #[test]
+    fn what_others_compute_drops_nothing_near() {
+        if !Program::Redis.is_there() {
+            return;
+        }
+        let server = Server::start(Program::Redis, &[]);
+        let (one, other) = (open(&server), open(&server));
+        let compute = |key: &str| {
+            let value = other.get_or_set_with(key, Ttl::Never, |_| Ok::<_, larder::Error>("computed"));
+            assert_eq!(&*value.expect("a value"), b"computed");
+        };
+        // The first of all is told of.
+        compute("first");
+        for key in ["k", "mark"] {
+            other.set(key, "old", Ttl::Never).expect("set");
+        }
+        for key in ["k", "mark"] {
+            eventually("a near copy", || is_near(&one, key));
+        }
+        for i in 0..5 {
+            compute(&format!("{i}"));
+        }
+        // Changes are told in their order.
+        other.set("mark", "new", Ttl::Never).expect("set");
+        eventually("the mark", || get(&one, "mark").as_deref() == Some(b"new"));
+        let hits = |c: &Cache| c.tiers().expect("tiers")[0].1.hits;
+        let before = hits(&one);
+        assert_eq!(get(&one, "k").as_deref(), Some(b"old".as_slice()));
+        assert_eq!(hits(&one), before + 1, "k is near still");
+    }
+
     #[test]
     fn what_others_change_is_heard_of() {
         if !Program::Redis.is_there() {

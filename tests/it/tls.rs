@@ -63,3 +63,23 @@ fn what_is_no_certificate_is_told() {
     let error = Cache::from_url("redis://localhost?ca=/etc/ca.pem").expect_err("without TLS");
     assert!(error.to_string().contains("rediss"), "{error}");
 }
+
+/// TLS reads and writes by the same call; a task that can't send any more must wait to send, not for an answer.
+#[cfg(feature = "tokio")]
+#[test]
+fn more_than_a_connection_takes_at_once_is_sent_by_a_task() {
+    let Some((server, port)) = start() else { return };
+    let c = open("localhost", port, &format!("&ca={CERTIFICATES}/ca.pem")).expect("a cache");
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(async {
+        let c = larder::AsyncCache::from(c);
+        c.set("k", "v", Ttl::Never).await.expect("set");
+        server.stop();
+        let large = vec![7; 32 << 20];
+        let mut sending = std::pin::pin!(c.set("k", large.clone(), Ttl::Never));
+        let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(sending.as_mut().poll(&mut nobody).is_pending(), "the server is stopped");
+        server.go_on();
+        sending.await.expect("set");
+        assert!(c.get("k").await.expect("get").map(larder::Value::into_vec) == Some(large));
+    });
+}

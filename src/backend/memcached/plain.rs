@@ -125,8 +125,14 @@ impl PlainMemcached {
             batch.push("mg", &name, "c t");
             match local.run(place, &batch, Again::Yes, until).await?.as_mut_slice() {
                 [Answer::Value { bytes, cas }, Answer::Done { cas: same, flags }] if cas == same => {
-                    let left = flags.split(' ').find_map(|flag| flag.strip_prefix('t')?.parse().ok());
-                    let time = seconds(left.unwrap_or(0), self.remote.clock.now());
+                    let left = flags.split(' ').find_map(|flag| flag.strip_prefix('t')?.parse::<i64>().ok());
+                    let left = match left.unwrap_or(-1) {
+                        ..0 => 0,
+                        // Its time ran out under the server's eyes, which then tells 0, or counts below it.
+                        0 | 0x8000_0000.. => 1,
+                        left => left.unsigned_abs(),
+                    };
+                    let time = seconds(left, self.remote.clock.now());
                     return Ok(Some((std::mem::take(bytes), time, is(*cas))));
                 }
                 [Answer::Error(text), ..] => return Err(refusal(text)),

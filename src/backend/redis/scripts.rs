@@ -76,11 +76,12 @@ if ARGV[3] == '' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIRE', 
 return 1
 ";
 
-/// `BEGIN epoch generation leases`: makes the generations where there are none, and notes that there are leases (1).
+/// `BEGIN epoch generation leases`: makes the generations where there are none, and notes that there are leases (1). Where
+/// all is there already nothing is written, as near tiers are told of each write.
 /// Answers {epoch, generation}.
 const BEGIN: &str = "
 if redis.call('HSETNX', KEYS[1], 'e', ARGV[1]) == 1 then redis.call('HSET', KEYS[1], 'g', ARGV[2]) end
-if ARGV[3] == '1' then redis.call('HSET', KEYS[1], 'l', 1) end
+if ARGV[3] == '1' then redis.call('HSETNX', KEYS[1], 'l', 1) end
 return redis.call('HMGET', KEYS[1], 'e', 'g')
 ";
 
