@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use crate::backend::{Call, Condition, Tasks};
-use crate::cache::{Cache, opposite};
+use crate::cache::{Cache, found, opposite, with_token};
 use crate::capabilities::Capabilities;
 use crate::entry::{Entry, SetOptions, Token, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
@@ -182,11 +182,11 @@ impl AsyncCache {
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<(K, Value)>> {
         let keys: Vec<K> = keys.into_iter().collect();
-        let ids = keys.iter().map(|key| self.cache.id(key.as_ref())).collect::<Result<Vec<_>>>()?;
+        let ids = self.cache.ids(&keys)?;
         if let Some(tasks) = &self.tasks {
             let values = tasks.get_many(&ids).await?;
             drop(ids);
-            return Ok(keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect());
+            return Ok(found(keys, values));
         }
         let is_quick = ids.iter().all(|id| self.is_quick(Call::Get(*id)));
         drop(ids);
@@ -195,10 +195,7 @@ impl AsyncCache {
 
     /// See [`Cache::get_with_token`].
     pub async fn get_with_token(&self, key: impl AsRef<[u8]>) -> Result<Option<(Value, Token)>> {
-        Ok(self.get(key).await?.map(|value| {
-            let token = Token(value.facts().nonce);
-            (value, token)
-        }))
+        Ok(self.get(key).await?.map(with_token))
     }
 
     /// See [`Cache::contains`].
@@ -311,8 +308,7 @@ impl AsyncCache {
     {
         let keys: Vec<K> = keys.into_iter().collect();
         let Some(tasks) = &self.tasks else { return self.other(move |cache| cache.delete_many(keys)).await };
-        let ids = keys.iter().map(|key| self.cache.id(key.as_ref())).collect::<Result<Vec<_>>>()?;
-        tasks.delete_many(&ids).await
+        tasks.delete_many(&self.cache.ids(&keys)?).await
     }
 
     /// See [`Cache::pop`].

@@ -138,10 +138,12 @@ impl Cache {
     /// The values of several keys: those that were found, in the order asked for.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<(K, Value)>> {
         let keys: Vec<K> = keys.into_iter().collect();
-        let ids = keys.iter().map(|key| self.id(key.as_ref())).collect::<Result<Vec<_>>>()?;
-        let values = self.store.get_many(&ids)?;
-        drop(ids);
-        Ok(keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect())
+        let values = self.store.get_many(&self.ids(&keys)?)?;
+        Ok(found(keys, values))
+    }
+
+    pub(crate) fn ids<'a, K: AsRef<[u8]>>(&'a self, keys: &'a [K]) -> Result<Vec<Id<'a>>> {
+        keys.iter().map(|key| self.id(key.as_ref())).collect()
     }
 
     /// Stores a value, replacing value, ttl and metadata. Other processes see the old value or the new one, never a
@@ -220,8 +222,7 @@ impl Cache {
     /// Removes several keys and returns how many had a live value.
     pub fn delete_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<u64> {
         let keys: Vec<K> = keys.into_iter().collect();
-        let ids = keys.iter().map(|key| self.id(key.as_ref())).collect::<Result<Vec<_>>>()?;
-        self.store.delete_many(&ids)
+        self.store.delete_many(&self.ids(&keys)?)
     }
 
     /// Removes a key and returns its value. Of many racing callers exactly one gets it.
@@ -231,10 +232,7 @@ impl Cache {
 
     /// The value of a key, with a token of its state for [`set_if`](Cache::set_if).
     pub fn get_with_token(&self, key: impl AsRef<[u8]>) -> Result<Option<(Value, Token)>> {
-        Ok(self.get(key)?.map(|value| {
-            let token = Token(value.facts().nonce);
-            (value, token)
-        }))
+        Ok(self.get(key)?.map(with_token))
     }
 
     /// Stores a value if the key still is in the state that a token was taken of (compare and swap). `Ok(false)`: it
@@ -415,6 +413,17 @@ impl Cache {
     pub fn maintenance(&self) -> Result<Option<Maintenance>> {
         Ok(self.directory("lock for maintenance")?.maintenance()?.map(|hold| Maintenance { _hold: hold }))
     }
+}
+
+/// The keys that have values, each with its own.
+pub(crate) fn found<K>(keys: Vec<K>, values: Vec<Option<Value>>) -> Vec<(K, Value)> {
+    keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+/// A value with the token of its state.
+pub(crate) fn with_token(value: Value) -> (Value, Token) {
+    let token = Token(value.facts().nonce);
+    (value, token)
 }
 
 /// What is subtracted, to be added.

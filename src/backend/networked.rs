@@ -498,9 +498,6 @@ impl<S: Server> Networked<S> {
                     }
                     (first, Facts { expires, ..Facts::default() }, Extra::default())
                 };
-                if sum < 0 && !self.server.capabilities().signed_counters {
-                    return Err(Error::new(ErrorKind::Overflow, "the server's counters don't go below zero"));
-                }
                 let facts = Facts { created: now, codec: Codec::Int, schema: 0, nonce, ..facts };
                 Ok(Decision::Put(sum, facts, extra, sum.to_string().into_bytes()))
             })

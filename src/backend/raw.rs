@@ -54,14 +54,14 @@ pub(crate) trait Plain: Send + Sync + 'static {
 
     fn touch(&self, key: &[u8], ms: Option<u64>, until: Until) -> impl Future<Output = Result<bool>> + Send;
 
-    /// Adds to a number there; `None`: the server can't do it by itself.
+    /// Adds to a number there; `None`: there is none, nor a first.
     fn add(
         &self,
         key: &[u8],
         by: i64,
         initial: Option<(i64, Option<u64>)>,
         until: Until,
-    ) -> impl Future<Output = Option<Result<Option<i64>>>> + Send;
+    ) -> impl Future<Output = Result<Option<i64>>> + Send;
 
     /// A lock that ends by itself; `false`: somebody has it.
     fn lock(&self, key: &[u8], word: u64, until: Until) -> impl Future<Output = Result<bool>> + Send;
@@ -230,10 +230,10 @@ impl<P: Plain> Server for Raw<P> {
 
     async fn add(&self, id: Id<'_>, by: i64, initial: Option<(i64, u64)>, until: Until) -> Option<Result<Option<i64>>> {
         let initial = initial.map(|(first, expires)| (first, self.ms(&Facts { expires, ..Facts::default() })));
-        match self.key(id) {
+        Some(match self.key(id) {
             Ok(key) => self.plain.add(&key, by, initial, until).await,
-            Err(error) => Some(Err(error)),
-        }
+            Err(error) => Err(error),
+        })
     }
 
     async fn lead(&self, id: Id<'_>, until: Until) -> Result<Lead> {

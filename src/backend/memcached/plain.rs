@@ -257,20 +257,14 @@ impl Plain for PlainMemcached {
         Ok(matches!(answer, Answer::Done { .. }))
     }
 
-    async fn add(
-        &self,
-        key: &[u8],
-        by: i64,
-        initial: Option<(i64, Option<u64>)>,
-        until: Until,
-    ) -> Option<Result<Option<i64>>> {
+    async fn add(&self, key: &[u8], by: i64, initial: Option<(i64, Option<u64>)>, until: Until) -> Result<Option<i64>> {
         // The server's own counter stops at zero without a word.
         let sum = if by < 0 || initial.is_some_and(|(first, _)| first < 0) {
-            self.replace_number(key, by.into(), initial, until).await
+            self.replace_number(key, by.into(), initial, until).await?
         } else {
-            self.count(key, by, initial, until).await
+            self.count(key, by, initial, until).await?
         };
-        Some(sum.and_then(|sum| sum.map(|sum| i64::try_from(sum).map_err(|_| out_of_range())).transpose()))
+        sum.map(|sum| i64::try_from(sum).map_err(|_| out_of_range())).transpose()
     }
 
     async fn lock(&self, key: &[u8], word: u64, until: Until) -> Result<bool> {

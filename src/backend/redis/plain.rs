@@ -160,39 +160,27 @@ impl Plain for PlainRedis {
         answers.into_iter().last().map_or(Err(unexpected()), |answer| Ok(whole(answer)? == 1))
     }
 
-    async fn add(
-        &self,
-        key: &[u8],
-        by: i64,
-        initial: Option<(i64, Option<u64>)>,
-        until: Until,
-    ) -> Option<Result<Option<i64>>> {
+    async fn add(&self, key: &[u8], by: i64, initial: Option<(i64, Option<u64>)>, until: Until) -> Result<Option<i64>> {
         let mut command = scripts::call(Name::Add, &[key]);
         command.arg(by).arg(initial.map_or(String::new(), |(first, _)| first.to_string()));
         match initial.and_then(|(_, ms)| ms) {
             Some(ms) => command.arg(ms),
             None => command.arg(""),
         };
-        let local = match self.local() {
-            Ok(local) => local,
-            Err(error) => return Some(Err(error)),
-        };
-        let answer = local.run(&Batch::one(slot_of(key), &command), Again::No, until).await;
-        Some(match answer.map(|mut answers| answers.pop()) {
-            Ok(Some(Answer::Nil)) => Ok(None),
-            Ok(Some(Answer::BulkString(text))) => {
+        match self.local()?.run(&Batch::one(slot_of(key), &command), Again::No, until).await?.pop() {
+            Some(Answer::Nil) => Ok(None),
+            Some(Answer::BulkString(text)) => {
                 std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()).map(Some).ok_or_else(unexpected)
             }
-            Ok(Some(Answer::ServerError(error))) => Err(match error.details().unwrap_or_default() {
+            Some(Answer::ServerError(error)) => Err(match error.details().unwrap_or_default() {
                 text if text.contains("overflow") => Error::new(ErrorKind::Overflow, "the sum is out of range"),
                 text if text.contains("not an integer") => {
                     Error::new(ErrorKind::NotANumber, "the value is no decimal integer")
                 }
                 _ => refusal(&error),
             }),
-            Ok(_) => Err(unexpected()),
-            Err(error) => Err(error),
-        })
+            _ => Err(unexpected()),
+        }
     }
 
     async fn lock(&self, key: &[u8], word: u64, until: Until) -> Result<bool> {
