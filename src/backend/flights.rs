@@ -3,10 +3,42 @@
 //! A lease ends by itself, so that a process that dies holds nobody up for longer than [`LEASE_MS`]; whoever computes for
 //! longer than that may find that somebody else has begun too, and what it computed isn't stored.
 
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::thread::ThreadId;
 
+use crate::sys::fs;
+
 pub(crate) const LEASE_MS: u64 = 10_000;
+
+/// Numbers that nobody else draws: a random one of this process's, counted on.
+pub(crate) struct Numbers {
+    random: [u8; 16],
+    count: AtomicU64,
+}
+
+impl Numbers {
+    pub(crate) fn new() -> io::Result<Numbers> {
+        let random = fs::random()?.first_chunk().copied().unwrap_or_default();
+        Ok(Numbers { random, count: AtomicU64::new(1) })
+    }
+
+    /// Tells a state of an entry from all others.
+    pub(crate) fn nonce(&self) -> u128 {
+        u128::from_le_bytes(self.random).wrapping_add(u128::from(self.next()))
+    }
+
+    /// Tells a lease from all others. Never 0.
+    pub(crate) fn word(&self) -> u64 {
+        let random = self.random.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        random.wrapping_add(self.next()) | 1 << 63
+    }
+
+    fn next(&self) -> u64 {
+        self.count.fetch_add(1, Relaxed)
+    }
+}
 
 /// Keys that this process computes.
 #[derive(Default)]

@@ -287,7 +287,7 @@ impl Server for Memcached {
     }
 
     fn nonce(&self) -> Result<u128> {
-        Ok(self.local()?.nonce())
+        Ok(self.local()?.numbers.nonce())
     }
 
     async fn fetch_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Result<Found<Value>>>> {
@@ -433,7 +433,7 @@ impl Server for Memcached {
     async fn lead(&self, id: Id<'_>, until: Until) -> Result<Lead> {
         let local = self.local()?;
         let (place, name) = local.place(id);
-        let word = local.word();
+        let word = local.numbers.word();
         match local.flights.begin(&name, word) {
             Err(Other::Myself) => return Ok(Lead::Nested),
             Err(Other::Thread) => return Ok(Lead::Taken),

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::client::{Answer, Batch, Connection, refusal, run};
 use crate::backend::breaker::Tally;
-use crate::backend::flights::Flights;
+use crate::backend::flights::{Flights, Numbers};
 use crate::backend::networked::{Scope, busy, hash_of, name_of, unexpected};
 use crate::backend::node::{Again, Node};
 use crate::backend::remote::{Address, Remote};
@@ -67,9 +66,7 @@ pub(super) struct Local {
     pub(super) places: Vec<Place>,
     pub(super) tally: Tally,
     pub(super) flights: Flights,
-    /// Nonces are this random number, counted on.
-    pub(super) nonces: [u8; 16],
-    pub(super) count: AtomicU64,
+    pub(super) numbers: Numbers,
 }
 
 impl Local {
@@ -84,18 +81,8 @@ impl Local {
             remote: remote.clone(),
             tally: Tally::default(),
             flights: Flights::default(),
-            nonces: fs::random()?.first_chunk().copied().unwrap_or_default(),
-            count: AtomicU64::new(1),
+            numbers: Numbers::new()?,
         }))
-    }
-
-    pub(super) fn nonce(&self) -> u128 {
-        u128::from_le_bytes(self.nonces).wrapping_add(u128::from(self.count.fetch_add(1, Relaxed)))
-    }
-
-    /// Tells a lease from all others.
-    pub(super) fn word(&self) -> u64 {
-        word_of(&self.nonces).wrapping_add(self.count.fetch_add(1, Relaxed)) | 1 << 63
     }
 
     /// A key's name, and its server.

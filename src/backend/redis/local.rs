@@ -2,21 +2,19 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use redis::{Cmd, Value as Answer};
 
 use super::client::{Batch, Client, refusal};
 use super::generations::{PARTS, Part};
 use super::listen;
-use crate::backend::flights::Flights;
+use crate::backend::flights::{Flights, Numbers};
 use crate::backend::networked::{hash_of, name_of, unexpected};
 use crate::backend::node::Again;
 use crate::backend::remote::Remote;
 use crate::backend::wire::Until;
 use crate::error::Result;
 use crate::key::Id;
-use crate::sys::fs;
 
 /// What belongs to one process, and is made anew in a forked child.
 pub(super) struct Local {
@@ -24,9 +22,7 @@ pub(super) struct Local {
     pub(super) parts: Vec<Part>,
     pub(super) flights: Flights,
     pub(super) heard: listen::Heard,
-    /// Nonces are this random number, counted on.
-    nonces: [u8; 16],
-    count: AtomicU64,
+    pub(super) numbers: Numbers,
 }
 
 impl Local {
@@ -37,19 +33,8 @@ impl Local {
             parts: (0..parts).map(|number| Part::new(&remote.prefix, number)).collect(),
             flights: Flights::default(),
             heard: listen::Heard::default(),
-            nonces: fs::random()?.first_chunk().copied().unwrap_or_default(),
-            count: AtomicU64::new(1),
+            numbers: Numbers::new()?,
         }))
-    }
-
-    pub(super) fn nonce(&self) -> u128 {
-        u128::from_le_bytes(self.nonces).wrapping_add(u128::from(self.count.fetch_add(1, Relaxed)))
-    }
-
-    /// Tells a lease from all others. Never 0.
-    pub(super) fn word(&self) -> u64 {
-        let random = self.nonces.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        random.wrapping_add(self.count.fetch_add(1, Relaxed)) | 1 << 63
     }
 
     pub(super) fn place(&self, id: Id<'_>) -> Place<'_> {

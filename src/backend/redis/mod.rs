@@ -371,7 +371,7 @@ impl Server for Redis {
     }
 
     fn nonce(&self) -> Result<u128> {
-        Ok(self.local()?.nonce())
+        Ok(self.local()?.numbers.nonce())
     }
 
     async fn fetch(&self, id: Id<'_>, until: Until) -> Result<Found<Value>> {
@@ -519,7 +519,7 @@ impl Server for Redis {
     async fn lead(&self, id: Id<'_>, until: Until) -> Result<Lead> {
         let local = self.local()?;
         let place = local.place(id);
-        let word = local.word();
+        let word = local.numbers.word();
         match local.flights.begin(&place.name, word) {
             Err(Other::Myself) => return Ok(Lead::Nested),
             Err(Other::Thread) => return Ok(Lead::Taken),
