@@ -61,6 +61,7 @@ const NOT_FORMAT: &[(&str, &str)] = &[
     ("table::NONCE", "a mask, likewise"),
     ("table::GENERATION_BITS", "a width, likewise"),
     ("segments::OWNER", "a mask; the document gives the bits of a state in words"),
+    ("record::SUM_WORD", "AT_SUM in words"),
     ("record::SEQUENCE_WORD", "AT_SEQUENCE in words"),
     ("record::EXPIRY_WORD", "AT_EXPIRY in words"),
     ("record::GENERATION_WORD", "AT_GENERATION in words"),
@@ -319,11 +320,41 @@ fn an_entry_has_its_fields_where_the_document_says() {
 /// A record with the sequence 9, for a place.
 fn new_record(seal: &RecordSeal, id: Id<'_>, facts: Facts, compression: u8, place: Place) -> Vec<u8> {
     let (meta, value, raw_len) = (&b""[..], &b"value"[..], if compression == 0 { 5 } else { 0x0809 });
-    let (new, mut bytes) = (NewRecord { id, facts, generation: 77, meta, value, raw_len, compression }, Vec::new());
+    let (new, mut bytes) =
+        (NewRecord { id, facts, generation: 77, meta, value, raw_len, compression, number: None }, Vec::new());
     new.encode(seal, &mut bytes);
     bytes[8 * record::SEQUENCE_WORD..][..8].copy_from_slice(&record::sequence_word(9).to_le_bytes());
     seal.seal(&mut bytes, place);
     bytes
+}
+
+#[test]
+fn a_counter_has_its_cells_where_the_document_says() {
+    let (id, place, seal) =
+        (Id::new("", 1, b"key").expect("a key"), Place::record(0x28, 7), RecordSeal::new(&[1; 32], None));
+    let new = NewRecord {
+        id,
+        facts: Facts { created: 5, ..Facts::default() },
+        generation: 77,
+        meta: b"",
+        value: b"-2",
+        raw_len: 2,
+        compression: 0,
+        number: Some(-2),
+    };
+    let mut bytes = Vec::new();
+    new.encode(&seal, &mut bytes);
+    seal.seal(&mut bytes, place);
+    assert_eq!(bytes.len(), 112, "header, key, zeros and cells");
+    let first = 0x30 | 3 << 20 | 1_u64 << 56;
+    assert_eq!(bytes[..8], first.to_le_bytes());
+    let place = ((1_u64 << 62) + (7 << 32) + 0x28).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let seed = u64::from_le_bytes([1; 8]) ^ place ^ first.rotate_left(32);
+    let sum = xxhash_rust::xxh3::xxh3_64_with_seed(&bytes[32..64], seed);
+    assert_eq!(bytes[8..16], sum.to_le_bytes());
+    let facts = [(-2_i64).cast_unsigned(), 5, 0].map(u64::to_le_bytes).concat();
+    let cell = [&facts[..16], &xxhash_rust::xxh3::xxh3_64_with_seed(&facts, sum).to_le_bytes()].concat();
+    assert_eq!(bytes[64..], [&cell[..], &cell].concat());
 }
 
 #[test]

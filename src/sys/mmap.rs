@@ -119,7 +119,8 @@ pub(crate) trait Memory: Send + Sync {
     fn or(&self, at: usize, bits: u64) -> u64;
     /// Keeps these bits alone, and gives what was there.
     fn and(&self, at: usize, bits: u64) -> u64;
-    /// Copies whole words out, as little-endian bytes; `out` has a multiple of 8.
+    /// Copies whole words out, as little-endian bytes, in order: who sees a word sees what was written before it in those
+    /// behind. `out` has a multiple of 8.
     fn copy_out(&self, at: usize, out: &mut [MaybeUninit<u8>]) {
         for (i, chunk) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             *chunk = self.load(at + i).to_le_bytes().map(MaybeUninit::new);
@@ -192,10 +193,8 @@ impl Memory for SharedWords {
         let (chunks, rest) = out.as_chunks_mut::<8>();
         assert!(rest.is_empty(), "copied out by whole words");
         for (word, chunk) in self.run(at, chunks.len()).iter().zip(chunks) {
-            *chunk = word.load(Ordering::Relaxed).to_le_bytes().map(MaybeUninit::new);
+            *chunk = word.load(Ordering::Acquire).to_le_bytes().map(MaybeUninit::new);
         }
-        // What is looked at next (has the record moved meanwhile?) must not be looked at before.
-        std::sync::atomic::fence(Ordering::Acquire);
     }
 
     #[inline]

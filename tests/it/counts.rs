@@ -1,8 +1,10 @@
 //! Numbers that many processes count in: none is lost, whoever races with whom.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use larder::{Cache, ErrorKind, Ttl};
+use larder::{Accelerate, Cache, Codec, ErrorKind, Ttl, Verify};
 
 use crate::support::process::{self, Child, PATIENCE, Role};
 use crate::support::{START, counts_match, entry_file, get, plain, temp_dir};
@@ -82,6 +84,19 @@ fn eight_processes_lose_no_increment() {
     assert_eq!((stats.entries, stats.sets), (1, 80_001));
 }
 
+/// Without tags a number changes in place.
+#[test]
+fn eight_processes_that_add_and_swap_lose_nothing() {
+    let dir = temp_dir();
+    let cache = open(&dir.path().join("cache"));
+    cache.set("n", "0", Ttl::secs(60)).expect("set");
+    eight(&cache, |i| if i % 4 == 3 { "swap 500".to_owned() } else { "incr 10000".to_owned() });
+    assert_eq!(number(&cache, "n"), 61_000);
+    assert_eq!(cache.ttl("n").expect("ttl"), Some(Ttl::secs(60)));
+    let stats = counts_match(&cache);
+    assert_eq!((stats.entries, stats.sets), (1, 61_001));
+}
+
 #[test]
 fn what_some_add_others_subtract() {
     let dir = temp_dir();
@@ -138,13 +153,145 @@ fn an_incr_makes_an_integer_of_its_own_time() {
     for (dir, clock, cache) in [crate::support::fresh(), plain::fresh()] {
         let typed = cache.typed::<u8>(7);
         typed.set("n", &b'5', Ttl::secs(60)).expect("a byte that is a digit");
-        clock.step(4000);
-        assert_eq!(cache.incr("n", 1).expect("incr"), 6);
-        let meta = cache.get("n").expect("get").expect("a number").meta();
-        assert_eq!((meta.codec, meta.schema), (larder::Codec::Int, 0));
-        let since = meta.created.duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-        assert_eq!(since.as_millis(), u128::from(clock.now()));
+        // What the first one stores, the second may change in place.
+        for sum in 6..8 {
+            clock.step(2000);
+            assert_eq!(cache.incr("n", 1).expect("incr"), sum);
+            let meta = cache.get("n").expect("get").expect("a number").meta();
+            assert_eq!((meta.codec, meta.schema, meta.size), (Codec::Int, 0, 1));
+            let since = meta.created.duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+            assert_eq!(since.as_millis(), u128::from(clock.now()));
+        }
         assert_eq!(typed.get("n").expect("get"), None, "it is of no schema any more");
         drop(dir);
+    }
+}
+
+/// However it rests, a number is its text to all who read it.
+#[test]
+fn a_number_that_changed_in_place_is_read_as_any_other() {
+    let (_dir, _clock, cache) = crate::support::fresh();
+    for (start, by, text) in [(1, 8, "9"), (9, 1, "10"), (1, -2, "-1"), (1, i64::MAX - 1, "9223372036854775807")] {
+        for (namespace, version) in [("", 1), ("space", 1), ("", 9)] {
+            let cache = cache.namespace(namespace).version(version);
+            cache.incr_or("n", 0, start, Ttl::hours(1)).expect("incr_or");
+            assert_eq!(cache.incr("n", by).expect("incr").to_string(), text);
+            assert_eq!(get(&cache, "n").as_deref(), Some(text.as_bytes()));
+            let mut buffer = vec![1; 100];
+            assert!(cache.get_into("n", &mut buffer).expect("get_into"));
+            assert_eq!(buffer, text.as_bytes());
+            let many = cache.get_many(["n", "none"]).expect("get_many");
+            assert_eq!((many.len(), &*many[0].1), (1, text.as_bytes()));
+            let info = cache.info("n").expect("info").expect("an entry");
+            assert_eq!((info.meta.codec, info.meta.size), (Codec::Int, text.len() as u64));
+            assert_eq!(cache.ttl("n").expect("ttl"), Some(Ttl::hours(1)));
+            assert!(cache.touch("n", Ttl::hours(2)).expect("touch"));
+            assert_eq!(cache.ttl("n").expect("ttl"), Some(Ttl::hours(2)), "its expiry too changes in place");
+            let taken = cache.pop("n").expect("pop").expect("a number");
+            assert_eq!(&*taken, text.as_bytes());
+            assert_eq!(cache.incr("n", 1).map_err(|e| e.kind()), Err(ErrorKind::NotFound));
+        }
+    }
+    counts_match(&cache);
+}
+
+/// Neither its token nor what it is made of is seen twice: who swaps by an old one is refused.
+#[test]
+fn each_change_in_place_has_a_token_of_its_own() {
+    let (_dir, _clock, cache) = crate::support::fresh();
+    cache.incr_or("n", 1, 0, Ttl::Never).expect("incr_or");
+    let mut tokens = Vec::new();
+    for sum in 1..20_i64 {
+        assert_eq!(cache.incr("n", 1).expect("incr"), sum);
+        let (value, token) = cache.get_with_token("n").expect("get_with_token").expect("a number");
+        assert_eq!(&*value, sum.to_string().as_bytes());
+        assert!(!tokens.contains(&token), "{sum}");
+        tokens.push(token);
+    }
+    let last = tokens.pop().expect("a token");
+    for token in tokens {
+        assert!(!cache.set_if("n", "0", Ttl::Never, token).expect("set_if"));
+    }
+    assert!(cache.set_if("n", "0", Ttl::Never, last).expect("set_if"));
+}
+
+/// Segments are emptied under counters that are added to, read and swapped meanwhile.
+#[test]
+fn counters_that_are_moved_lose_nothing() {
+    let dir = temp_dir();
+    let open = || Cache::file(dir.path().join("cache")).clock(|| START).max_bytes(2 << 20).lock_wait(PATIENCE).open();
+    let cache = open().expect("the cache");
+    let names: Vec<String> = (0..8).map(|n| format!("n{n}")).collect();
+    for name in &names {
+        cache.set(name, "0", Ttl::Never).expect("set");
+    }
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let add = || {
+            for round in 0..4000 {
+                for name in &names {
+                    cache.incr(name, 1).expect("incr");
+                    if round % 64 == 0 {
+                        let (value, token) = cache.get_with_token(name).expect("get_with_token").expect("a number");
+                        let n: i64 = std::str::from_utf8(&value).expect("text").parse().expect("a number");
+                        if cache.set_if(name, (n + 1).to_string(), Ttl::Never, token).expect("set_if") {
+                            cache.decr(name, 1).expect("decr");
+                        }
+                    }
+                }
+            }
+        };
+        let adders = [scope.spawn(add), scope.spawn(add)];
+        scope.spawn(|| {
+            let mut last = vec![0; names.len()];
+            while !over.load(Ordering::Relaxed) {
+                for (name, last) in names.iter().zip(&mut last) {
+                    let now = number(&cache, name);
+                    // A swap is taken back one step later.
+                    assert!(now + 2 >= *last, "{name}: {now} after {last}");
+                    *last = now;
+                }
+            }
+        });
+        scope.spawn(|| {
+            // Nothing is evicted: what is live fits many times over, and what dies has to be reclaimed.
+            for i in 0_u32.. {
+                cache.set(format!("churn {}", i % 50), vec![7; 600], Ttl::Never).expect("set");
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        for adder in adders {
+            adder.join().expect("an adder");
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    for name in &names {
+        assert_eq!(number(&cache, name), 8000, "{name}");
+    }
+    assert_eq!(counts_match(&cache).evictions, 0);
+}
+
+/// Whatever is done with the files in between, the number is there and goes on.
+#[test]
+fn a_counter_outlives_its_index_and_a_conversion() {
+    let dir = temp_dir();
+    let path = dir.path().join("cache");
+    let cache = open(&path);
+    cache.incr_or("n", 1, 40, Ttl::secs(60)).expect("incr_or");
+    assert_eq!(cache.incr("n", 1).expect("incr"), 41);
+    drop(cache);
+    fs::remove_file(path.join("index")).expect("the index");
+    let cache = open(&path);
+    assert_eq!(cache.incr("n", 1).expect("incr"), 42, "after a rebuild");
+    drop(cache);
+    for (how, sum) in [(Accelerate::Off, 43), (Accelerate::Auto, 44)] {
+        let cache = Cache::file(&path).clock(|| START).accelerate(how).open().expect("the cache");
+        assert_eq!(cache.incr("n", 1).expect("incr"), sum);
+        assert_eq!(cache.ttl("n").expect("ttl"), Some(Ttl::secs(60)));
+        let report = cache.verify(Verify::new(), |finding| panic!("{finding:?}")).expect("verify");
+        assert_eq!(report.entries, 1);
+        drop(cache);
     }
 }

@@ -71,7 +71,7 @@ impl Drop for Unpublished<'_> {
 
 thread_local! {
     /// Where records are put together.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    pub(super) static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     /// The same for records that are moved, which may be while another waits to be appended.
     static MOVED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }

@@ -7,9 +7,9 @@ use super::append::Unpublished;
 use super::lookup::Rest;
 use super::{Accel, Ground, Held, SMALL, SMALL_RECORD};
 use crate::backend::Condition;
-use crate::entry::{Codec, Extra, Facts, Token, Value};
+use crate::entry::{Facts, Token, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::file::change::{self, NewEntry};
+use crate::file::change::NewEntry;
 use crate::file::index::bucket::{At, Fill, Slot, Target};
 use crate::file::index::table::{self, Hash, Place};
 use crate::file::segments::record::{EXPIRY_WORD, NewRecord, SEQUENCE_WORD};
@@ -25,7 +25,7 @@ use crate::sys::mmap::Memory;
 use crate::sys::{fs, point};
 
 /// How often a change starts again because clears came in between.
-const CLEAR_RETRIES: usize = 64;
+pub(super) const CLEAR_RETRIES: usize = 64;
 /// How often the index may be extended before a change finds a slot.
 const GROWTHS: usize = 8;
 
@@ -38,10 +38,10 @@ pub(super) enum Fresh<'a> {
 }
 
 /// The locks of a name.
-struct Keys<'a> {
-    bucket: Held<'a>,
+pub(super) struct Keys<'a> {
+    pub bucket: Held<'a>,
     /// Held where a file's name may change.
-    shard: Option<ShardLock<'a>>,
+    pub shard: Option<ShardLock<'a>>,
 }
 
 impl FileBackend {
@@ -155,7 +155,7 @@ impl FileBackend {
     }
 
     /// Writes a new entry where nobody sees it.
-    fn prepare(&self, accel: &Accel, hash: Hash, generation: u64, new: &NewEntry<'_>) -> Result<Fresh<'_>> {
+    pub(super) fn prepare(&self, accel: &Accel, hash: Hash, generation: u64, new: &NewEntry<'_>) -> Result<Fresh<'_>> {
         let rules = self.rules(accel)?;
         let record = record_of(new, generation);
         let size = record.size(accel.seal.is_mac());
@@ -220,7 +220,7 @@ impl FileBackend {
 
     /// The locks of a name, and the slot that it has or may have. Where its bucket is full and there's no overflow node,
     /// there are more of them first.
-    fn lock_target<'a>(
+    pub(super) fn lock_target<'a>(
         &'a self,
         accel: &Accel,
         ground: &'a Ground<'a>,
@@ -246,7 +246,7 @@ impl FileBackend {
     }
 
     /// Publishes, within the locks. What's left of a replaced file is dropped after them.
-    fn publish_fresh(
+    pub(super) fn publish_fresh(
         &self,
         keys: &Keys<'_>,
         hash: Hash,
@@ -513,110 +513,6 @@ impl FileBackend {
         Ok(true)
     }
 
-    /// Adds to a decimal integer. Where others are faster again and again, a file is written within the locks.
-    pub(in crate::file) fn accel_add_to(
-        &self,
-        accel: &Accel,
-        id: Id<'_>,
-        by: i64,
-        initial: Option<(i64, u64)>,
-        now: u64,
-    ) -> Result<i64> {
-        self.wait_for_rebuild(accel)?;
-        let hash = Hash::of(Name::of(&self.seed, id));
-        for attempt in 0..CLEAR_RETRIES {
-            let generation = self.control.generation().doing("can't read the control file")?;
-            let ground = self.ground(accel)?;
-            let (keys, target) = self.lock_target(accel, &ground, hash, attempt > 1)?;
-            let found = over(target);
-            let there = match self.standing(accel, found, hash, id, now, read::READ_WHOLE)? {
-                Err(_) => None,
-                Ok(rest) => {
-                    let (facts, extra) = (*rest.facts(), rest.extra().cloned().unwrap_or_default());
-                    match self.value_of(rest) {
-                        Ok(value) => Some((value, facts, extra)),
-                        Err(Miss::Io(e)) => {
-                            let error = Error::new(ErrorKind::Busy, "the entry can't be read now");
-                            return Err(error.at(hash.name().path()).because(e));
-                        }
-                        Err(_) => None,
-                    }
-                }
-            };
-            let (sum, facts, extra) = if let Some((value, facts, extra)) = there {
-                (change::sum(&value, by)?, facts, extra)
-            } else {
-                let (first, expires) = initial.ok_or_else(change::no_number)?;
-                if expires <= now {
-                    return Ok(first);
-                }
-                (first, Facts { expires, ..Facts::default() }, Extra::default())
-            };
-            let text = sum.to_string();
-            let facts = Facts { created: now, codec: Codec::Int, schema: 0, ..facts };
-            let new = NewEntry::new(id, facts, &extra, text.as_bytes())?;
-            if let Some((size, fresh)) = self.add_within(accel, keys, target, hash, generation, &new)? {
-                self.count(Count::Sets, 1);
-                let _ = self.accel_make_room(accel, size, fresh, hash);
-                self.sound(accel)?;
-                return Ok(sum);
-            }
-        }
-        Err(Error::new(ErrorKind::Busy, "the number changes again and again").at(&self.dir))
-    }
-
-    /// Stores a number within the locks that it was read under; `None`: start again.
-    fn add_within(
-        &self,
-        accel: &Accel,
-        keys: Keys<'_>,
-        target: Target,
-        hash: Hash,
-        generation: u64,
-        new: &NewEntry<'_>,
-    ) -> Result<Option<(u64, bool)>> {
-        let found = over(target);
-        let epoch = self.epoch_of(hash)?;
-        if self.control.floor().doing("can't read the control file")? > generation {
-            return Ok(None);
-        }
-        let rules = self.rules(accel)?;
-        let record = record_of(new, generation);
-        let size = record.size(accel.seal.is_mac());
-        let ready = !rules.durable && size <= SMALL_RECORD;
-        let fresh = match if ready { self.append_now(accel, &record, size)? } else { None } {
-            Some(record) => Fresh::Record(record, size as u64),
-            None if keys.shard.is_some() => {
-                let (draft, nonce) = self.draft_of(hash.name(), generation, new)?;
-                Fresh::File(Box::new(draft), nonce, new.size())
-            }
-            None => {
-                // A file, or a new segment, is made outside the bucket's lock; the number must not change meanwhile.
-                let seen = found.map(|(_, slot)| slot.place);
-                drop(keys);
-                let fresh = self.prepare(accel, hash, generation, new)?;
-                let same = |now: Option<(At, Slot)>| Ok(now.map(|(_, slot)| slot.place) == seen);
-                return Ok(match self.put(accel, hash, generation, new, fresh, same)? {
-                    Put::Stored(size, fresh) => Some((size, fresh)),
-                    Put::Refused | Put::Again => None,
-                });
-            }
-        };
-        self.void_lease(hash.name())?;
-        let fill = Fill { place: Place::NONE, expires: new.facts.gone_at(), size: 0, flags: flags_of(new) };
-        let (put, _) = self.publish_fresh(&keys, hash, target, fresh, fill, epoch);
-        let bucket = keys.bucket.bucket();
-        drop(keys);
-        Ok(match put? {
-            Put::Stored(size, is_new) => {
-                accel.index.note_due(bucket, new.facts.gone_at());
-                accel.index.note_newest(new.facts.created);
-                Some((size, is_new))
-            }
-            Put::Refused | Put::Again => None,
-        })
-    }
-
     /// Stores what a writer has put into a draft.
     #[allow(clippy::too_many_arguments, reason = "what a writer has gathered")]
     pub(in crate::file) fn accel_commit(
@@ -648,7 +544,7 @@ impl FileBackend {
 }
 
 /// An entry as it's written into a segment.
-fn record_of<'a>(new: &'a NewEntry<'_>, generation: u64) -> NewRecord<'a> {
+pub(super) fn record_of<'a>(new: &'a NewEntry<'_>, generation: u64) -> NewRecord<'a> {
     NewRecord {
         id: new.id,
         facts: new.facts,
@@ -657,14 +553,15 @@ fn record_of<'a>(new: &'a NewEntry<'_>, generation: u64) -> NewRecord<'a> {
         value: &new.value,
         raw_len: new.raw_len,
         compression: new.compression,
+        number: None,
     }
 }
 
-fn flags_of(new: &NewEntry<'_>) -> u64 {
+pub(super) fn flags_of(new: &NewEntry<'_>) -> u64 {
     table::flags(!new.id.namespace.is_empty() || !new.extra.tags.is_empty(), new.facts.stale_for)
 }
 
-fn over(target: Target) -> Option<(At, Slot)> {
+pub(super) fn over(target: Target) -> Option<(At, Slot)> {
     match target {
         Target::Over(at, slot) => Some((at, slot)),
         Target::Free(_) => None,

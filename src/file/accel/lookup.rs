@@ -11,7 +11,7 @@ use crate::entry::{Entry, Extra, Facts, State, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::index::bucket::{At, Slot};
 use crate::file::index::table::{self, Hash, Place};
-use crate::file::segments::record::{self, CREATED_WORD, GENERATION_WORD, Opened};
+use crate::file::segments::record::{self, CREATED_WORD, GENERATION_WORD, Opened, SEQUENCE_WORD};
 use crate::file::tree::compress;
 use crate::file::tree::format::Damage;
 use crate::file::tree::layout::{ARENA, Name};
@@ -124,10 +124,28 @@ impl Accel {
     #[inline]
     pub(super) fn read_any(&self, place: Place, hash: Hash) -> Result<Record, Damage> {
         let len = self.segments.len(place).ok_or(Damage::Lengths)?;
-        let bytes = copy_shared(&self.segments.arena, place.unit() as usize * 2, len);
-        let opened = record::open(&self.seal, &bytes, place, self.salt(hash))?;
-        let extra = if opened.has_meta() { opened.extra(&bytes)? } else { None };
-        Ok(Record { bytes, opened, extra })
+        loop {
+            let mut bytes = copy_shared(&self.segments.arena, place.unit() as usize * 2, len);
+            match record::open(&self.seal, &bytes, place, self.salt(hash)) {
+                // A counter went on twice while it was copied.
+                Err(Damage::Value) if self.segments.word(place, SEQUENCE_WORD) != record::sequence_of(&bytes) => {}
+                Err(damage) => return Err(damage),
+                Ok(mut opened) => {
+                    render(&mut opened, &mut bytes);
+                    let extra = if opened.has_meta() { opened.extra(&bytes)? } else { None };
+                    return Ok(Record { bytes, opened, extra });
+                }
+            }
+        }
+    }
+}
+
+/// Puts a counter's text into a copy that nobody else has yet.
+fn render(opened: &mut Opened, bytes: &mut Arc<[u8]>) {
+    if opened.number.is_some()
+        && let Some(bytes) = Arc::get_mut(bytes)
+    {
+        opened.render(bytes);
     }
 }
 
@@ -372,7 +390,10 @@ impl FileBackend {
         let now = self.now()?;
         let hash = Hash::of(Name::of(&self.seed, id));
         match self.plain(accel, hash, id, now, expect, copy_shared)? {
-            Plain::Hit(bytes, opened) => Ok(Some(Value::of_record(bytes, opened.value_range(), opened.facts, None))),
+            Plain::Hit(mut bytes, mut opened) => {
+                render(&mut opened, &mut bytes);
+                Ok(Some(Value::of_record(bytes, opened.value_range(), opened.facts, None)))
+            }
             Plain::Miss => Ok(None),
             Plain::Other => self.accel_read(accel, hash, id, now, expect, read::READ_WHOLE, |rest| self.value_of(rest)),
         }
@@ -505,7 +526,8 @@ impl FileBackend {
             out
         };
         Ok(match self.plain(accel, hash, id, now, None, copy)? {
-            Plain::Hit(out, opened) => {
+            Plain::Hit(out, mut opened) => {
+                opened.render(out);
                 let value = opened.value_range();
                 out.truncate(value.end);
                 out.drain(..value.start);

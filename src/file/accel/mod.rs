@@ -8,6 +8,7 @@ mod append;
 mod change;
 mod check;
 mod convert;
+mod count;
 mod files;
 mod lookup;
 mod prune;

@@ -303,9 +303,8 @@ impl<M: Memory> Index<M> {
         bound: Duration,
     ) -> Result<Locked<'a, M, E>, Busy> {
         let base = table::node_at(table::bucket_node(bucket));
-        let word = base + LOCK;
-        if self.words.replace(word, 0, estate.me()).is_err() {
-            self.wait_for(word, estate, bound)?;
+        if self.words.replace(base + LOCK, 0, estate.me()).is_err() {
+            self.wait_for(base + LOCK, estate, bound)?;
         }
         let locked = Locked { index: self, bucket, estate, removed: Cell::new(false) };
         if self.words.load(base + TARGET) != 0 {
@@ -449,6 +448,12 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         let sequence = self.index.words.load(self.base() + SEQUENCE).wrapping_add(1);
         self.index.words.store(self.base() + SEQUENCE, sequence);
         sequence
+    }
+
+    /// The next sequence whose lowest bit isn't that of another.
+    pub(crate) fn sequence_unlike(&self, other: u64) -> u64 {
+        let next = self.next_sequence();
+        if (next ^ other) & 1 == 1 { next } else { self.next_sequence() }
     }
 
     /// The highest sequence given out here, or by a rebuild found in a record.

@@ -16,7 +16,7 @@ use super::Index;
 use super::bucket::{At, Estate, Fill, Locked, Slot, Target};
 use super::table::{self, BUCKETS, Hash, NODES, Place, READY};
 use crate::entry::{Facts, NEVER};
-use crate::file::segments::record::{self, EXPIRY_WORD, NewRecord, RecordSeal, SEQUENCE_WORD, sequence_word};
+use crate::file::segments::record::{self, Cell, EXPIRY_WORD, NewRecord, RecordSeal, SEQUENCE_WORD, sequence_word};
 use crate::file::segments::{self, Current, Segments};
 use crate::file::tree::format::expiry_word;
 use crate::file::tree::layout::Name;
@@ -193,10 +193,14 @@ impl World {
     }
 
     fn append(&self, n: u64, value: u64) -> Place {
+        self.append_as(n, value, None)
+    }
+
+    fn append_as(&self, n: u64, value: u64, number: Option<i64>) -> Place {
         let (key, value) = (key(n), value.to_le_bytes());
         let id = Id::new("", 1, &key).expect("a key");
         let facts = Facts { expires: NEVER, ..Facts::default() };
-        let new = NewRecord { id, facts, generation: 1, meta: &[], value: &value, raw_len: 8, compression: 0 };
+        let new = NewRecord { id, facts, generation: 1, meta: &[], value: &value, raw_len: 8, compression: 0, number };
         let mut bytes = Vec::new();
         new.encode(&self.seal, &mut bytes);
         let mut current = self.current.borrow_mut();
@@ -212,7 +216,8 @@ impl World {
         copy_into(&self.segments.arena, place.unit() as usize * 2, self.segments.len(place)?, &mut bytes);
         let opened = record::open(&self.seal, &bytes, place, 0).ok()?;
         let number = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-        Some((number(opened.id(&bytes)?.key)?, number(opened.value(&bytes))?, opened.sequence))
+        let value = opened.number.map_or_else(|| number(opened.value(&bytes)), |number| u64::try_from(number).ok());
+        Some((number(opened.id(&bytes)?.key)?, value?, opened.sequence))
     }
 
     fn locked(&self, n: u64) -> (Locked<'_, Words, World>, Option<(At, Slot)>) {
@@ -226,7 +231,22 @@ impl World {
     }
 
     fn set(&self, n: u64, value: u64) {
-        let place = self.append(n, value);
+        self.put(n, self.append(n, value));
+    }
+
+    fn set_counter(&self, n: u64, number: u64) {
+        self.put(n, self.append_as(n, number, Some(number.cast_signed())));
+    }
+
+    fn count(&self, n: u64) {
+        let (locked, found) = self.locked(n);
+        let (_, slot) = found.expect("an entry");
+        let (_, number, sequence) = self.read(slot.place).expect("a record");
+        let next = locked.sequence_unlike(sequence);
+        self.segments.count_to(slot.place, Cell { number: number.cast_signed() + 1, created: number }, next);
+    }
+
+    fn put(&self, n: u64, place: Place) {
         let (locked, found) = self.locked(n);
         let target =
             found.map_or_else(|| Target::Free(locked.free().expect("a slot")), |(at, slot)| Target::Over(at, slot));
@@ -265,7 +285,9 @@ impl World {
         let (locked, found) = self.locked(n);
         let (at, slot) = found.expect("an entry");
         let (_, value, _) = self.read(slot.place).expect("a record");
-        let new = self.append(n, value);
+        let first = self.segments.word(slot.place, 0).expect("a word");
+        // What another session counts between the copy and the lock is taken over under that.
+        let new = self.append_as(n, value, record::is_counter(first).then_some(0));
         self.segments.copy_words(slot.place, new);
         locked.relocate(at, slot.place, new);
     }
@@ -420,6 +442,16 @@ fn a_death_at_any_step_leaves_old_or_new() {
     states += cut("a delete", &world, 25, Some(7), |w| w.delete(7));
     states += cut("a delete of a file", &world, 25, Some(23), |w| w.delete(23));
     states += cut("a move", &world, 25, None, |w| w.relocate(8));
+    for (n, number) in [(8, 5), (9, 6)] {
+        world.set_counter(n, number);
+    }
+    states += cut("an addition", &world, 25, Some(8), |w| w.count(8));
+    states += cut("another", &world, 25, Some(9), |w| w.count(9));
+    states += cut("a touch of a counter", &world, 25, None, |w| w.touch(9));
+    states += cut("a move of a counter", &world, 25, None, |w| w.relocate(8));
+    world.count(8);
+    states += cut("and of one that was added to", &world, 25, None, |w| w.relocate(8));
+    assert_eq!(world.has(8), Has::Value(6));
     states += cut("a touch", &world, 25, None, |w| w.touch(8));
     states += cut("a split", &world, 25, None, World::split);
     assert!(states > 200);

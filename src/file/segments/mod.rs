@@ -23,7 +23,7 @@ use crate::file::index::table::{GENERATION_BITS, Place};
 use crate::sys::mmap::Memory;
 use crate::sys::point;
 
-use record::UNIT;
+use record::{Cell, SEQUENCE_WORD, SUM_WORD, UNIT};
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"LARDER\x01S");
 // Words of the live file.
@@ -291,14 +291,52 @@ impl<M: Memory> Segments<M> {
         record::whole_len(first, |word| self.arena.load(at + word)).filter(|len| *len <= left)
     }
 
-    /// Takes over the words that change in place from the record that another was copied from.
+    /// Takes over the words that change in place from the record that another was copied from. Under the lock of their
+    /// bucket.
     pub(crate) fn copy_words(&self, from: Place, to: Place) {
         if let (Some(_), Some(_)) = (self.locate(from), self.locate(to)) {
-            for word in [record::SEQUENCE_WORD, record::EXPIRY_WORD] {
-                let value = self.arena.load(from.unit() as usize * 2 + word);
-                self.arena.store(to.unit() as usize * 2 + word, value);
+            for word in [SEQUENCE_WORD, record::EXPIRY_WORD] {
+                self.arena.store(Self::word_of(to, word), self.arena.load(Self::word_of(from, word)));
+            }
+            let sequence = record::number_of(self.arena.load(Self::word_of(from, SEQUENCE_WORD)));
+            if let Some(old) = self.cell(from, sequence) {
+                let sum = |place| self.arena.load(Self::word_of(place, SUM_WORD));
+                let words = [0, 1, 2].map(|n| self.arena.load(old + n));
+                // What is damaged stays so.
+                let cell = Cell::of_words(words, sum(from), sequence);
+                let words = cell.map_or(words, |cell| cell.words(sum(to), 0));
+                for new in [0, 1].into_iter().filter_map(|either| self.cell(to, either)) {
+                    self.store_cell(new, words);
+                }
             }
         }
+    }
+
+    /// Gives a counter another number, under the lock of its bucket. The sequence is that bucket's, and its lowest bit not
+    /// that of the counter's: readers look at the other cell until it is there.
+    pub(crate) fn count_to(&self, place: Place, cell: Cell, sequence: u64) {
+        let Some(at) = self.cell(place, sequence) else { return };
+        self.store_cell(at, cell.words(self.arena.load(Self::word_of(place, SUM_WORD)), sequence));
+        point("count: cell written");
+        self.set_word(place, SEQUENCE_WORD, record::sequence_word(sequence));
+        point("count: counted");
+    }
+
+    fn store_cell(&self, at: usize, words: [u64; 3]) {
+        for (n, word) in words.into_iter().enumerate() {
+            self.arena.store(at + n, word);
+        }
+    }
+
+    /// Where a counter's cell for a sequence lies; `None`: the place leads to no counter.
+    fn cell(&self, place: Place, sequence: u64) -> Option<usize> {
+        let first = self.word(place, 0)?;
+        let at = record::cell_word(first, self.len(place)?, sequence)?;
+        Some(Self::word_of(place, at))
+    }
+
+    fn word_of(place: Place, word: usize) -> usize {
+        place.unit() as usize * 2 + word
     }
 
     /// A word of a record's header, unchecked; `None`: the place leads nowhere.

@@ -12,6 +12,13 @@
 //! then namespace, metadata (postcard), key, value, and zeros up to a multiple of 16
 //! ```
 //!
+//! **A counter**'s value is a number that changes in place: the last six words, outside the sum, are two cells of number,
+//! time of its set, and XXH3-64 of these two and the sequence, seeded from the record's sum. The lowest bit of the
+//! sequence tells which of them holds. Who adds to it writes the other one, and then the next sequence, which is one
+//! store: at any moment one cell is whole, for readers without a lock and for whoever comes after one who died. Without the
+//! sequence in it, a reader who is slow would see a number in a cell that is yet to hold. In a record that was written
+//! as a whole both cells hold, and have 0 for the sequence, which nobody is given.
+//!
 //! A record proves itself at its place and nowhere else: the segment's generation is a part of the place, so what a
 //! former life of the segment left never passes.
 
@@ -29,8 +36,11 @@ pub(crate) const UNIT: usize = 16;
 pub(crate) const HEADER: usize = 48;
 pub(crate) const MAC: usize = 32;
 pub(crate) const EXTENDED: usize = 40;
+/// Both cells of a counter, at the record's end.
+pub(crate) const CELLS: usize = 48;
 
 // Words of the header that are written and read on their own.
+pub(crate) const SUM_WORD: usize = 1;
 pub(crate) const SEQUENCE_WORD: usize = 2;
 pub(crate) const EXPIRY_WORD: usize = 3;
 pub(crate) const GENERATION_WORD: usize = 4;
@@ -43,6 +53,7 @@ const META_BITS: u32 = 17;
 /// Flags, from bit 54 on.
 const SEALED: u64 = 1 << 54;
 const HAS_EXTENDED: u64 = 1 << 55;
+const COUNTER: u64 = 1 << 56;
 
 const AT_SUM: usize = 8;
 const AT_SEQUENCE: usize = 16;
@@ -51,7 +62,7 @@ const AT_GENERATION: usize = 32;
 const AT_CREATED: usize = 40;
 
 const _: () = assert!(VALUE_BITS + KEY_BITS + META_BITS == 54 && AT_CREATED + 8 == HEADER);
-const _: () = assert!(AT_SEQUENCE == SEQUENCE_WORD * 8 && AT_EXPIRY == EXPIRY_WORD * 8);
+const _: () = assert!(AT_SUM == SUM_WORD * 8 && AT_SEQUENCE == SEQUENCE_WORD * 8 && AT_EXPIRY == EXPIRY_WORD * 8);
 const _: () = assert!(AT_GENERATION == GENERATION_WORD * 8 && AT_CREATED == CREATED_WORD * 8);
 
 /// What the first word says.
@@ -62,6 +73,7 @@ pub(crate) struct Lengths {
     meta: usize,
     sealed: bool,
     extended: bool,
+    counter: bool,
 }
 
 impl Lengths {
@@ -73,6 +85,7 @@ impl Lengths {
             meta: bits(VALUE_BITS + KEY_BITS, META_BITS),
             sealed: word & SEALED != 0,
             extended: word & HAS_EXTENDED != 0,
+            counter: word & COUNTER != 0,
         }
     }
 
@@ -83,6 +96,12 @@ impl Lengths {
             | (self.meta as u64) << (VALUE_BITS + KEY_BITS)
             | flag(self.sealed, SEALED)
             | flag(self.extended, HAS_EXTENDED)
+            | flag(self.counter, COUNTER)
+    }
+
+    /// Whether a record can be so.
+    fn is_sane(self) -> bool {
+        self.key > 0 && (!self.counter || self.value == CELLS && !self.sealed)
     }
 
     /// Bytes in front of namespace, metadata, key and value.
@@ -122,7 +141,8 @@ impl RecordSeal {
         // The first word and the words from the generation on lie apart; the first is mixed into the seed.
         let first = word(record, 0);
         let seed = self.seed ^ place.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ first.rotate_left(32);
-        XxHash3_64::oneshot_with_seed(seed, &record[AT_GENERATION..])
+        let end = if is_counter(first) { record.len() - CELLS } else { record.len() };
+        XxHash3_64::oneshot_with_seed(seed, &record[AT_GENERATION..end])
     }
 
     fn mac(key: &[u8; 32], record: &[u8], place: Place) -> blake3::Hash {
@@ -137,6 +157,12 @@ impl RecordSeal {
             None => {
                 let sum = self.sum(record, place);
                 record[AT_SUM..AT_SUM + 8].copy_from_slice(&sum.to_le_bytes());
+                if is_counter(word(record, 0)) {
+                    for at in [0, CELL].map(|cell| record.len() - CELLS + cell) {
+                        let check = Cell::check(sum, word(record, at), word(record, at + 8), 0);
+                        record[at + 16..at + CELL].copy_from_slice(&check.to_le_bytes());
+                    }
+                }
             }
             Some(key) => {
                 let mac = Self::mac(key, record, place);
@@ -163,6 +189,51 @@ impl RecordSeal {
     }
 }
 
+/// Bytes of a cell.
+const CELL: usize = 24;
+
+const _: () = assert!(CELLS == 2 * CELL);
+
+/// What one of a counter's cells says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cell {
+    pub number: i64,
+    pub created: u64,
+}
+
+impl Cell {
+    /// The words of a cell of the record that has this sum, for a sequence, or 0 in a record that is written as a whole.
+    pub(crate) fn words(self, sum: u64, sequence: u64) -> [u64; 3] {
+        let number = self.number.cast_unsigned();
+        [number, self.created, Self::check(sum, number, self.created, sequence)]
+    }
+
+    /// `None`: they are none that holds at this sequence.
+    pub(crate) fn of_words([number, created, check]: [u64; 3], sum: u64, sequence: u64) -> Option<Cell> {
+        let holds = [sequence, 0].into_iter().any(|sequence| check == Self::check(sum, number, created, sequence));
+        holds.then_some(Cell { number: number.cast_signed(), created })
+    }
+
+    fn check(sum: u64, number: u64, created: u64, sequence: u64) -> u64 {
+        let mut bytes = [0; 24];
+        for (bytes, word) in bytes.chunks_exact_mut(8).zip([number, created, sequence]) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        XxHash3_64::oneshot_with_seed(sum, &bytes)
+    }
+}
+
+/// Whether a record that begins with this word is a counter's.
+pub(crate) fn is_counter(first_word: u64) -> bool {
+    first_word & COUNTER != 0
+}
+
+/// The word at which a counter's cell for a sequence begins, where its record has so many bytes; `None`: it's no counter.
+pub(crate) fn cell_word(first_word: u64, len: usize, sequence: u64) -> Option<usize> {
+    let cell = if sequence & 1 == 0 { 0 } else { CELL };
+    (is_counter(first_word) && len >= CELLS).then(|| (len - CELLS + cell) / 8)
+}
+
 /// A record to be written.
 pub(crate) struct NewRecord<'a> {
     pub id: Id<'a>,
@@ -172,6 +243,8 @@ pub(crate) struct NewRecord<'a> {
     pub value: &'a [u8],
     pub raw_len: u64,
     pub compression: u8,
+    /// The number that the value is the text of, where that is to be added to in place.
+    pub number: Option<i64>,
 }
 
 impl NewRecord<'_> {
@@ -180,7 +253,9 @@ impl NewRecord<'_> {
         let plain = self.id.version == 1
             && self.id.namespace.is_empty()
             && (facts.stale_for, facts.schema, facts.cost_us, self.compression) == (0, 0, 0, 0);
-        Lengths { value: self.value.len(), key: self.id.key.len(), meta: self.meta.len(), sealed, extended: !plain }
+        let counter = self.number.is_some() && !sealed;
+        let value = if counter { CELLS } else { self.value.len() };
+        Lengths { value, key: self.id.key.len(), meta: self.meta.len(), sealed, extended: !plain, counter }
     }
 
     /// Bytes it takes; more than any segment holds where it can't be a record.
@@ -219,7 +294,16 @@ impl NewRecord<'_> {
         out.extend_from_slice(self.id.namespace.as_bytes());
         out.extend_from_slice(self.meta);
         out.extend_from_slice(self.id.key);
-        out.extend_from_slice(self.value);
+        match self.number.filter(|_| lengths.counter) {
+            Some(number) => {
+                out.resize(out.len().next_multiple_of(UNIT), 0);
+                // Their sums are made with the record's.
+                for word in [Cell { number, created: facts.created }; 2].into_iter().flat_map(|cell| cell.words(0, 0)) {
+                    out.extend_from_slice(&word.to_le_bytes());
+                }
+            }
+            None => out.extend_from_slice(self.value),
+        }
         out.resize(out.len().next_multiple_of(UNIT), 0);
     }
 }
@@ -232,6 +316,8 @@ pub(crate) struct Opened {
     pub generation: u64,
     pub compression: u8,
     pub raw_len: u64,
+    /// Of a counter: then the value isn't text before it was [rendered](Opened::render).
+    pub number: Option<i64>,
     version: u64,
     namespace: (usize, usize),
     meta: (usize, usize),
@@ -273,6 +359,17 @@ impl Opened {
         self.value.0..self.value.1
     }
 
+    /// Writes a counter's text into the record's copy, in place of its cells.
+    pub(crate) fn render(&mut self, record: &mut [u8]) {
+        let Some(number) = self.number.take() else { return };
+        let text = number.to_string();
+        if let Some(value) = record.get_mut(self.value.0..self.value.0 + text.len()) {
+            value.copy_from_slice(text.as_bytes());
+            self.value.1 = self.value.0 + text.len();
+            self.raw_len = text.len() as u64;
+        }
+    }
+
     pub(crate) fn has_meta(&self) -> bool {
         self.meta.0 != self.meta.1
     }
@@ -293,7 +390,7 @@ pub(crate) fn whole_len(first_word: u64, namespace_len: impl FnOnce(usize) -> u6
     let namespace = if lengths.extended { namespace_len(lengths.head() / 8 - 1) } else { 0 };
     let namespace = usize::try_from(namespace).ok().filter(|len| *len <= crate::key::MAX_NAMESPACE_LEN)?;
     let len = lengths.head() + namespace + lengths.meta + lengths.key + lengths.value;
-    (lengths.key > 0 && first_word >> 56 == 0).then(|| len.next_multiple_of(UNIT))
+    (lengths.is_sane() && first_word >> 57 == 0).then(|| len.next_multiple_of(UNIT))
 }
 
 /// Checks a copy of a record, of the length that [`whole_len`] told, and takes it apart. `salt` makes a token of the
@@ -308,23 +405,30 @@ pub(crate) fn open(seal: &RecordSeal, record: &[u8], place: Place, salt: u128) -
     let namespace_len =
         if lengths.extended { usize::try_from(word(record, head - 8)).unwrap_or(usize::MAX) } else { 0 };
     let content = head.saturating_add(namespace_len).saturating_add(lengths.meta + lengths.key + lengths.value);
-    if lengths.key == 0 || content > record.len() || record.len() - content >= UNIT {
+    if !lengths.is_sane() || content > record.len() || record.len() - content >= UNIT {
         return Err(Damage::Lengths);
     }
     seal.check(record, place, lengths.sealed)?;
     let expires = parse_expiry(word(record, AT_EXPIRY)).ok_or(Damage::Expiry)?;
     let sequence = parse_expiry(word(record, AT_SEQUENCE)).ok_or(Damage::Content)?;
     let last = word(record, AT_CREATED);
+    let cell = match cell_word(word(record, 0), record.len(), sequence) {
+        None => None,
+        Some(at) => {
+            let words = [0, 1, 2].map(|n| word(record, (at + n) * 8));
+            Some(Cell::of_words(words, word(record, AT_SUM), sequence).ok_or(Damage::Value)?)
+        }
+    };
     let extended = if lengths.extended { head - EXTENDED } else { 0 };
     let long = |at: usize, default: u64| if lengths.extended { word(record, extended + at) } else { default };
     let split = long(16, 0);
     let namespace = (head, head + namespace_len);
     let meta = (namespace.1, namespace.1 + lengths.meta);
     let key = (meta.1, meta.1 + lengths.key);
-    let value = (key.1, key.1 + lengths.value);
+    let value = if cell.is_some() { (record.len() - CELLS, record.len()) } else { (key.1, key.1 + lengths.value) };
     Ok(Opened {
         facts: Facts {
-            created: created_of(last),
+            created: created_of(cell.map_or(last, |cell| cell.created)),
             expires,
             stale_for: long(8, 0),
             codec: Codec::from_number((last >> 48) as u8),
@@ -336,6 +440,7 @@ pub(crate) fn open(seal: &RecordSeal, record: &[u8], place: Place, salt: u128) -
         generation: word(record, AT_GENERATION),
         compression: (last >> 56) as u8,
         raw_len: long(24, lengths.value as u64),
+        number: cell.map(|cell| cell.number),
         version: long(0, 1),
         namespace,
         meta,
@@ -349,6 +454,16 @@ pub(crate) fn created_of(word: u64) -> u64 {
     word & ((1 << 48) - 1)
 }
 
+/// The sequence that a record's word says.
+pub(crate) fn number_of(sequence_word: u64) -> u64 {
+    sequence_word & ((1 << 48) - 1)
+}
+
+/// The sequence word of a record's copy.
+pub(crate) fn sequence_of(record: &[u8]) -> Option<u64> {
+    record.get(AT_SEQUENCE..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+}
+
 /// The sequence word of a record.
 pub(crate) fn sequence_word(sequence: u64) -> u64 {
     expiry_word(sequence & ((1 << 48) - 1))
@@ -359,7 +474,7 @@ mod tests {
     use super::*;
 
     fn sample<'a>(id: Id<'a>, facts: Facts, value: &'a [u8], meta: &'a [u8]) -> NewRecord<'a> {
-        NewRecord { id, facts, generation: 77, meta, value, raw_len: value.len() as u64, compression: 0 }
+        NewRecord { id, facts, generation: 77, meta, value, raw_len: value.len() as u64, compression: 0, number: None }
     }
 
     fn write(seal: &RecordSeal, new: &NewRecord<'_>, place: Place) -> Vec<u8> {
@@ -413,5 +528,52 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn counter(seal: &RecordSeal, id: Id<'_>, number: i64, place: Place) -> Vec<u8> {
+        let facts = Facts { created: 5, expires: 1000, ..Facts::default() };
+        let text = number.to_string();
+        write(seal, &NewRecord { number: Some(number), ..sample(id, facts, text.as_bytes(), b"") }, place)
+    }
+
+    #[test]
+    fn a_counter_is_read_as_its_text() {
+        let (place, seal) = (Place::record(40, 5), RecordSeal::new(&[3; 32], None));
+        for id in [Id::new("", 1, b"key").unwrap(), Id::new("ns", 7, &[b'k'; 33]).unwrap()] {
+            for number in [0, -1, 10, i64::MIN, i64::MAX] {
+                let mut bytes = counter(&seal, id, number, place);
+                let mut opened = open(&seal, &bytes, place, 0).unwrap();
+                assert_eq!((opened.number, opened.facts.created, opened.sequence), (Some(number), 5, 9));
+                opened.render(&mut bytes);
+                let text = number.to_string();
+                assert_eq!((opened.value(&bytes), opened.raw_len), (text.as_bytes(), text.len() as u64));
+                assert!(opened.is(&bytes, id));
+            }
+        }
+    }
+
+    /// The cell that the sequence leads to, and everything else but the other cell, is right or the counter is damaged.
+    #[test]
+    fn no_changed_byte_of_a_counter_passes_and_no_cell_of_another_sequence() {
+        let (place, seal) = (Place::record(40, 5), RecordSeal::new(&[3; 32], None));
+        let mut bytes = counter(&seal, Id::new("", 1, b"key").unwrap(), 6, place);
+        let other = bytes.len() - CELLS..bytes.len() - CELL;
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut bad = bytes.clone();
+                bad[at] ^= 1 << bit;
+                assert_eq!(open(&seal, &bad, place, 0).is_ok(), other.contains(&at), "byte {at}, bit {bit}");
+            }
+        }
+        // Written for sequence 11, which has the lowest bit that 9 has: it doesn't hold before that is there.
+        let at = bytes.len() - CELL;
+        let cell = Cell { number: 7, created: 8 };
+        for (n, next) in cell.words(word(&bytes, AT_SUM), 11).into_iter().enumerate() {
+            bytes[at + n * 8..at + n * 8 + 8].copy_from_slice(&next.to_le_bytes());
+        }
+        assert_eq!(open(&seal, &bytes, place, 0).unwrap_err(), Damage::Value);
+        bytes[AT_SEQUENCE..AT_SEQUENCE + 8].copy_from_slice(&sequence_word(11).to_le_bytes());
+        let opened = open(&seal, &bytes, place, 0).unwrap();
+        assert_eq!((opened.number, opened.facts.created), (Some(7), 8));
     }
 }

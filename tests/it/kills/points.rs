@@ -115,6 +115,19 @@ const STORIES: &[Story] = &[
         ..PLAIN
     },
     Story {
+        name: "an addition to a counter",
+        prepare: |c| {
+            c.set("n", "40", Ttl::Never).expect("set");
+            c.incr("n", 1).expect("incr");
+        },
+        act: |c| {
+            let _ = c.incr("n", 1).expect("incr");
+        },
+        changed: "n",
+        may: &[Some("41"), Some("42")],
+        ..PLAIN
+    },
+    Story {
         name: "a clear",
         act: |c| c.clear().expect("clear"),
         changed: "",
@@ -150,6 +163,8 @@ const STORIES: &[Story] = &[
                 set(c, &format!("fill {}", i % 100), &"old ".repeat(100));
                 if i % 5 == 0 {
                     set(c, &format!("by {i}"), "by");
+                    c.incr_or(format!("by count {i}"), 1, i, Ttl::Never).expect("incr_or");
+                    c.incr(format!("by count {i}"), 1).expect("incr");
                 }
             }
         },

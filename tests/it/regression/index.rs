@@ -42,6 +42,19 @@ impl<F: FnMut()> Injector for At<F> {
     }
 }
 
+/// Who adds to a number and has no segment yet takes one outside of the lock. What was touched meanwhile had its old expiry
+/// again afterwards: only whether the entry rested at the same place was looked at.
+#[test]
+fn a_touch_between_reading_a_number_and_storing_its_sum_is_kept() {
+    let (dir, clock, cache) = fresh();
+    cache.set("n", "5", Ttl::secs(60)).expect("set");
+    let other = options(&dir, &clock).open().expect("the cache");
+    let toucher = cache.clone();
+    let touch = move || assert!(toucher.touch("n", Ttl::hours(9)).expect("touch"));
+    let sum = inject(At { point: "take: open", act: Some(touch) }, || other.incr("n", 1)).expect("incr");
+    assert_eq!((sum, cache.ttl("n").expect("ttl")), (6, Some(Ttl::hours(9))));
+}
+
 /// Fails all that is done to one path.
 struct Unreadable(String);
 

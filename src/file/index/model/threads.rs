@@ -18,8 +18,9 @@ use crate::entry::{Facts, NEVER};
 use crate::file::index::Index;
 use crate::file::index::bucket::{At, Estate, Fill, Locked, Slot, Target};
 use crate::file::index::table::{self, BUCKETS, ENTRIES, NODES, Place, READY, RECORD_BYTES};
-use crate::file::segments::record::{self, NewRecord, RecordSeal, SEQUENCE_WORD, sequence_word};
+use crate::file::segments::record::{self, Cell, NewRecord, RecordSeal, SEQUENCE_WORD, sequence_word};
 use crate::file::segments::{self, Current, Segments};
+use crate::file::tree::format::Damage;
 use crate::file::tree::layout::Name;
 use crate::key::Id;
 use crate::sys::mmap::{Memory, copy_into};
@@ -215,10 +216,14 @@ impl Session {
     }
 
     fn append(&mut self, n: u64, value: u64) -> Place {
+        self.append_as(n, value, None)
+    }
+
+    fn append_as(&mut self, n: u64, value: u64, number: Option<i64>) -> Place {
         let (key, value) = (key(n), value.to_le_bytes());
         let id = Id::new("", 1, &key).expect("a key");
         let facts = Facts { expires: NEVER, ..Facts::default() };
-        let new = NewRecord { id, facts, generation: 1, meta: &[], value: &value, raw_len: 8, compression: 0 };
+        let new = NewRecord { id, facts, generation: 1, meta: &[], value: &value, raw_len: 8, compression: 0, number };
         let mut bytes = Vec::new();
         new.encode(&self.seal, &mut bytes);
         let me = self.estate.me;
@@ -231,12 +236,48 @@ impl Session {
     }
 
     fn read(&self, place: Place) -> Option<(u64, u64)> {
+        self.read_with_sequence(place).map(|(key, value, _)| (key, value))
+    }
+
+    fn read_with_sequence(&self, place: Place) -> Option<(u64, u64, u64)> {
         let mut bytes = Vec::new();
         let len = self.segments().len(place)?;
-        copy_into(&self.segments().arena, place.unit() as usize * 2, len, &mut bytes);
-        let opened = record::open(&self.seal, &bytes, place, 0).ok()?;
-        let number = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-        Some((number(opened.id(&bytes)?.key)?, number(opened.value(&bytes))?))
+        loop {
+            copy_into(&self.segments().arena, place.unit() as usize * 2, len, &mut bytes);
+            let opened = match record::open(&self.seal, &bytes, place, 0) {
+                Ok(opened) => opened,
+                Err(Damage::Value) => {
+                    let word = self.segments().word(place, SEQUENCE_WORD);
+                    assert_ne!(word, record::sequence_of(&bytes), "a counter whose cell is torn for good");
+                    continue;
+                }
+                Err(_) => return None,
+            };
+            let number = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+            let value = opened.number.map_or_else(|| number(opened.value(&bytes)), |number| u64::try_from(number).ok());
+            return Some((number(opened.id(&bytes)?.key)?, value?, opened.sequence));
+        }
+    }
+
+    /// Adds to a counter in place; gives what it has then, and under which sequence.
+    fn count(&self, n: u64) -> (u64, u64) {
+        let (locked, found) = self.locked(n);
+        let (_, slot) = found.expect("an entry");
+        let (_, number, sequence) = self.read_with_sequence(slot.place).expect("a record");
+        let next = locked.sequence_unlike(sequence);
+        self.segments().count_to(slot.place, Cell { number: number.cast_signed() + 1, created: number }, next);
+        (number + 1, next)
+    }
+
+    /// What a counter has, with the sequence that a token is made of.
+    fn see(&self, n: u64) -> (u64, u64) {
+        loop {
+            let (_, slot) = self.index.look(hash(n)).expect("an entry");
+            if let Some((_, number, sequence)) = self.read_with_sequence(slot.place) {
+                return (number, sequence);
+            }
+            thread::yield_now();
+        }
     }
 
     fn locked(&self, n: u64) -> (Locked<'_, View, Ground>, Option<(At, Slot)>) {
@@ -298,7 +339,8 @@ impl Session {
         let (key, bytes) = (key(n), (value + 1).to_le_bytes());
         let facts = Facts { expires: NEVER, ..Facts::default() };
         let id = Id::new("", 1, &key).expect("a key");
-        let new = NewRecord { id, facts, generation: 1, meta: &[], value: &bytes, raw_len: 8, compression: 0 };
+        let new =
+            NewRecord { id, facts, generation: 1, meta: &[], value: &bytes, raw_len: 8, compression: 0, number: None };
         let mut out = Vec::new();
         new.encode(&self.seal, &mut out);
         let mut current = self.current.expect("a segment");
@@ -358,7 +400,8 @@ impl Session {
         while let Some((place, next)) = self.segments().next_live(segment, from) {
             from = next;
             let Some((n, value)) = self.read(place) else { continue };
-            let new = self.append(n, value);
+            let counter = self.segments().word(place, 0).is_some_and(record::is_counter);
+            let new = self.append_as(n, value, counter.then_some(0));
             let (locked, found) = self.locked(n);
             match found.filter(|(_, slot)| slot.place == place) {
                 Some((at, _)) => {
@@ -553,6 +596,45 @@ fn additions_of_three_sessions_add_up() {
         }
         let reader = shared.session(7);
         assert_eq!(reader.get(n), Has::Value(4));
+        reader.check(0);
+    });
+}
+
+/// A counter is added to in place by two sessions, while a third moves it and splits its bucket. Nothing is lost; a reader
+/// sees it grow, and each number under the sequence, and so the token, that it came with.
+#[test]
+fn counters_add_up_wherever_they_move_and_each_number_is_seen_under_its_own_sequence() {
+    check(1300, || {
+        let shared = Shared::new(1);
+        let n = keys(1)[0];
+        let mut first = shared.session(1);
+        let place = first.append_as(n, 0, Some(0));
+        first.publish(n, place, None);
+        first.seal();
+        let sessions: Vec<_> = (2..5)
+            .map(|me| {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let mut session = shared.session(me);
+                    if me == 4 {
+                        session.split();
+                        session.empty();
+                        return vec![];
+                    }
+                    (0..3).map(|_| session.count(n)).collect()
+                })
+            })
+            .collect();
+        let reader = shared.session(7);
+        let mut seen: Vec<_> = (0..4).map(|_| reader.see(n)).collect();
+        let counted: Vec<_> = sessions.into_iter().flat_map(|session| session.join().expect("a session")).collect();
+        seen.push(reader.see(n));
+        assert_eq!(seen.last(), counted.iter().max());
+        assert!(seen.is_sorted(), "{seen:?}");
+        for (number, sequence) in seen {
+            let counted = counted.iter().find(|(_, given)| *given == sequence).map_or(0, |(number, _)| *number);
+            assert_eq!(number, counted, "under {sequence}");
+        }
         reader.check(0);
     });
 }
