@@ -206,12 +206,14 @@ impl Control {
         matches!(&self.words, Words::Mapped(words) if words.poisoned())
     }
 
+    #[inline]
     fn load(&self, index: usize) -> io::Result<u64> {
         let mut word = [0];
         self.load_run(index, &mut word)?;
         Ok(word[0])
     }
 
+    #[inline]
     fn load_run(&self, index: usize, out: &mut [u64]) -> io::Result<()> {
         match &self.words {
             Words::Mapped(words) => {

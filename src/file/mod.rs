@@ -376,10 +376,14 @@ impl Backend for FileBackend {
 
     fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
         let now = self.writable()?;
+        let mapped = match &self.accel {
+            Some(accel) => Some((accel, self.hash_of(accel, id), self.rules(accel)?)),
+            None => None,
+        };
         let default_ttl =
             if options.ttl == Ttl::Default { self.with_settings(|s| s.default_ttl)? } else { options.ttl };
-        let max_bytes = match &self.accel {
-            Some(accel) => self.rules(accel)?.max_bytes,
+        let max_bytes = match &mapped {
+            Some((_, _, rules)) => rules.max_bytes,
             None => self.with_settings(|s| s.max_bytes)?,
         };
         let expires = options.ttl.expiry(now, default_ttl);
@@ -388,9 +392,9 @@ impl Backend for FileBackend {
             new.compress(self.compression);
         }
         check_size(new.size(), max_bytes)?;
-        match &self.accel {
-            Some(accel) if expires <= now => self.accel_store_nothing(accel, &new, condition),
-            Some(accel) => self.accel_store(accel, &new, condition),
+        match &mapped {
+            Some((accel, ..)) if expires <= now => self.accel_store_nothing(accel, &new, condition),
+            Some((accel, hash, rules)) => self.accel_store(accel, rules, *hash, &new, condition),
             None if expires <= now => self.store_nothing(&new, condition),
             None => self.store(&new, condition),
         }

@@ -172,18 +172,14 @@ impl FileBackend {
                     return Ok(None);
                 }
                 let free = accel.segments.free_count() + allowed.saturating_sub(accel.segments.count());
-                if let Ok(mut reclaim) = writer.reclaim.try_lock() {
-                    reclaim.lacking = free < RESERVE;
-                }
+                writer.set_lacking(free < RESERVE);
                 return Ok(Some(taken));
             }
             if accel.segments.count() >= allowed || accel.extend_arena().is_err() {
                 break;
             }
         }
-        if let Ok(mut reclaim) = writer.reclaim.try_lock() {
-            reclaim.lacking = true;
-        }
+        writer.set_lacking(true);
         Ok(None)
     }
 

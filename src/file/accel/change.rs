@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use super::append::Unpublished;
 use super::lookup::Rest;
-use super::{Accel, Ground, Held, SMALL, SMALL_RECORD};
+use super::{Accel, Ground, Held, Rules, SMALL, SMALL_RECORD};
 use crate::backend::Condition;
 use crate::entry::{Facts, Token, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -40,6 +40,8 @@ pub(super) enum Fresh<'a> {
 /// The locks of a name.
 pub(super) struct Keys<'a> {
     pub bucket: Held<'a>,
+    /// The name's slot. Stays what it is while the bucket is locked.
+    pub found: Option<(At, Slot)>,
     /// Held where a file's name may change.
     pub shard: Option<ShardLock<'a>>,
 }
@@ -50,8 +52,9 @@ impl FileBackend {
         let unread = ground.accel.has_unread();
         if !fresh_file {
             let bucket = self.lock_name(ground, hash)?;
-            if !unread && bucket.find(hash).is_none_or(|(_, slot)| !slot.place.is_file()) {
-                return Ok(Keys { bucket, shard: None });
+            let found = bucket.find(hash);
+            if !unread && found.is_none_or(|(_, slot)| !slot.place.is_file()) {
+                return Ok(Keys { bucket, found, shard: None });
             }
         }
         if unread {
@@ -59,7 +62,8 @@ impl FileBackend {
             let _ = self.adopt_file(ground.accel, ground, hash.name())?;
         }
         let shard = Some(self.lock(hash.name().shard())?);
-        Ok(Keys { bucket: self.lock_name(ground, hash)?, shard })
+        let bucket = self.lock_name(ground, hash)?;
+        Ok(Keys { found: bucket.find(hash), bucket, shard })
     }
 
     /// Whether a value may be stored now. Final under the locks.
@@ -98,21 +102,32 @@ impl FileBackend {
         })
     }
 
+    /// The hash of a name, whose bucket arrives while what is to be stored there is put together.
+    pub(in crate::file) fn hash_of(&self, accel: &Accel, id: Id<'_>) -> Hash {
+        let hash = Hash::of(Name::of(&self.seed, id));
+        accel.index.prefetch(hash, table::NODE / 8);
+        hash
+    }
+
     /// Stores a value where the condition holds.
-    pub(in crate::file) fn accel_store(&self, accel: &Accel, new: &NewEntry<'_>, condition: Condition) -> Result<bool> {
+    pub(in crate::file) fn accel_store(
+        &self,
+        accel: &Accel,
+        rules: &Rules,
+        hash: Hash,
+        new: &NewEntry<'_>,
+        condition: Condition,
+    ) -> Result<bool> {
         if condition != Condition::Always {
             self.wait_for_rebuild(accel)?;
         }
-        let hash = Hash::of(Name::of(&self.seed, new.id));
         if self.is_refused(accel, hash, new, condition)? {
             self.sound(accel)?;
             return Ok(false);
         }
-        // It arrives while the record is written.
-        accel.index.prefetch(hash, 8);
-        let stored = match self.try_accel_store(accel, hash, new, condition) {
+        let stored = match self.try_accel_store(accel, rules, hash, new, condition) {
             Err(e) if e.kind() == ErrorKind::Full && self.accel_free_disk(accel, new.size(), hash)? => {
-                self.try_accel_store(accel, hash, new, condition)
+                self.try_accel_store(accel, rules, hash, new, condition)
             }
             other => other,
         }?;
@@ -123,7 +138,7 @@ impl FileBackend {
                 self.count(Count::CompressedTo, new.value.len() as u64);
             }
             // The value is stored whatever comes of this; what can't be culled now is left to the next set.
-            let _ = self.accel_make_room(accel, size, fresh, hash);
+            let _ = self.accel_make_room(accel, rules, size, fresh, hash);
         }
         self.sound(accel)?;
         Ok(stored.is_some())
@@ -133,6 +148,7 @@ impl FileBackend {
     fn try_accel_store(
         &self,
         accel: &Accel,
+        rules: &Rules,
         hash: Hash,
         new: &NewEntry<'_>,
         condition: Condition,
@@ -142,7 +158,7 @@ impl FileBackend {
                 Condition::Leased(lease) => lease.generation,
                 _ => self.control.generation().doing("can't read the control file")?,
             };
-            let fresh = self.prepare(accel, hash, generation, new)?;
+            let fresh = self.prepare(accel, rules, hash, generation, new)?;
             let outcome = self
                 .put(accel, hash, generation, new, fresh, |found| self.may_store(accel, condition, found, hash, new))?;
             match outcome {
@@ -155,14 +171,20 @@ impl FileBackend {
     }
 
     /// Writes a new entry where nobody sees it.
-    pub(super) fn prepare(&self, accel: &Accel, hash: Hash, generation: u64, new: &NewEntry<'_>) -> Result<Fresh<'_>> {
-        let rules = self.rules(accel)?;
+    pub(super) fn prepare(
+        &self,
+        accel: &Accel,
+        rules: &Rules,
+        hash: Hash,
+        generation: u64,
+        new: &NewEntry<'_>,
+    ) -> Result<Fresh<'_>> {
         let record = record_of(new, generation);
         let size = record.size(accel.seal.is_mac());
         if !rules.durable
             && new.value.len() <= SMALL
             && size <= SMALL_RECORD
-            && let Some(record) = self.append(accel, &rules, &record, size)?
+            && let Some(record) = self.append(accel, rules, &record, size)?
         {
             return Ok(Fresh::Record(record, size as u64));
         }
@@ -182,7 +204,6 @@ impl FileBackend {
     ) -> Result<Put> {
         let ground = self.ground(accel)?;
         let (keys, target) = self.lock_target(accel, &ground, hash, matches!(fresh, Fresh::File(..)))?;
-        let epoch = self.epoch_of(hash)?;
         if !may(over(target))? {
             return Ok(Put::Refused);
         }
@@ -192,7 +213,7 @@ impl FileBackend {
         self.void_lease(hash.name())?;
         let expires = new.facts.gone_at();
         let fill = Fill { place: Place::NONE, expires, size: 0, flags: flags_of(new) };
-        let (put, left) = self.publish_fresh(&keys, hash, target, fresh, fill, epoch);
+        let (put, left) = self.publish_fresh(&keys, hash, target, fresh, fill);
         let bucket = keys.bucket.bucket();
         drop(keys);
         drop(left);
@@ -229,7 +250,7 @@ impl FileBackend {
     ) -> Result<(Keys<'a>, Target)> {
         for _ in 0..GROWTHS {
             let keys = self.lock_keys(ground, hash, file)?;
-            let target = match keys.bucket.find(hash) {
+            let target = match keys.found {
                 Some((at, slot)) => {
                     accel.segments.prefetch_bit(slot.place);
                     Some(Target::Over(at, slot))
@@ -253,7 +274,6 @@ impl FileBackend {
         target: Target,
         fresh: Fresh<'_>,
         fill: Fill,
-        epoch: u64,
     ) -> (Result<Put>, Option<Temp>) {
         let is_new = over(target).is_none();
         match fresh {
@@ -273,6 +293,10 @@ impl FileBackend {
                 (published.map(|_| Put::Stored(size, is_new)), None)
             }
             Fresh::File(draft, nonce, size) => {
+                let (epoch, names) = match (self.epoch_of(hash), self.names_to_sync(hash.name().shard())) {
+                    (Ok(epoch), Ok(names)) => (epoch, names),
+                    (Err(e), _) | (_, Err(e)) => return (Err(e), None),
+                };
                 let fill = Fill { place: Place::file(nonce, epoch), size: charged(size), ..fill };
                 let (mut left, mut gone) = (None, false);
                 let rename = || match draft.publish(self.root(), hash.name()) {
@@ -285,10 +309,6 @@ impl FileBackend {
                         gone = e.kind() == io::ErrorKind::NotFound;
                         Err(e)
                     }
-                };
-                let names = match self.names_to_sync(hash.name().shard()) {
-                    Ok(names) => names,
-                    Err(e) => return (Err(e), None),
                 };
                 let published = keys.bucket.publish(hash, target, &fill, rename, || {});
                 let outcome = match published {
@@ -366,7 +386,7 @@ impl FileBackend {
         let ground = self.ground(accel)?;
         let names = if self.rules(accel)?.durable { self.shard_dir(hash.name().shard())? } else { None };
         let keys = self.lock_keys(&ground, hash, false)?;
-        let found = keys.bucket.find(hash);
+        let found = keys.found;
         if let Some((_, slot)) = found {
             accel.segments.prefetch_head(slot.place);
         }
@@ -402,7 +422,7 @@ impl FileBackend {
         let ground = self.ground(accel)?;
         let names = self.names_to_sync(hash.name().shard())?;
         let keys = self.lock_keys(&ground, hash, false)?;
-        let found = keys.bucket.find(hash);
+        let found = keys.found;
         self.void_lease(hash.name())?;
         let rest = match self.standing(accel, found, hash, id, now, read::READ_WHOLE)? {
             Ok(rest) => rest,
@@ -431,7 +451,7 @@ impl FileBackend {
         let hash = Hash::of(Name::of(&self.seed, id));
         let ground = self.ground(accel)?;
         let keys = self.lock_keys(&ground, hash, false)?;
-        let found = keys.bucket.find(hash);
+        let found = keys.found;
         let Ok(rest) = self.standing(accel, found, hash, id, now, read::READ_HEAD)? else { return Ok(false) };
         let Some((at, slot)) = found else { return Ok(false) };
         let facts = Facts { expires, ..*rest.facts() };
@@ -483,7 +503,7 @@ impl FileBackend {
         generation: u64,
         old: Place,
     ) -> Result<bool> {
-        let fresh = self.prepare(accel, hash, generation, new)?;
+        let fresh = self.prepare(accel, &self.rules(accel)?, hash, generation, new)?;
         let record = match fresh {
             Fresh::Record(record, _) if old.is_record() => record,
             fresh => {
@@ -535,7 +555,7 @@ impl FileBackend {
         match self.put(accel, hash, generation, new, fresh, may)? {
             Put::Stored(size, is_new) => {
                 self.count(Count::Sets, 1);
-                let _ = self.accel_make_room(accel, size, is_new, hash);
+                let _ = self.rules(accel).and_then(|rules| self.accel_make_room(accel, &rules, size, is_new, hash));
                 Ok(true)
             }
             Put::Refused | Put::Again => Ok(false),

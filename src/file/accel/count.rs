@@ -108,7 +108,7 @@ impl FileBackend {
             let new = NewEntry::new(id, facts, &extra, text.as_bytes())?;
             if let Some((size, fresh)) = self.add_within(accel, keys, target, hash, generation, &new, sum)? {
                 self.count(Count::Sets, 1);
-                let _ = self.accel_make_room(accel, size, fresh, hash);
+                let _ = self.rules(accel).and_then(|rules| self.accel_make_room(accel, &rules, size, fresh, hash));
                 self.sound(accel)?;
                 return Ok(sum);
             }
@@ -129,7 +129,6 @@ impl FileBackend {
         sum: i64,
     ) -> Result<Option<(u64, bool)>> {
         let found = over(target);
-        let epoch = self.epoch_of(hash)?;
         if self.control.floor().doing("can't read the control file")? > generation {
             return Ok(None);
         }
@@ -152,7 +151,7 @@ impl FileBackend {
                 };
                 let seen = state(found);
                 drop(keys);
-                let fresh = self.prepare(accel, hash, generation, new)?;
+                let fresh = self.prepare(accel, &rules, hash, generation, new)?;
                 return Ok(match self.put(accel, hash, generation, new, fresh, |now| Ok(state(now) == seen))? {
                     Put::Stored(size, fresh) => Some((size, fresh)),
                     Put::Refused | Put::Again => None,
@@ -161,7 +160,7 @@ impl FileBackend {
         };
         self.void_lease(hash.name())?;
         let fill = Fill { place: Place::NONE, expires: new.facts.gone_at(), size: 0, flags: flags_of(new) };
-        let (put, _) = self.publish_fresh(&keys, hash, target, fresh, fill, epoch);
+        let (put, _) = self.publish_fresh(&keys, hash, target, fresh, fill);
         let bucket = keys.bucket.bucket();
         drop(keys);
         Ok(match put? {

@@ -16,7 +16,7 @@ mod rebuild;
 mod room;
 mod walk;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -84,6 +84,8 @@ pub(super) struct Writer {
     /// Insertions that the age clock hasn't heard of.
     ticks: AtomicU64,
     reclaim: Mutex<Reclaim>,
+    /// Whether there is something to reclaim: what every set asks.
+    reclaiming: AtomicBool,
     victims: Mutex<Vec<Candidate>>,
 }
 

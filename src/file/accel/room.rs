@@ -16,7 +16,6 @@ use crate::file::index::bucket::At;
 use crate::file::index::table::{self, Hash, Place};
 use crate::file::segments::MAX_SEGMENTS;
 use crate::file::segments::record::{self, CREATED_WORD};
-use crate::file::tree::layout::Name;
 use crate::file::tree::read;
 use crate::policy::{self, Seen, Verdict};
 use crate::stats::Count;
@@ -29,6 +28,8 @@ const REACH: usize = 1024;
 /// Records of a segment being reclaimed that a set takes care of. At the limit the fullest victim is three quarters
 /// live: four records then make room for one.
 const SHARE: usize = 4;
+/// Bytes of the next record to be moved that are fetched ahead.
+const AHEAD: u64 = 320;
 /// Segments that are kept free, so that reclaiming has where to copy to.
 pub(super) const RESERVE: usize = 2;
 /// Above so many thousandths of live records, cold ones are evicted instead of copied.
@@ -67,6 +68,16 @@ impl Reclaim {
     }
 }
 
+impl Writer {
+    /// Free segments are lacking, or no longer are.
+    pub(super) fn set_lacking(&self, lacking: bool) {
+        if let Ok(mut reclaim) = self.reclaim.try_lock() {
+            reclaim.lacking = lacking;
+            self.reclaiming.store(lacking || reclaim.at.is_some(), Ordering::Relaxed);
+        }
+    }
+}
+
 impl FileBackend {
     /// Reclaims until a segment is free, for a caller that has no room at all. Says whether one is.
     pub(super) fn reclaim_for(&self, accel: &Accel, rules: &Rules) -> Result<bool> {
@@ -96,12 +107,17 @@ impl FileBackend {
             let alive = |session| crate::file::index::bucket::Estate::is_alive(&ground, session);
             let Some((segment, fullness)) = accel.segments.claim(me, alive) else { return Ok(false) };
             reclaim.at = Some((segment, 0));
+            writer.reclaiming.store(true, Ordering::Relaxed);
             // Below the limits nothing live goes.
             reclaim.evict_cold = fullness > TOO_FULL && accel.segments.count() >= accel.most_segments(rules);
         }
         for _ in 0..records {
             let Some((segment, from)) = reclaim.at else { break };
             if let Some((place, next)) = accel.segments.next_live(segment, from) {
+                // The one after it arrives meanwhile.
+                if let Some((ahead, _)) = accel.segments.next_live(segment, next) {
+                    accel.segments.prefetch(ahead, AHEAD);
+                }
                 if !self.move_record(accel, rules, &ground, place, reclaim.evict_cold)? {
                     break;
                 }
@@ -117,6 +133,7 @@ impl FileBackend {
                 let free = accel.segments.free_count();
                 let spare = accel.allowed_segments(rules).saturating_sub(accel.segments.count());
                 reclaim.lacking = free + spare < RESERVE;
+                writer.reclaiming.store(reclaim.lacking, Ordering::Relaxed);
                 break;
             }
         }
@@ -137,7 +154,7 @@ impl FileBackend {
             accel.segments.set_live(place, false);
             return Ok(true);
         };
-        let Some(hash) = record.opened.id(&record.bytes).map(|id| Hash::of(Name::of(&self.seed, id))) else {
+        let Some(hash) = record.opened.id(&record.bytes).map(|id| self.hash_of(accel, id)) else {
             accel.segments.set_live(place, false);
             return Ok(true);
         };
@@ -188,7 +205,14 @@ impl FileBackend {
 
     /// What a set does after it stored something: the table grows, expired entries go, the limits are held, segments
     /// are reclaimed.
-    pub(super) fn accel_make_room(&self, accel: &Accel, size: u64, is_new: bool, fresh: Hash) -> Result<()> {
+    pub(super) fn accel_make_room(
+        &self,
+        accel: &Accel,
+        rules: &Rules,
+        size: u64,
+        is_new: bool,
+        fresh: Hash,
+    ) -> Result<()> {
         let writer = self.writer_of()?;
         if is_new {
             accel.tick(writer);
@@ -198,7 +222,6 @@ impl FileBackend {
             }
         }
         let _ = self.empty_trash_a_little();
-        let rules = self.rules(accel)?;
         if accel.index.next_due() < table::LATEST {
             let now = self.clock.now();
             if accel.index.next_due() <= now {
@@ -207,9 +230,9 @@ impl FileBackend {
         }
         let mut freed = 0;
         let mut start = None;
-        while let Some(over) = accel.over(&rules) {
+        while let Some(over) = accel.over(rules) {
             let start = *start.get_or_insert_with(Instant::now);
-            match self.accel_evict(accel, &rules, over, Some(fresh), false)? {
+            match self.accel_evict(accel, rules, over, Some(fresh), false)? {
                 Some(bytes) => freed += bytes,
                 None => break,
             }
@@ -219,10 +242,10 @@ impl FileBackend {
             }
         }
         if rules.minds_room && self.disk_is_short()? {
-            self.give_room(accel, &rules, fresh)?;
+            self.give_room(accel, rules, fresh)?;
         }
-        if writer.reclaim.try_lock().is_ok_and(|reclaim| reclaim.lacking || reclaim.at.is_some()) {
-            self.reclaim(accel, &rules, SHARE)?;
+        if writer.reclaiming.load(Ordering::Relaxed) {
+            self.reclaim(accel, rules, SHARE)?;
         }
         Ok(())
     }
@@ -551,8 +574,9 @@ mod tests {
             let facts = Facts { created: store.clock.now(), expires: NEVER, ..Facts::default() };
             let extra = Extra::default();
             let new = NewEntry::stored(id, facts, &extra, value, compression, 1000).expect("an entry");
-            assert!(store.accel_store(accel, &new, Condition::Always).expect("a set"));
-            Hash::of(Name::of(&store.seed, id))
+            let hash = store.hash_of(accel, id);
+            assert!(store.accel_store(accel, hash, &new, Condition::Always).expect("a set"));
+            hash
         };
         let newer = put(b"newer", &[7; 100], 200);
         let place = || accel.index.look(newer).expect("its slot").1.place;

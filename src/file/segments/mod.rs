@@ -228,6 +228,8 @@ impl<M: Memory> Segments<M> {
         }
         let place = self.place(current.segment, current.cursor, current.generation);
         current.cursor += units;
+        // The next record will be as long as this one, and finds its lines here.
+        self.prefetch(self.place(current.segment, current.cursor, current.generation), bytes as u64);
         let header = Self::header(current.segment);
         // Whoever takes the segment over must not append over what is reserved: stored before the record is.
         self.live.store(header + CURSOR, current.cursor as u64);
