@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{MutexGuard, PoisonError};
+use std::thread::LocalKey;
 
 use super::room::{HALF, RESERVE};
 use super::{Accel, Rules, Writer};
@@ -69,11 +70,14 @@ impl Drop for Unpublished<'_> {
     }
 }
 
+/// A thread's buffer for a record.
+pub(super) type Scratch = LocalKey<RefCell<Vec<u8>>>;
+
 thread_local! {
     /// Where records are put together.
     pub(super) static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     /// The same for records that are moved, which may be while another waits to be appended.
-    static MOVED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    pub(super) static MOVED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl FileBackend {
@@ -183,16 +187,15 @@ impl FileBackend {
         Ok(None)
     }
 
-    /// A copy of a record at the end of the current segment; `None`: there's no room.
-    pub(super) fn copy_record(&self, accel: &Accel, rules: &Rules, bytes: &[u8]) -> Result<Option<Unpublished<'_>>> {
-        let writer = self.writer_of()?;
-        let Some(reserved) = self.reserve(accel, rules, writer, bytes.len(), true)? else { return Ok(None) };
-        MOVED.with_borrow_mut(|scratch| {
-            scratch.clear();
-            scratch.extend_from_slice(bytes);
-            write(accel, scratch, reserved.place);
-        });
-        Ok(Some(reserved))
+    /// A copy of a record at the end of the current segment, under a sum of its own; `None`: there's no room.
+    pub(super) fn copy_record(
+        &self,
+        accel: &Accel,
+        rules: &Rules,
+        bytes: &mut [u8],
+    ) -> Result<Option<Unpublished<'_>>> {
+        let reserved = self.reserve(accel, rules, self.writer_of()?, bytes.len(), true)?;
+        Ok(reserved.inspect(|reserved| write(accel, bytes, reserved.place)))
     }
 }
 

@@ -19,7 +19,6 @@ use crate::file::tree::layout::Name;
 use crate::file::tree::read::{self, Miss};
 use crate::key::Id;
 use crate::stats::Count;
-use crate::sys::mmap::copy_into;
 
 impl Accel {
     /// The counter of a key at a place, without tags, for a caller that holds its bucket's lock.
@@ -27,12 +26,10 @@ impl Accel {
         if !place.is_record() || !self.segments.word(place, 0).is_some_and(record::is_counter) {
             return None;
         }
-        let len = self.segments.len(place)?;
-        SCRATCH.with_borrow_mut(|bytes| {
-            copy_into(&self.segments.arena, place.unit() as usize * 2, len, bytes);
-            let opened = record::open(&self.seal, bytes, place, self.salt(hash)).ok()?;
-            (opened.number.is_some() && !opened.has_meta() && opened.is(bytes, id)).then_some(opened)
-        })
+        let (bytes, opened) = self.open_in(&SCRATCH, place, hash).ok()?;
+        let ours = opened.number.is_some() && !opened.has_meta() && opened.is(&bytes, id);
+        SCRATCH.set(bytes);
+        ours.then_some(opened)
     }
 }
 

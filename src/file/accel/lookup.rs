@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Accel;
+use super::append::Scratch;
 use crate::backend::{Backend, Expect, Reading, rules};
 use crate::clock::{Wait, from_ms};
 use crate::entry::{Entry, Extra, Facts, State, Value};
@@ -123,18 +124,44 @@ impl Accel {
     /// The same of a record whose value this build may be unable to decompress.
     #[inline]
     pub(super) fn read_any(&self, place: Place, hash: Hash) -> Result<Record, Damage> {
+        let (mut bytes, mut opened) =
+            self.open_at(place, hash, |at, len| copy_shared(&self.segments.arena, at, len))?;
+        render(&mut opened, &mut bytes);
+        let extra = if opened.has_meta() { opened.extra(&bytes)? } else { None };
+        Ok(Record { bytes, opened, extra })
+    }
+
+    /// A record's own bytes in a buffer of this thread, to be put back into `scratch`, and what they say.
+    pub(super) fn open_in(
+        &self,
+        scratch: &'static Scratch,
+        place: Place,
+        hash: Hash,
+    ) -> Result<(Vec<u8>, Opened), Damage> {
+        let mut spare = scratch.take();
+        self.open_at(place, hash, |at, len| {
+            copy_into(&self.segments.arena, at, len, &mut spare);
+            std::mem::take(&mut spare)
+        })
+    }
+
+    /// A record's own bytes, and what they say. `copy` makes them, of so many bytes from a word of the arena on.
+    #[inline]
+    fn open_at<B: AsRef<[u8]>>(
+        &self,
+        place: Place,
+        hash: Hash,
+        mut copy: impl FnMut(usize, usize) -> B,
+    ) -> Result<(B, Opened), Damage> {
         let len = self.segments.len(place).ok_or(Damage::Lengths)?;
         loop {
-            let mut bytes = copy_shared(&self.segments.arena, place.unit() as usize * 2, len);
-            match record::open(&self.seal, &bytes, place, self.salt(hash)) {
+            let bytes = copy(place.unit() as usize * 2, len);
+            match record::open(&self.seal, bytes.as_ref(), place, self.salt(hash)) {
                 // A counter went on twice while it was copied.
-                Err(Damage::Value) if self.segments.word(place, SEQUENCE_WORD) != record::sequence_of(&bytes) => {}
+                Err(Damage::Value)
+                    if self.segments.word(place, SEQUENCE_WORD) != record::sequence_of(bytes.as_ref()) => {}
                 Err(damage) => return Err(damage),
-                Ok(mut opened) => {
-                    render(&mut opened, &mut bytes);
-                    let extra = if opened.has_meta() { opened.extra(&bytes)? } else { None };
-                    return Ok(Record { bytes, opened, extra });
-                }
+                Ok(opened) => return Ok((bytes, opened)),
             }
         }
     }

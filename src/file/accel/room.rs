@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::lookup::Record;
+use super::append::MOVED;
 use super::{Accel, Ground, Rules, Writer};
 use crate::clock::SLACK_MS;
 use crate::error::{Doing, Result};
@@ -149,19 +149,19 @@ impl FileBackend {
         place: Place,
         evict_cold: bool,
     ) -> Result<bool> {
-        let Ok(record) = accel.read_any(place, Hash::NONE) else {
+        let Ok((mut bytes, opened)) = accel.open_in(&MOVED, place, Hash::NONE) else {
             // Damaged, or killed meanwhile; whoever looks it up finds that out.
             accel.segments.set_live(place, false);
             return Ok(true);
         };
-        let Some(hash) = record.opened.id(&record.bytes).map(|id| self.hash_of(accel, id)) else {
+        let Some(hash) = opened.id(&bytes).map(|id| self.hash_of(accel, id)) else {
             accel.segments.set_live(place, false);
             return Ok(true);
         };
-        let expired = record.opened.facts.gone_at() <= self.clock.now();
+        let expired = opened.facts.gone_at() <= self.clock.now();
         let cold = evict_cold && accel.index.look(hash).is_some_and(|(_, slot)| slot.heat() == 0);
-        let Record { bytes, .. } = record;
-        let new = if expired || cold { None } else { self.copy_record(accel, rules, &bytes)? };
+        let new = if expired || cold { None } else { self.copy_record(accel, rules, &mut bytes)? };
+        MOVED.set(bytes);
         if new.is_none() && !expired && !evict_cold && accel.segments.count() < accel.most_segments(rules) {
             // The disk has no room for another segment: nothing can be moved, and nothing must go.
             return Ok(false);
