@@ -552,7 +552,6 @@ impl Accel {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::backend::{Backend, Condition};
     use crate::entry::{Extra, Facts, NEVER};
     use crate::file::change::NewEntry;
@@ -574,8 +573,8 @@ mod tests {
             let facts = Facts { created: store.clock.now(), expires: NEVER, ..Facts::default() };
             let extra = Extra::default();
             let new = NewEntry::stored(id, facts, &extra, value, compression, 1000).expect("an entry");
-            let hash = store.hash_of(accel, id);
-            assert!(store.accel_store(accel, hash, &new, Condition::Always).expect("a set"));
+            let (rules, hash) = (store.rules(accel).expect("settings"), store.hash_of(accel, id));
+            assert!(store.accel_store(accel, &rules, hash, &new, Condition::Always).expect("a set"));
             hash
         };
         let newer = put(b"newer", &[7; 100], 200);

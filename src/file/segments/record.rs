@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! word 0  lengths and flags: value (20 bits), key (17), metadata (17), flags (10)
-//!      1  XXH3-64 of all but itself and words 2 and 3, seeded from the cache's seed and the place; with a key, 0
+//!      1  XXH3-64 of what is behind word 3, by the cache's secret, mixed with word 0 and the place; with a key, 0
 //!      2  sequence (48 bits) and its check bits
 //!      3  expiry (48 bits) and its check bits
 //!      4  generation when the set began
@@ -118,18 +118,20 @@ pub(crate) fn least_len(first_word: u64) -> usize {
 
 /// What makes and checks the sums of records.
 pub(crate) struct RecordSeal {
-    seed: u64,
+    /// What XXH3 makes of a seed anew for each sum, made once.
+    secret: [u8; SECRET],
     mac: Option<[u8; 32]>,
 }
 
 impl RecordSeal {
     pub(crate) fn new(seed: &[u8; 32], mac_key: Option<&[u8; 32]>) -> RecordSeal {
-        let word = seed.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let mut secret = [0; SECRET];
+        blake3::Hasher::new_keyed(seed).update(b"larder record sums").finalize_xof().fill(&mut secret);
         let mac = mac_key.map(|key| {
             let own = blake3::keyed_hash(key, seed);
             *blake3::keyed_hash(own.as_bytes(), b"larder record 1").as_bytes()
         });
-        RecordSeal { seed: word, mac }
+        RecordSeal { secret, mac }
     }
 
     pub(crate) fn is_mac(&self) -> bool {
@@ -138,11 +140,11 @@ impl RecordSeal {
 
     #[inline]
     fn sum(&self, record: &[u8], place: Place) -> u64 {
-        // The first word and the words from the generation on lie apart; the first is mixed into the seed.
+        // The first word and the words from the generation on lie apart.
         let first = word(record, 0);
-        let seed = self.seed ^ place.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ first.rotate_left(32);
         let end = if is_counter(first) { record.len() - CELLS } else { record.len() };
-        XxHash3_64::oneshot_with_seed(seed, &record[AT_GENERATION..end])
+        let sum = XxHash3_64::oneshot_with_secret(&self.secret, &record[AT_GENERATION..end]);
+        sum.unwrap_or_default() ^ place.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ first.rotate_left(32)
     }
 
     fn mac(key: &[u8; 32], record: &[u8], place: Place) -> blake3::Hash {
@@ -188,6 +190,9 @@ impl RecordSeal {
         }
     }
 }
+
+/// Bytes of the secret: as long as XXH3's own.
+const SECRET: usize = 192;
 
 /// Bytes of a cell.
 const CELL: usize = 24;
