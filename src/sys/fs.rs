@@ -208,6 +208,18 @@ pub(crate) fn read_at(fd: BorrowedFd<'_>, buf: &mut Vec<u8>, len: usize, offset:
     Ok(())
 }
 
+/// Appends what one call reads from the front, up to `len` bytes: of a regular file all that there is up to so many.
+pub(crate) fn read_once(fd: BorrowedFd<'_>, buf: &mut Vec<u8>, len: usize) -> io::Result<()> {
+    let start = buf.len();
+    buf.try_reserve_exact(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    let most = sized_call(Op::Read(fd, 0), |most| {
+        rustix::io::pread(fd, spare_capacity(buf), 0)?;
+        Ok(most)
+    })?;
+    buf.truncate(start + len.min(most));
+    Ok(())
+}
+
 /// Reads some bytes from `offset` on; none at the end of the file.
 pub(crate) fn read_slice_at(fd: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let len = buf.len();
