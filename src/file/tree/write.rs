@@ -124,8 +124,8 @@ impl Draft {
 }
 
 /// An entry's times in the file system: access time = last recorded use, modification time = expiry (the end of the
-/// stale period, where there is one), in the manner of Symfony's file cache. Both are hints for the cull, which then needs one `stat` per file; before anything is removed
-/// as expired, the word in its header is asked.
+/// stale period, where there is one), in the manner of Symfony's file cache. Both are hints for the cull of a plain tree,
+/// which then needs one `stat` per file; before anything is removed as expired, the word in its header is asked.
 pub(crate) fn set_times(file: BorrowedFd<'_>, used: Option<u64>, expires: u64) -> io::Result<()> {
     fs::set_times(file, used, Some(expires.min(LATEST)))
 }
