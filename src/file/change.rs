@@ -129,7 +129,7 @@ impl FileBackend {
         }
         draft.sync_data().doing("can't sync an entry")?;
         // A clear may give the inode to another shard.
-        let (shard, ino) = draft.shard();
+        let (shard, ino) = draft.shard().doing("can't look at a shard")?;
         let this = (ino, self.control.floor().doing("can't read the control file")?);
         let mut known = self.own()?.durable_shards.lock().unwrap_or_else(PoisonError::into_inner);
         if known.get(&shard) != Some(&this) {

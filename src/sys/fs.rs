@@ -261,9 +261,9 @@ pub(crate) fn rename_between(from_dir: BorrowedFd<'_>, from: &str, to_dir: Borro
 
 /// Gives the name `to`, which must be free, to what `from` names. `Ok(false)`: it's taken, or this file system can't
 /// tell in the same step.
-pub(crate) fn rename_new(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<bool> {
-    let rename = || os::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE);
-    match call(Op::Rename(dir, from, dir, to), rename) {
+pub(crate) fn rename_new(from_dir: BorrowedFd<'_>, from: &str, to_dir: BorrowedFd<'_>, to: &str) -> io::Result<bool> {
+    let rename = || os::renameat_with(from_dir, from, to_dir, to, RenameFlags::NOREPLACE);
+    match call(Op::Rename(from_dir, from, to_dir, to), rename) {
         Ok(()) => Ok(true),
         Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS) => Ok(false),
         Err(e) => Err(e.into()),
@@ -271,8 +271,9 @@ pub(crate) fn rename_new(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Resul
 }
 
 /// Swaps two names. `Ok(false)`: this file system cannot.
-pub(crate) fn exchange(dir: BorrowedFd<'_>, a: &str, b: &str) -> io::Result<bool> {
-    match call(Op::Exchange(dir, a, b), || os::renameat_with(dir, a, dir, b, RenameFlags::EXCHANGE)) {
+pub(crate) fn exchange(a_dir: BorrowedFd<'_>, a: &str, b_dir: BorrowedFd<'_>, b: &str) -> io::Result<bool> {
+    let exchange = || os::renameat_with(a_dir, a, b_dir, b, RenameFlags::EXCHANGE);
+    match call(Op::Exchange(a_dir, a, b_dir, b), exchange) {
         Ok(()) => Ok(true),
         // Or one of them is gone: who sees that plain renames do.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOENT) => Ok(false),
