@@ -102,7 +102,7 @@ impl Draft {
     /// an unlink may take longer than all the rest.
     pub(crate) fn publish(mut self, root: BorrowedFd<'_>, name: Name) -> io::Result<(Option<Stat>, Option<Temp>)> {
         let dir = self.temp.dir.as_fd();
-        let from = format!("{}/{}", layout::shard_path(self.shard), self.temp.name.as_deref().unwrap_or_default());
+        let from = layout::temp_path(self.shard, self.temp.name.as_deref().unwrap_or_default());
         let to = name.file_name();
         let mut old = None;
         if !fs::rename_new(root, &from, dir, &to)? {
