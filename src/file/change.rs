@@ -108,11 +108,17 @@ impl FileBackend {
         let draft = self.start_draft(name.shard(), &temp)?;
         let write = || {
             draft.write(&[&head, &new.value], 0)?;
-            draft.set_times(new.facts.created, new.facts.gone_at())
+            self.set_times(&draft, new.facts.created, new.facts.gone_at())
         };
         write().doing("can't write an entry")?;
         self.sync_draft(&draft)?;
         Ok((draft, nonce))
+    }
+
+    /// Records the use and the expiry in a file's times, for the culls of a plain tree. With an index it's the index that is
+    /// asked.
+    pub(super) fn set_times(&self, draft: &Draft, used: u64, expires: u64) -> io::Result<()> {
+        if self.accel.is_some() { Ok(()) } else { draft.set_times(used, expires) }
     }
 
     /// Makes a draft ready to survive a power cut, where that was asked for: its data, and the name of its shard, which
@@ -123,7 +129,7 @@ impl FileBackend {
         }
         draft.sync_data().doing("can't sync an entry")?;
         // A clear may give the inode to another shard.
-        let (shard, ino) = draft.shard();
+        let (shard, ino) = draft.shard().doing("can't look at a shard")?;
         let this = (ino, self.control.floor().doing("can't read the control file")?);
         let mut known = self.own()?.durable_shards.lock().unwrap_or_else(PoisonError::into_inner);
         if known.get(&shard) != Some(&this) {

@@ -402,14 +402,33 @@ impl Control {
     /// The sum over all shards.
     pub(crate) fn totals(&self) -> io::Result<ShardCounts> {
         let mut sum = ShardCounts::default();
-        let mut words = [0; 4 * SHARDS];
-        self.load_run(SHARD_WORDS, &mut words)?;
-        for w in words.chunks_exact(4) {
-            sum.entries = sum.entries.saturating_add(w[0]);
-            sum.bytes = sum.bytes.saturating_add(w[1]);
-            sum.payload = sum.payload.saturating_add(w[2]);
-        }
+        self.each_shard(|_, counts| {
+            sum.entries = sum.entries.saturating_add(counts.entries);
+            sum.bytes = sum.bytes.saturating_add(counts.bytes);
+            sum.payload = sum.payload.saturating_add(counts.payload);
+        })?;
         Ok(sum)
+    }
+
+    /// Shows the counts of all shards. On the way of every set: nothing is put down in between.
+    pub(crate) fn each_shard(&self, mut each: impl FnMut(u8, ShardCounts)) -> io::Result<()> {
+        match &self.words {
+            Words::Mapped(words) => {
+                for shard in 0..=u8::MAX {
+                    let word = |n| words.word(SHARD_WORDS + 4 * usize::from(shard) + n).load(Ordering::Acquire);
+                    each(shard, ShardCounts { entries: word(0), bytes: word(1), payload: word(2) });
+                }
+                if words.poisoned() { Err(cut_short()) } else { Ok(()) }
+            }
+            Words::Direct { .. } => {
+                let mut words = [0; 4 * SHARDS];
+                read_words(&self.direct()?.file, SHARD_WORDS, &mut words)?;
+                for (shard, w) in (0..=u8::MAX).zip(words.chunks_exact(4)) {
+                    each(shard, ShardCounts { entries: w[0], bytes: w[1], payload: w[2] });
+                }
+                Ok(())
+            }
+        }
     }
 
     /// A session number that no other session of this cache has or had.

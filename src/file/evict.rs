@@ -148,6 +148,32 @@ impl Over {
     }
 }
 
+/// How far the cache is over its limits.
+#[derive(Default)]
+struct Excess {
+    entries: u64,
+    bytes: u64,
+    /// A shard has counts that can't be.
+    doubtful: bool,
+}
+
+fn is_doubtful(counts: ShardCounts, max_entries: u64, max_bytes: u64) -> bool {
+    let alone_over = (max_entries > 0 && counts.entries > max_entries.saturating_add(1))
+        || (max_bytes > 0 && counts.bytes > max_bytes.saturating_mul(2));
+    let unfit = counts.bytes / charged(0) < counts.entries || (counts.entries == 0) != (counts.bytes == 0);
+    alone_over || unfit
+}
+
+impl Excess {
+    fn over(&self) -> Option<Over> {
+        match self {
+            Excess { entries: 1.., .. } => Some(Over::Entries),
+            Excess { bytes: 1.., .. } => Some(Over::Bytes),
+            Excess { .. } => None,
+        }
+    }
+}
+
 /// Who is not to be evicted.
 #[derive(Clone, Copy, Debug)]
 struct Sparing {
@@ -195,14 +221,18 @@ impl FileBackend {
         let _ = self.empty_trash_a_little();
         let start = Instant::now();
         let mut freed = 0;
-        if self.over_limit()?.is_some() {
+        let mut excess = self.excess()?;
+        if excess.over().is_some() && excess.doubtful {
             self.doubt_counts()?;
+            excess = self.excess()?;
         }
-        while self.over_limit()?.is_some() {
-            match self.evict_one(sparing, || self.over_limit())? {
-                Some(bytes) => freed += bytes,
-                None => break,
-            }
+        while let Some(over) = excess.over() {
+            let Some(bytes) = self.evict_one(sparing, over)? else { break };
+            freed += bytes;
+            // One entry too many is what nearly every set leaves, and that one is gone now. Of more than that others may
+            // have seen the same, and evict as well.
+            let made_up = excess.entries <= 1 && excess.bytes <= bytes;
+            excess = if made_up { Excess::default() } else { self.excess()? };
             // What this call brought in is made up for; the rest is left to the next ones.
             if freed >= added && start.elapsed() > SLICE {
                 break;
@@ -210,7 +240,7 @@ impl FileBackend {
         }
         if self.disk_is_short()? {
             for _ in 0..ROOM_BATCH {
-                if self.evict_one(sparing, || Ok(Some(Over::FreeSpace)))?.is_none() || start.elapsed() > SLICE {
+                if self.evict_one(sparing, Over::FreeSpace)?.is_none() || start.elapsed() > SLICE {
                     break;
                 }
             }
@@ -233,7 +263,7 @@ impl FileBackend {
         // What's lacking may be inodes: one for the file, and one for its shard.
         while (freed < needed || files < 4) && start.elapsed() < FULL_SLICE {
             files += 1;
-            match self.evict_one(Sparing { always: Some(keep), fresh: None }, || Ok(Some(Over::FreeSpace)))? {
+            match self.evict_one(Sparing { always: Some(keep), fresh: None }, Over::FreeSpace)? {
                 Some(bytes) => freed += bytes.saturating_sub(charged(0)),
                 None => break,
             }
@@ -241,27 +271,25 @@ impl FileBackend {
         Ok(freed > 0)
     }
 
-    fn over_limit(&self) -> Result<Option<Over>> {
+    fn excess(&self) -> Result<Excess> {
         let (max_entries, max_bytes) = self.with_settings(|s| (s.max_entries, s.max_bytes))?;
-        let totals = self.control.totals().doing("can't read the control file")?;
-        Ok(if max_entries > 0 && totals.entries > max_entries {
-            Some(Over::Entries)
-        } else if max_bytes > 0 && totals.bytes > max_bytes {
-            Some(Over::Bytes)
-        } else {
-            None
-        })
+        let (mut entries, mut bytes, mut doubtful) = (0u64, 0u64, false);
+        let look = |_, counts: ShardCounts| {
+            entries = entries.saturating_add(counts.entries);
+            bytes = bytes.saturating_add(counts.bytes);
+            doubtful |= is_doubtful(counts, max_entries, max_bytes);
+        };
+        self.control.each_shard(look).doing("can't read the control file")?;
+        let beyond = |n: u64, limit: u64| if limit > 0 { n.saturating_sub(limit) } else { 0 };
+        Ok(Excess { entries: beyond(entries, max_entries), bytes: beyond(bytes, max_bytes), doubtful })
     }
 
-    /// Counts a shard anew whose counts can't be: damaged ones must not empty the cache.
+    /// Counts shards anew whose counts can't be: damaged ones must not empty the cache.
     fn doubt_counts(&self) -> Result<()> {
         let (max_entries, max_bytes) = self.with_settings(|s| (s.max_entries, s.max_bytes))?;
         for shard in walk::shards() {
             let counts = self.control.shard(shard).doing("can't read the control file")?;
-            let alone_over = (max_entries > 0 && counts.entries > max_entries.saturating_add(1))
-                || (max_bytes > 0 && counts.bytes > max_bytes.saturating_mul(2));
-            let unfit = counts.bytes / charged(0) < counts.entries || (counts.entries == 0) != (counts.bytes == 0);
-            if (alone_over || unfit)
+            if is_doubtful(counts, max_entries, max_bytes)
                 && let Some(_lock) = self.own()?.process.try_lock(shard)?
             {
                 self.recount(shard)?;
@@ -289,15 +317,17 @@ impl FileBackend {
     }
 
     /// Evicts the next victim and says how many bytes that gave; `None`: nobody is left, others are at it, or scanning
-    /// has mended the counts and `over` finds nothing to do any more.
-    fn evict_one(&self, sparing: Sparing, over: impl Fn() -> Result<Option<Over>>) -> Result<Option<u64>> {
+    /// has mended the counts and nothing is over any more.
+    fn evict_one(&self, sparing: Sparing, mut over: Over) -> Result<Option<u64>> {
         let own = self.own()?;
         for _ in 0..STALE {
-            let (victim, over) = {
+            let victim = {
                 let Ok(mut evictor) = own.evictor.try_lock() else { return Ok(None) };
-                self.look_for_victims(&mut evictor, sparing.fresh)?;
-                let Some(over) = over()? else { return Ok(None) };
-                (evictor.next(self.clock.now(), sparing.fresh), over)
+                if self.look_for_victims(&mut evictor, sparing.fresh)? && over != Over::FreeSpace {
+                    let Some(still) = self.excess()?.over() else { return Ok(None) };
+                    over = still;
+                }
+                evictor.next(self.clock.now(), sparing.fresh)
             };
             let Some(victim) = victim else { return Ok(None) };
             if sparing.always != Some(victim.name)
@@ -333,14 +363,14 @@ impl FileBackend {
         Ok(Some(charged(seen.size)))
     }
 
-    /// Scans until the queue's first may go, and isn't `fresh` for want of others.
-    fn look_for_victims(&self, evictor: &mut Evictor, fresh: Option<Name>) -> Result<()> {
+    /// Scans until the queue's first may go, and isn't `fresh` for want of others. Says whether it had to.
+    fn look_for_victims(&self, evictor: &mut Evictor, fresh: Option<Name>) -> Result<bool> {
         let floor = self.control.floor().doing("can't read the control file")?;
         if evictor.floor != floor {
             *evictor = Evictor { floor, sets: evictor.sets, ..Evictor::default() };
         }
         let now = self.clock.now();
-        let mut least = CANDIDATES;
+        let (mut least, mut scanned) = (CANDIDATES, false);
         if evictor.queue.peek().is_some_and(|Reverse(first)| is_future(first.seen.atime, now)) {
             // The clock went back: what came since looks older than all that's known, and goes before it.
             *evictor = Evictor { floor, sets: evictor.sets, ..Evictor::default() };
@@ -350,6 +380,7 @@ impl FileBackend {
             while evictor.queue.len() < least || evictor.credit == 0 {
                 let Some(shard) = evictor.todo.pop() else { break };
                 self.scan(shard, evictor)?;
+                scanned = true;
             }
             if again && evictor.queue.iter().all(|Reverse(known)| fresh == Some(known.name)) {
                 // A second scan of its shard would make two of one.
@@ -359,7 +390,7 @@ impl FileBackend {
                 evictor.todo.extend(walk::shards().map(|shard| shard.wrapping_add(first)));
             }
         }
-        Ok(())
+        Ok(scanned)
     }
 
     /// Puts a shard's entries that should go first into the queue, which holds none of that shard.

@@ -138,7 +138,7 @@ impl Writing for FileWriter {
         let head = format::encode_head(&store.seal, &header, new.meta(), id, &hasher.finish());
         let finish = || {
             draft.write(&[&head], 0)?;
-            draft.set_times(now, new.facts.gone_at())
+            store.set_times(&draft, now, new.facts.gone_at())
         };
         finish().doing("can't write an entry")?;
         store.sync_draft(&draft)?;

@@ -17,7 +17,7 @@ pub(super) enum Op<'a> {
     Read(BorrowedFd<'a>, u64),
     Write(BorrowedFd<'a>, u64, &'a [&'a [u8]]),
     Rename(BorrowedFd<'a>, &'a str, BorrowedFd<'a>, &'a str),
-    Exchange(BorrowedFd<'a>, &'a str, &'a str),
+    Exchange(BorrowedFd<'a>, &'a str, BorrowedFd<'a>, &'a str),
     Unlink(BorrowedFd<'a>, &'a str),
     RemoveDir(BorrowedFd<'a>, &'a str),
     List(BorrowedFd<'a>),

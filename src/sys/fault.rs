@@ -163,7 +163,7 @@ fn describe(op: Op<'_>) -> Call {
         Op::Read(fd, offset) => Call { offset, ..plain("read", at(fd)) },
         Op::Write(fd, offset, parts) => Call { offset, bytes: parts.concat(), ..plain("write", at(fd)) },
         Op::Rename(from, old, to, new) => Call { to: Some(below(to, new)), ..plain("rename", below(from, old)) },
-        Op::Exchange(dir, a, b) => Call { to: Some(below(dir, b)), ..plain("exchange", below(dir, a)) },
+        Op::Exchange(one, a, other, b) => Call { to: Some(below(other, b)), ..plain("exchange", below(one, a)) },
         Op::Unlink(dir, name) => plain("unlink", below(dir, name)),
         Op::RemoveDir(dir, name) => plain("rmdir", below(dir, name)),
         Op::List(dir) => plain("list", at(dir)),

@@ -208,6 +208,18 @@ pub(crate) fn read_at(fd: BorrowedFd<'_>, buf: &mut Vec<u8>, len: usize, offset:
     Ok(())
 }
 
+/// Appends what one call reads from the front, up to `len` bytes: of a regular file all that there is up to so many.
+pub(crate) fn read_once(fd: BorrowedFd<'_>, buf: &mut Vec<u8>, len: usize) -> io::Result<()> {
+    let start = buf.len();
+    buf.try_reserve_exact(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    let most = sized_call(Op::Read(fd, 0), |most| {
+        rustix::io::pread(fd, spare_capacity(buf), 0)?;
+        Ok(most)
+    })?;
+    buf.truncate(start + len.min(most));
+    Ok(())
+}
+
 /// Reads some bytes from `offset` on; none at the end of the file.
 pub(crate) fn read_slice_at(fd: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let len = buf.len();
@@ -249,9 +261,9 @@ pub(crate) fn rename_between(from_dir: BorrowedFd<'_>, from: &str, to_dir: Borro
 
 /// Gives the name `to`, which must be free, to what `from` names. `Ok(false)`: it's taken, or this file system can't
 /// tell in the same step.
-pub(crate) fn rename_new(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<bool> {
-    let rename = || os::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE);
-    match call(Op::Rename(dir, from, dir, to), rename) {
+pub(crate) fn rename_new(from_dir: BorrowedFd<'_>, from: &str, to_dir: BorrowedFd<'_>, to: &str) -> io::Result<bool> {
+    let rename = || os::renameat_with(from_dir, from, to_dir, to, RenameFlags::NOREPLACE);
+    match call(Op::Rename(from_dir, from, to_dir, to), rename) {
         Ok(()) => Ok(true),
         Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS) => Ok(false),
         Err(e) => Err(e.into()),
@@ -259,8 +271,9 @@ pub(crate) fn rename_new(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Resul
 }
 
 /// Swaps two names. `Ok(false)`: this file system cannot.
-pub(crate) fn exchange(dir: BorrowedFd<'_>, a: &str, b: &str) -> io::Result<bool> {
-    match call(Op::Exchange(dir, a, b), || os::renameat_with(dir, a, dir, b, RenameFlags::EXCHANGE)) {
+pub(crate) fn exchange(a_dir: BorrowedFd<'_>, a: &str, b_dir: BorrowedFd<'_>, b: &str) -> io::Result<bool> {
+    let exchange = || os::renameat_with(a_dir, a, b_dir, b, RenameFlags::EXCHANGE);
+    match call(Op::Exchange(a_dir, a, b_dir, b), exchange) {
         Ok(()) => Ok(true),
         // Or one of them is gone: who sees that plain renames do.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOENT) => Ok(false),

@@ -4,8 +4,9 @@
 mod kills;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use larder::{Accelerate, Cache, ErrorKind, Options, Policy, SetOptions, Settings, State, Ttl, Verify};
 use tempfile::TempDir;
@@ -115,6 +116,26 @@ fn off_and_on_again_keeps_every_live_entry_and_no_other() {
 fn live(cache: &Cache) -> BTreeMap<(String, u64, Vec<u8>), String> {
     cache.prune(&larder::Prune::new()).expect("prune");
     seen(cache)
+}
+
+#[test]
+fn a_plain_tree_finds_the_expiry_of_each_entry_in_its_files_times() {
+    let (dir, clock) = (temp_dir(), HandClock::new());
+    let cache = open(&dir, &clock, Accelerate::Auto);
+    cache.set("small", "value", Ttl::secs(100)).expect("set");
+    cache.set("large", vec![1; 20_000], Ttl::secs(200)).expect("set");
+    let options = SetOptions::from(Ttl::secs(300)).stale_for(Duration::from_secs(5));
+    let mut writer = cache.writer("stream", options).expect("a writer");
+    writer.write_all(&vec![2; 20_000]).expect("write");
+    assert!(writer.commit().expect("commit"));
+    drop(cache);
+    let cache = open(&dir, &clock, Accelerate::Off);
+    for (key, secs) in [("small", 100), ("large", 200), ("stream", 305)] {
+        let place = cache.info(key).expect("info").expect("an entry").place;
+        let times = std::fs::metadata(dir.path().join("cache").join(place)).expect("a file");
+        let expiry = UNIX_EPOCH + Duration::from_millis(clock.now()) + Duration::from_secs(secs);
+        assert_eq!(times.modified().expect("a time"), expiry, "{key}");
+    }
 }
 
 #[test]

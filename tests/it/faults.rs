@@ -382,7 +382,9 @@ impl Bench<'_> {
         let below = self.dir.to_string_lossy().into_owned() + "/";
         let fds =
             fs::read_dir("/proc/self/fd").expect("descriptors").filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
-        let maps = fs::read_to_string("/proc/self/maps").expect("mappings");
+        let maps = fs::read("/proc/self/maps").expect("mappings");
+        // Another test may have mapped a file whose path is no text.
+        let maps = String::from_utf8_lossy(&maps);
         let mut open: Vec<_> =
             fds.map(|path| path.to_string_lossy().into_owned()).filter(|p| p.starts_with(&below)).collect();
         open.extend(maps.lines().filter(|line| line.contains(&below)).map(ToOwned::to_owned));

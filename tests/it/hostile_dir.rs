@@ -2,8 +2,10 @@
 //!
 //! The canary is a file and a directory beside the cache. Each case puts something in place of one of Larder's own
 //! names, most of it leading to the canary, and then does everything that can be done. `root` is about the directory
-//! itself and its making; `scarce` about full disks, read-only mounts and too few descriptors.
+//! itself and its making; `scarce` about full disks, read-only mounts and too few descriptors; `indexed` about files that
+//! an index knows.
 
+mod indexed;
 mod root;
 mod scarce;
 

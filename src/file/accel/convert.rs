@@ -6,9 +6,10 @@
 //! in between leaves a plain tree.
 //!
 //! **To plain**: 1. each record is put into a file, as a set would, so that at each moment the index leads to it; what
-//! has expired or was cleared goes; 2. files that no slot points at go, since a plain tree would take them for entries;
-//! 3. all of it is synced; 4. the marker says so; 5. the mapped files are removed. Whoever dies before 4 leaves an
-//! accelerated cache with more files in it than before, and nothing is lost.
+//! has expired or was cleared goes; 2. files that no slot points at go, since a plain tree would take them for entries,
+//! and the others' times are set, which its culls go by; 3. all of it is synced; 4. the marker says so; 5. the mapped
+//! files are removed. Whoever dies before 4 leaves an accelerated cache with more files in it than before, and nothing is
+//! lost.
 
 use std::os::fd::AsFd;
 
@@ -26,6 +27,7 @@ use crate::file::tree::format::Damage;
 use crate::file::tree::layout::Name;
 use crate::file::tree::read::{self, Miss};
 use crate::file::tree::walk::{self, Listed};
+use crate::file::tree::write;
 use crate::file::{FileBackend, charged, open};
 use crate::settings::{Accelerate, Change, Policy, Settings};
 use crate::stats::Count;
@@ -104,10 +106,11 @@ impl FileBackend {
         self.each_record(accel, |hash, slot, record| self.make_file(accel, hash, slot, record))?;
         for shard in walk::shards() {
             for listed in walk::shard(self.root(), shard).doing("can't list a shard")? {
-                if let Listed::Entry(name) = listed
-                    && accel.index.look(Hash::of(name)).is_none()
-                {
+                let Listed::Entry(name) = listed else { continue };
+                if accel.index.look(Hash::of(name)).is_none() {
                     self.remove_stray(accel, Hash::of(name))?;
+                } else {
+                    self.note_expiry(name);
                 }
             }
             let _lock = self.lock(shard)?;
@@ -231,9 +234,17 @@ impl FileBackend {
         Err(Error::new(ErrorKind::Busy, "an entry changed while nobody else could change it").at(hash.name().path()))
     }
 
+    /// Records a file's expiry where a plain tree's culls look for it. Where that fails they find out by themselves.
+    fn note_expiry(&self, name: Name) {
+        if let Ok(found) = read::load(self.root(), &name.path(), &self.seal, read::READ_HEAD) {
+            let _ = write::set_times(found.fd(), None, found.header.facts.gone_at());
+        }
+    }
+
     /// Puts an entry that rests in a record into a file, if it's still there.
     fn move_to_file(&self, accel: &Accel, hash: Hash, new: &NewEntry<'_>, generation: u64, old: Place) -> Result<bool> {
         let (draft, nonce) = self.draft_of(hash.name(), generation, new)?;
+        draft.set_times(new.facts.created, new.facts.gone_at()).doing("can't write an entry")?;
         let fresh = Fresh::File(Box::new(draft), nonce, new.size());
         let unchanged = |found: Option<(At, Slot)>| Ok(found.is_some_and(|(_, slot)| slot.place == old));
         Ok(matches!(self.put(accel, hash, generation, new, fresh, unchanged)?, Put::Stored(..)))

@@ -14,7 +14,7 @@ use crate::file::index::bucket::{At, Slot};
 use crate::file::index::table::{self, Hash, Place};
 use crate::file::segments::record::{self, CREATED_WORD, GENERATION_WORD, Opened, SEQUENCE_WORD};
 use crate::file::tree::compress;
-use crate::file::tree::format::Damage;
+use crate::file::tree::format::{Damage, Header};
 use crate::file::tree::layout::{ARENA, Name};
 use crate::file::tree::read::{self, Found, Miss};
 use crate::file::{FileBackend, charged};
@@ -109,6 +109,8 @@ enum Trouble {
 enum Plain<B> {
     Hit(B, Opened),
     Miss,
+    /// It rests in a file.
+    File(At, Slot),
     /// The long way has to tell.
     Other,
 }
@@ -416,13 +418,21 @@ impl FileBackend {
     ) -> Result<Option<Value>> {
         let now = self.now()?;
         let hash = Hash::of(Name::of(&self.seed, id));
-        match self.plain(accel, hash, id, now, expect, copy_shared)? {
+        let plain = self.plain(accel, hash, id, now, expect, copy_shared)?;
+        if let Plain::File(at, slot) = &plain
+            && let Some(value) = self.plain_file(accel, hash, *at, slot, id, now, expect)?
+        {
+            return Ok(Some(value));
+        }
+        match plain {
             Plain::Hit(mut bytes, mut opened) => {
                 render(&mut opened, &mut bytes);
                 Ok(Some(Value::of_record(bytes, opened.value_range(), opened.facts, None)))
             }
             Plain::Miss => Ok(None),
-            Plain::Other => self.accel_read(accel, hash, id, now, expect, read::READ_WHOLE, |rest| self.value_of(rest)),
+            Plain::File(..) | Plain::Other => {
+                self.accel_read(accel, hash, id, now, expect, read::READ_WHOLE, |rest| self.value_of(rest))
+            }
         }
     }
 
@@ -561,7 +571,7 @@ impl FileBackend {
                 Some(true)
             }
             Plain::Miss => Some(false),
-            Plain::Other => None,
+            Plain::File(..) | Plain::Other => None,
         })
     }
 
@@ -584,7 +594,7 @@ impl FileBackend {
             return Ok(Plain::Miss);
         };
         if !slot.place.is_record() {
-            return Ok(Plain::Other);
+            return Ok(Plain::File(at, slot));
         }
         accel.segments.prefetch(slot.place, slot.size);
         let Some(len) = accel.segments.len(slot.place) else { return Ok(Plain::Other) };
@@ -602,12 +612,49 @@ impl FileBackend {
         {
             return Ok(Plain::Other);
         }
+        self.hit(accel, hash, at, &slot)?;
+        Ok(Plain::Hit(bytes, opened))
+    }
+
+    /// The common case of a read of a file: the one that the index knows, as large as the index says.
+    #[allow(clippy::too_many_arguments, reason = "who, when, and what of it")]
+    fn plain_file(
+        &self,
+        accel: &Accel,
+        hash: Hash,
+        at: At,
+        slot: &Slot,
+        id: Id<'_>,
+        now: u64,
+        expect: Option<Expect>,
+    ) -> Result<Option<Value>> {
+        let most = usize::try_from(slot.size.saturating_sub(charged(0))).unwrap_or(usize::MAX);
+        if most > read::READ_WHOLE {
+            return Ok(None);
+        }
+        let fits = |header: &Header, own: &[u8], extra: Option<&Extra>| {
+            let facts = &header.facts;
+            slot.place.is_file_of(facts.nonce)
+                && Id::parse(own) == Some(id)
+                && matches!(self.falls(facts, header.generation, id.namespace, extra, now), Ok(None))
+                && expect.is_none_or(|expect| expect == Expect { codec: facts.codec, schema: facts.schema })
+        };
+        let value = read::known_value(self.root(), &hash.name().path(), &self.seal, most, fits);
+        if value.is_some() {
+            self.hit(accel, hash, at, slot)?;
+        }
+        Ok(value)
+    }
+
+    /// Notes a hit of the short way.
+    #[inline]
+    fn hit(&self, accel: &Accel, hash: Hash, at: At, slot: &Slot) -> Result<()> {
         self.sound(accel)?;
         if !self.read_only {
             let recency = self.rules(accel).is_ok_and(|rules| rules.policy == Policy::Lru);
-            accel.index.warm(hash, at, &slot, recency);
+            accel.index.warm(hash, at, slot, recency);
         }
         self.count(Count::Hits, 1);
-        Ok(Plain::Hit(bytes, opened))
+        Ok(())
     }
 }

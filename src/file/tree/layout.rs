@@ -77,11 +77,7 @@ impl Name {
 
     /// The path below the cache's directory.
     pub(crate) fn path(self) -> String {
-        // On the way of every read: one allocation.
-        let mut path = String::with_capacity(SHARDS_DIR.len() + 4 + 2 * NAME_LEN);
-        path.push_str(SHARDS_DIR);
-        path.push('/');
-        push_hex(&mut path, &self.0[..1]);
+        let mut path = shard_path_with_room(self.shard(), 1 + 2 * NAME_LEN);
         path.push('/');
         push_hex(&mut path, &self.0);
         path
@@ -103,7 +99,24 @@ impl Name {
 
 /// `shards/ab`.
 pub(crate) fn shard_path(shard: u8) -> String {
-    format!("{SHARDS_DIR}/{}", shard_name(shard))
+    shard_path_with_room(shard, 0)
+}
+
+/// The path of a temporary file below the cache's directory.
+pub(crate) fn temp_path(shard: u8, temp: &str) -> String {
+    let mut path = shard_path_with_room(shard, 1 + temp.len());
+    path.push('/');
+    path.push_str(temp);
+    path
+}
+
+/// Paths and names are made on the way of every call: each is one allocation, and no formatting.
+fn shard_path_with_room(shard: u8, room: usize) -> String {
+    let mut path = String::with_capacity(SHARDS_DIR.len() + 3 + room);
+    path.push_str(SHARDS_DIR);
+    path.push('/');
+    push_hex(&mut path, &[shard]);
+    path
 }
 
 /// `ab`.
@@ -121,7 +134,12 @@ pub(crate) fn parse_shard(name: &str) -> Option<u8> {
 
 /// The name of a temporary file: `.tmp-`, the 12 digits of the session that writes it, `-`, 128 random bits.
 pub(crate) fn temp_name(session: u64, random: &[u8; 16]) -> String {
-    format!(".tmp-{session:012x}-{}", hex(random))
+    let mut name = String::with_capacity(50);
+    name.push_str(".tmp-");
+    push_hex(&mut name, &session.to_be_bytes()[2..]);
+    name.push('-');
+    push_hex(&mut name, random);
+    name
 }
 
 /// The session of a temporary file's name.
@@ -147,12 +165,14 @@ fn hex(bytes: &[u8]) -> String {
     out
 }
 
+/// Of 16 bytes at the most.
 fn push_hex(out: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
+    out.push_str(str::from_utf8(&text[..2 * bytes.len()]).unwrap_or_default());
 }
 
 /// Upper case is not ours: one entry has one name.

@@ -77,6 +77,34 @@ pub(crate) fn load(dir: BorrowedFd<'_>, path: &str, seal: &Seal, whole_up_to: us
     Ok(Found { stat, header, extra, value_sum, bytes, file })
 }
 
+/// The value of an entry of at most `most` bytes that `fits`, in one read, and without asking for the file's kind and
+/// size: for who knows from the index how large it is. One byte more is asked for than there may be, so that what was read
+/// is all there is; and what isn't a regular file can't be read so, or gives no bytes that prove themselves. `None`: the
+/// long way has to tell why.
+pub(crate) fn known_value(
+    dir: BorrowedFd<'_>,
+    path: &str,
+    seal: &Seal,
+    most: usize,
+    fits: impl FnOnce(&Header, &[u8], Option<&Extra>) -> bool,
+) -> Option<Value> {
+    let file = fs::open(dir, path, Open::Read).ok()?;
+    let mut bytes = Vec::new();
+    fs::read_once(file.as_fd(), &mut bytes, most + 1).ok()?;
+    if bytes.len() > most {
+        return None;
+    }
+    let header = format::parse_lengths(&bytes, bytes.len() as u64).ok()?;
+    let (head, value) = bytes.split_at(header.head_len());
+    let Head { header, extra, value_sum } = format::open_head(seal, header, head).ok()?;
+    if header.compression != 0 || !fits(&header, &head[HEADER_LEN + header.meta_len..], extra.as_ref()) {
+        return None;
+    }
+    format::check_value(seal, &value_sum, value).ok()?;
+    let len = value.len();
+    Some(Value::tail_of(bytes, len, header.facts, extra))
+}
+
 impl Found {
     /// Who the entry is.
     pub(crate) fn id(&self) -> Option<Id<'_>> {

@@ -6,7 +6,9 @@
 //! file has the temporary name, and is unlinked once the lock is given up.
 //!
 //! All of it happens in the shard's directory, opened once without following links: by paths, the two names of a rename
-//! could be resolved in different directories, when a foreign hand swaps one in between.
+//! could be resolved in different directories, when a foreign hand swaps one in between. The one exception is the name
+//! that a rename takes the draft from, which is looked up from the root: that it's there says that the shard still is the
+//! directory that was written to. Nobody has that name elsewhere, with 128 random bits in it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,8 +25,6 @@ pub(crate) type Owner = Option<(u32, u32)>;
 pub(crate) struct Draft {
     file: OwnedFd,
     shard: u8,
-    /// Inode of the shard's directory, to tell whether it was set aside meanwhile.
-    dir_ino: u64,
     temp: Temp,
 }
 
@@ -61,7 +61,6 @@ impl Draft {
         owner: Owner,
     ) -> io::Result<Draft> {
         let dir = fs::open(root, &layout::shard_path(shard), Open::Dir)?;
-        let dir_ino = fs::stat(dir.as_fd())?.ino;
         let name = layout::temp_name(session, random);
         let file = fs::open(dir.as_fd(), &name, Open::New(access.file_mode()))?;
         let temp = Temp { dir, name: Some(name), epoch: epoch() };
@@ -72,12 +71,12 @@ impl Draft {
         if let Some((uid, gid)) = owner {
             fs::set_owner(file.as_fd(), uid, gid)?;
         }
-        Ok(Draft { file, shard, dir_ino, temp })
+        Ok(Draft { file, shard, temp })
     }
 
     /// The shard it's in, and the inode of that shard's directory.
-    pub(crate) fn shard(&self) -> (u8, u64) {
-        (self.shard, self.dir_ino)
+    pub(crate) fn shard(&self) -> io::Result<(u8, u64)> {
+        Ok((self.shard, fs::stat(self.temp.dir.as_fd())?.ino))
     }
 
     pub(crate) fn write(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
@@ -102,21 +101,17 @@ impl Draft {
     /// Gives back what was there before, and its name now, which the caller drops once it has given up the lock, since
     /// an unlink may take longer than all the rest.
     pub(crate) fn publish(mut self, root: BorrowedFd<'_>, name: Name) -> io::Result<(Option<Stat>, Option<Temp>)> {
-        // Nobody else moves it while the lock is held.
-        let there = fs::stat_at(root, &layout::shard_path(self.shard))?;
-        if there.is_none_or(|there| there.ino != self.dir_ino) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
         let dir = self.temp.dir.as_fd();
-        let (from, to) = (self.temp.name.as_deref().unwrap_or_default(), name.file_name());
+        let from = layout::temp_path(self.shard, self.temp.name.as_deref().unwrap_or_default());
+        let to = name.file_name();
         let mut old = None;
-        if !fs::rename_new(dir, from, &to)? {
+        if !fs::rename_new(root, &from, dir, &to)? {
             old = fs::stat_at(dir, &to)?;
             // A directory, which isn't ours, thereby gets the draft's name, and stays.
-            if old.is_some() && fs::exchange(dir, from, &to)? {
+            if old.is_some() && fs::exchange(root, &from, dir, &to)? {
                 return Ok((old, Some(self.temp)));
             }
-            fs::rename(dir, from, &to)?;
+            fs::rename_between(root, &from, dir, &to)?;
         }
         self.temp.name = None;
         Ok((old, None))
@@ -124,8 +119,8 @@ impl Draft {
 }
 
 /// An entry's times in the file system: access time = last recorded use, modification time = expiry (the end of the
-/// stale period, where there is one), in the manner of Symfony's file cache. Both are hints for the cull, which then needs one `stat` per file; before anything is removed
-/// as expired, the word in its header is asked.
+/// stale period, where there is one), in the manner of Symfony's file cache. Both are hints for the cull of a plain tree,
+/// which then needs one `stat` per file; before anything is removed as expired, the word in its header is asked.
 pub(crate) fn set_times(file: BorrowedFd<'_>, used: Option<u64>, expires: u64) -> io::Result<()> {
     fs::set_times(file, used, Some(expires.min(LATEST)))
 }
