@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := list
-.PHONY: servers list demo test lint bench bench-traces bench-peers bench-remote fuzz soak mutants audit clean bench-gates
+.PHONY: servers list demo test lint bench bench-traces bench-peers bench-remote fuzz soak mutants audit clean bench-gates sanitize
 
 list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -54,6 +54,16 @@ fuzz:  ## the fuzzers for MINUTES=5 each, or one of them: TARGET=entry
 
 soak:  ## all campaigns at length, with random seeds and a table of counts: MINUTES=60
 	@.ci/soak $(MINUTES)
+
+# As with fuzzing, a stable compiler is told to act as a nightly one, whose sanitizer it has. Miri it lacks.
+sanitize:  ## unit tests and models under AddressSanitizer, and the pure modules in Miri where that is installed
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" $(CARGO) test --all-features --lib \
+		--target $$(rustc -vV | sed -n 's/^host: //p') --target-dir target/sanitize
+	@if $(CARGO) miri --version >/dev/null 2>&1; then \
+		$(CARGO) miri test --lib -- segments::record index::table policy:: tree::format units::tests; \
+	else \
+		echo "sanitize: Miri is not installed; it was left out"; \
+	fi
 
 mutants:  ## mutation testing of tree and cull code; ARGS="--shard 0/8", ARGS="--iterate" (see .cargo/mutants.toml)
 	@$(CARGO) mutants --version >/dev/null 2>&1 || \
