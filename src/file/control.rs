@@ -402,7 +402,7 @@ impl Control {
     /// The sum over all shards.
     pub(crate) fn totals(&self) -> io::Result<ShardCounts> {
         let mut sum = ShardCounts::default();
-        self.each_shard(|_, counts| {
+        self.each_shard(|counts| {
             sum.entries = sum.entries.saturating_add(counts.entries);
             sum.bytes = sum.bytes.saturating_add(counts.bytes);
             sum.payload = sum.payload.saturating_add(counts.payload);
@@ -411,20 +411,20 @@ impl Control {
     }
 
     /// Shows the counts of all shards. On the way of every set: nothing is put down in between.
-    pub(crate) fn each_shard(&self, mut each: impl FnMut(u8, ShardCounts)) -> io::Result<()> {
+    pub(crate) fn each_shard(&self, mut each: impl FnMut(ShardCounts)) -> io::Result<()> {
         match &self.words {
             Words::Mapped(words) => {
-                for shard in 0..=u8::MAX {
-                    let word = |n| words.word(SHARD_WORDS + 4 * usize::from(shard) + n).load(Ordering::Acquire);
-                    each(shard, ShardCounts { entries: word(0), bytes: word(1), payload: word(2) });
+                for shard in 0..SHARDS {
+                    let word = |n| words.word(SHARD_WORDS + 4 * shard + n).load(Ordering::Acquire);
+                    each(ShardCounts { entries: word(0), bytes: word(1), payload: word(2) });
                 }
                 if words.poisoned() { Err(cut_short()) } else { Ok(()) }
             }
             Words::Direct { .. } => {
                 let mut words = [0; 4 * SHARDS];
                 read_words(&self.direct()?.file, SHARD_WORDS, &mut words)?;
-                for (shard, w) in (0..=u8::MAX).zip(words.chunks_exact(4)) {
-                    each(shard, ShardCounts { entries: w[0], bytes: w[1], payload: w[2] });
+                for w in words.chunks_exact(4) {
+                    each(ShardCounts { entries: w[0], bytes: w[1], payload: w[2] });
                 }
                 Ok(())
             }

@@ -274,7 +274,7 @@ impl FileBackend {
     fn excess(&self) -> Result<Excess> {
         let (max_entries, max_bytes) = self.with_settings(|s| (s.max_entries, s.max_bytes))?;
         let (mut entries, mut bytes, mut doubtful) = (0u64, 0u64, false);
-        let look = |_, counts: ShardCounts| {
+        let look = |counts: ShardCounts| {
             entries = entries.saturating_add(counts.entries);
             bytes = bytes.saturating_add(counts.bytes);
             doubtful |= is_doubtful(counts, max_entries, max_bytes);

@@ -102,7 +102,7 @@ impl FileBackend {
         })
     }
 
-    /// The hash of a name, whose bucket arrives while what is to be stored there is put together.
+    /// The hash of a name that is about to be changed: its bucket arrives while what is to be stored there is put together.
     pub(in crate::file) fn hash_of(&self, accel: &Accel, id: Id<'_>) -> Hash {
         let hash = Hash::of(Name::of(&self.seed, id));
         accel.index.prefetch(hash, table::NODE / 8);
@@ -357,7 +357,7 @@ impl FileBackend {
         if condition != Condition::Always {
             self.wait_for_rebuild(accel)?;
         }
-        let hash = Hash::of(Name::of(&self.seed, new.id));
+        let hash = self.hash_of(accel, new.id);
         let removed = self.accel_remove_where(accel, hash, new.id, new.facts.created, |found| {
             self.may_store(accel, condition, found, hash, new)
         })?;
@@ -367,7 +367,7 @@ impl FileBackend {
     }
 
     pub(in crate::file) fn accel_remove(&self, accel: &Accel, id: Id<'_>, now: u64) -> Result<bool> {
-        let hash = Hash::of(Name::of(&self.seed, id));
+        let hash = self.hash_of(accel, id);
         let removed = self.accel_remove_where(accel, hash, id, now, |_| Ok(true))? == Some(true);
         self.count(Count::Deletes, u64::from(removed));
         Ok(removed)
@@ -382,7 +382,6 @@ impl FileBackend {
         now: u64,
         holds: impl FnOnce(Option<(At, Slot)>) -> Result<bool>,
     ) -> Result<Option<bool>> {
-        accel.index.prefetch(hash, table::NODE / 8);
         let ground = self.ground(accel)?;
         let names = if self.rules(accel)?.durable { self.shard_dir(hash.name().shard())? } else { None };
         let keys = self.lock_keys(&ground, hash, false)?;
@@ -418,7 +417,7 @@ impl FileBackend {
     /// Removes a live entry and returns its value, or why there was none.
     pub(in crate::file) fn accel_take(&self, accel: &Accel, id: Id<'_>, now: u64) -> Result<Result<Value, Count>> {
         self.wait_for_rebuild(accel)?;
-        let hash = Hash::of(Name::of(&self.seed, id));
+        let hash = self.hash_of(accel, id);
         let ground = self.ground(accel)?;
         let names = self.names_to_sync(hash.name().shard())?;
         let keys = self.lock_keys(&ground, hash, false)?;
@@ -448,7 +447,7 @@ impl FileBackend {
     /// Gives a live entry another expiry.
     pub(in crate::file) fn accel_touch(&self, accel: &Accel, id: Id<'_>, now: u64, expires: u64) -> Result<bool> {
         self.wait_for_rebuild(accel)?;
-        let hash = Hash::of(Name::of(&self.seed, id));
+        let hash = self.hash_of(accel, id);
         let ground = self.ground(accel)?;
         let keys = self.lock_keys(&ground, hash, false)?;
         let found = keys.found;
@@ -546,7 +545,7 @@ impl FileBackend {
         condition: Condition,
     ) -> Result<bool> {
         self.wait_for_rebuild(accel)?;
-        let hash = Hash::of(Name::of(&self.seed, new.id));
+        let hash = self.hash_of(accel, new.id);
         let fresh = Fresh::File(Box::new(draft), nonce, size);
         let may = |found: Option<(At, Slot)>| {
             let cleared = self.control.is_cleared(generation, new.id.namespace, &new.extra.tags);

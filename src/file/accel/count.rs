@@ -15,7 +15,6 @@ use crate::file::change::{self, NewEntry};
 use crate::file::index::bucket::{At, Fill, Slot, Target};
 use crate::file::index::table::{Hash, Place};
 use crate::file::segments::record::{self, Cell, NewRecord, Opened, SEQUENCE_WORD};
-use crate::file::tree::layout::Name;
 use crate::file::tree::read::{self, Miss};
 use crate::key::Id;
 use crate::stats::Count;
@@ -67,7 +66,7 @@ impl FileBackend {
         now: u64,
     ) -> Result<i64> {
         self.wait_for_rebuild(accel)?;
-        let hash = Hash::of(Name::of(&self.seed, id));
+        let hash = self.hash_of(accel, id);
         if let Some(sum) = self.count_on(accel, hash, id, by, now)? {
             self.sound(accel)?;
             return Ok(sum);

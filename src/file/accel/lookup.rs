@@ -12,7 +12,8 @@ use crate::entry::{Entry, Extra, Facts, State, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::index::bucket::{At, Slot};
 use crate::file::index::table::{self, Hash, Place};
-use crate::file::segments::record::{self, CREATED_WORD, GENERATION_WORD, Opened, SEQUENCE_WORD};
+use crate::file::segments::record::{self, CREATED_WORD, GENERATION_WORD, Opened};
+use crate::file::segments::word_of;
 use crate::file::tree::compress;
 use crate::file::tree::format::{Damage, Header};
 use crate::file::tree::layout::{ARENA, Name};
@@ -126,14 +127,13 @@ impl Accel {
     /// The same of a record whose value this build may be unable to decompress.
     #[inline]
     pub(super) fn read_any(&self, place: Place, hash: Hash) -> Result<Record, Damage> {
-        let (mut bytes, mut opened) =
-            self.open_at(place, hash, |at, len| copy_shared(&self.segments.arena, at, len))?;
+        let (mut bytes, mut opened) = self.segments.open(&self.seal, place, self.salt(hash), copy_shared)?;
         render(&mut opened, &mut bytes);
         let extra = if opened.has_meta() { opened.extra(&bytes)? } else { None };
         Ok(Record { bytes, opened, extra })
     }
 
-    /// A record's own bytes in a buffer of this thread, to be put back into `scratch`, and what they say.
+    /// The same of its own bytes, in a buffer of this thread, which is to be put back into `scratch`.
     pub(super) fn open_in(
         &self,
         scratch: &'static Scratch,
@@ -141,31 +141,10 @@ impl Accel {
         hash: Hash,
     ) -> Result<(Vec<u8>, Opened), Damage> {
         let mut spare = scratch.take();
-        self.open_at(place, hash, |at, len| {
-            copy_into(&self.segments.arena, at, len, &mut spare);
+        self.segments.open(&self.seal, place, self.salt(hash), |arena, at, len| {
+            copy_into(arena, at, len, &mut spare);
             std::mem::take(&mut spare)
         })
-    }
-
-    /// A record's own bytes, and what they say. `copy` makes them, of so many bytes from a word of the arena on.
-    #[inline]
-    fn open_at<B: AsRef<[u8]>>(
-        &self,
-        place: Place,
-        hash: Hash,
-        mut copy: impl FnMut(usize, usize) -> B,
-    ) -> Result<(B, Opened), Damage> {
-        let len = self.segments.len(place).ok_or(Damage::Lengths)?;
-        loop {
-            let bytes = copy(place.unit() as usize * 2, len);
-            match record::open(&self.seal, bytes.as_ref(), place, self.salt(hash)) {
-                // A counter went on twice while it was copied.
-                Err(Damage::Value)
-                    if self.segments.word(place, SEQUENCE_WORD) != record::sequence_of(bytes.as_ref()) => {}
-                Err(damage) => return Err(damage),
-                Ok(opened) => return Ok((bytes, opened)),
-            }
-        }
     }
 }
 
@@ -383,10 +362,7 @@ impl FileBackend {
             if expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema }) {
                 return Err(Count::MissSchema);
             }
-            if !self.read_only {
-                let recency = self.rules(accel).is_ok_and(|rules| rules.policy == Policy::Lru);
-                accel.index.warm(hash, at, &slot, recency);
-            }
+            self.note_use(accel, hash, at, &slot);
             take(rest).map_err(|miss| match miss {
                 Miss::Damaged(..) => {
                     let _ = self.remove_unfit(accel, hash, id, slot.place);
@@ -598,7 +574,7 @@ impl FileBackend {
         }
         accel.segments.prefetch(slot.place, slot.size);
         let Some(len) = accel.segments.len(slot.place) else { return Ok(Plain::Other) };
-        let bytes = copy(&accel.segments.arena, slot.place.unit() as usize * 2, len);
+        let bytes = copy(&accel.segments.arena, word_of(slot.place, 0), len);
         let record = bytes.as_ref();
         let Ok(opened) = record::open(&accel.seal, record, slot.place, accel.salt(hash)) else {
             return Ok(Plain::Other);
@@ -650,11 +626,16 @@ impl FileBackend {
     #[inline]
     fn hit(&self, accel: &Accel, hash: Hash, at: At, slot: &Slot) -> Result<()> {
         self.sound(accel)?;
+        self.note_use(accel, hash, at, slot);
+        self.count(Count::Hits, 1);
+        Ok(())
+    }
+
+    #[inline]
+    fn note_use(&self, accel: &Accel, hash: Hash, at: At, slot: &Slot) {
         if !self.read_only {
             let recency = self.rules(accel).is_ok_and(|rules| rules.policy == Policy::Lru);
             accel.index.warm(hash, at, slot, recency);
         }
-        self.count(Count::Hits, 1);
-        Ok(())
     }
 }

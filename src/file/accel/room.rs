@@ -73,8 +73,12 @@ impl Writer {
     pub(super) fn set_lacking(&self, lacking: bool) {
         if let Ok(mut reclaim) = self.reclaim.try_lock() {
             reclaim.lacking = lacking;
-            self.reclaiming.store(lacking || reclaim.at.is_some(), Ordering::Relaxed);
+            self.note(&reclaim);
         }
+    }
+
+    fn note(&self, reclaim: &Reclaim) {
+        self.reclaiming.store(reclaim.lacking || reclaim.at.is_some(), Ordering::Relaxed);
     }
 }
 
@@ -107,7 +111,7 @@ impl FileBackend {
             let alive = |session| crate::file::index::bucket::Estate::is_alive(&ground, session);
             let Some((segment, fullness)) = accel.segments.claim(me, alive) else { return Ok(false) };
             reclaim.at = Some((segment, 0));
-            writer.reclaiming.store(true, Ordering::Relaxed);
+            writer.note(&reclaim);
             // Below the limits nothing live goes.
             reclaim.evict_cold = fullness > TOO_FULL && accel.segments.count() >= accel.most_segments(rules);
         }
@@ -133,7 +137,7 @@ impl FileBackend {
                 let free = accel.segments.free_count();
                 let spare = accel.allowed_segments(rules).saturating_sub(accel.segments.count());
                 reclaim.lacking = free + spare < RESERVE;
-                writer.reclaiming.store(reclaim.lacking, Ordering::Relaxed);
+                writer.note(&reclaim);
                 break;
             }
         }

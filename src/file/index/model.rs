@@ -138,6 +138,13 @@ enum Has {
     File(u128),
 }
 
+/// Words of the memory, as bytes.
+fn copy_of(memory: &impl Memory, at: usize, len: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    copy_into(memory, at, len, &mut bytes);
+    bytes
+}
+
 fn key(n: u64) -> [u8; 8] {
     n.to_le_bytes()
 }
@@ -212,9 +219,7 @@ impl World {
     }
 
     fn read(&self, place: Place) -> Option<(u64, u64, u64)> {
-        let mut bytes = Vec::new();
-        copy_into(&self.segments.arena, place.unit() as usize * 2, self.segments.len(place)?, &mut bytes);
-        let opened = record::open(&self.seal, &bytes, place, 0).ok()?;
+        let (bytes, opened) = self.segments.open(&self.seal, place, 0, copy_of).ok()?;
         let number = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
         let value = opened.number.map_or_else(|| number(opened.value(&bytes)), |number| u64::try_from(number).ok());
         Some((number(opened.id(&bytes)?.key)?, value?, opened.sequence))

@@ -20,10 +20,11 @@
 pub(crate) mod record;
 
 use crate::file::index::table::{GENERATION_BITS, Place};
+use crate::file::tree::format::Damage;
 use crate::sys::mmap::Memory;
 use crate::sys::point;
 
-use record::{Cell, SEQUENCE_WORD, SUM_WORD, UNIT};
+use record::{Cell, Opened, RecordSeal, SEQUENCE_WORD, SUM_WORD, UNIT};
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"LARDER\x01S");
 // Words of the live file.
@@ -109,6 +110,11 @@ pub(crate) fn closed(state: u64) -> Option<u64> {
         State::Open(_) | State::Claimed(_) => Some(State::Sealed.word()),
         State::Free | State::Sealed => None,
     }
+}
+
+/// Where a word of the record at a place lies in the arena.
+pub(crate) fn word_of(place: Place, word: usize) -> usize {
+    place.unit() as usize * (UNIT / 8) + word
 }
 
 /// A segment that this process appends to.
@@ -248,15 +254,15 @@ impl<M: Memory> Segments<M> {
     /// Writes a record that nobody knows of yet.
     #[inline]
     pub(crate) fn write(&self, place: Place, record: &[u8]) {
-        if let Some((segment, unit)) = self.locate(place) {
-            self.arena.copy_in((segment * self.units + unit) * 2, record);
+        if self.locate(place).is_some() {
+            self.arena.copy_in(word_of(place, 0), record);
         }
     }
 
     /// Has a record fetched, of which the index knows the size.
     #[inline]
     pub(crate) fn prefetch(&self, place: Place, size: u64) {
-        let first = place.unit() as usize * 2;
+        let first = word_of(place, 0);
         let lines = usize::try_from(size / 64).unwrap_or(0).min(MOST_LINES);
         for line in 0..=lines {
             self.arena.prefetch(first + line * 8);
@@ -267,7 +273,7 @@ impl<M: Memory> Segments<M> {
     #[inline]
     pub(crate) fn prefetch_head(&self, place: Place) {
         if place.is_record() {
-            self.arena.prefetch(place.unit() as usize * 2);
+            self.arena.prefetch(word_of(place, 0));
             self.prefetch_bit(place);
         }
     }
@@ -283,8 +289,8 @@ impl<M: Memory> Segments<M> {
     /// How many bytes the record at a place has; `None`: there's none.
     #[inline]
     pub(crate) fn len(&self, place: Place) -> Option<usize> {
-        let (segment, unit) = self.locate(place)?;
-        let at = (segment * self.units + unit) * 2;
+        let (_, unit) = self.locate(place)?;
+        let at = word_of(place, 0);
         let left = (self.units - unit) * UNIT;
         let first = self.arena.load(at);
         if record::least_len(first) > left {
@@ -293,16 +299,38 @@ impl<M: Memory> Segments<M> {
         record::whole_len(first, |word| self.arena.load(at + word)).filter(|len| *len <= left)
     }
 
+    /// A copy of the record at a place, checked, and what it says. `copy` makes it, of so many bytes from a word of the arena
+    /// on. `salt`: see [`record::open`].
+    #[inline]
+    pub(crate) fn open<B: AsRef<[u8]>>(
+        &self,
+        seal: &RecordSeal,
+        place: Place,
+        salt: u128,
+        mut copy: impl FnMut(&M, usize, usize) -> B,
+    ) -> Result<(B, Opened), Damage> {
+        let len = self.len(place).ok_or(Damage::Lengths)?;
+        loop {
+            let bytes = copy(&self.arena, word_of(place, 0), len);
+            match record::open(seal, bytes.as_ref(), place, salt) {
+                // A counter went on twice while it was copied.
+                Err(Damage::Value) if self.word(place, SEQUENCE_WORD) != record::sequence_word_in(bytes.as_ref()) => {}
+                Err(damage) => return Err(damage),
+                Ok(opened) => return Ok((bytes, opened)),
+            }
+        }
+    }
+
     /// Takes over the words that change in place from the record that another was copied from. Under the lock of their
     /// bucket.
     pub(crate) fn copy_words(&self, from: Place, to: Place) {
         if let (Some(_), Some(_)) = (self.locate(from), self.locate(to)) {
             for word in [SEQUENCE_WORD, record::EXPIRY_WORD] {
-                self.arena.store(Self::word_of(to, word), self.arena.load(Self::word_of(from, word)));
+                self.arena.store(word_of(to, word), self.arena.load(word_of(from, word)));
             }
-            let sequence = record::number_of(self.arena.load(Self::word_of(from, SEQUENCE_WORD)));
+            let sequence = record::sequence_of(self.arena.load(word_of(from, SEQUENCE_WORD)));
             if let Some(old) = self.cell(from, sequence) {
-                let sum = |place| self.arena.load(Self::word_of(place, SUM_WORD));
+                let sum = |place| self.arena.load(word_of(place, SUM_WORD));
                 let words = [0, 1, 2].map(|n| self.arena.load(old + n));
                 // What is damaged stays so.
                 let cell = Cell::of_words(words, sum(from), sequence);
@@ -318,7 +346,7 @@ impl<M: Memory> Segments<M> {
     /// that of the counter's: readers look at the other cell until it is there.
     pub(crate) fn count_to(&self, place: Place, cell: Cell, sequence: u64) {
         let Some(at) = self.cell(place, sequence) else { return };
-        self.store_cell(at, cell.words(self.arena.load(Self::word_of(place, SUM_WORD)), sequence));
+        self.store_cell(at, cell.words(self.arena.load(word_of(place, SUM_WORD)), sequence));
         point("count: cell written");
         self.set_word(place, SEQUENCE_WORD, record::sequence_word(sequence));
         point("count: counted");
@@ -334,22 +362,18 @@ impl<M: Memory> Segments<M> {
     fn cell(&self, place: Place, sequence: u64) -> Option<usize> {
         let first = self.word(place, 0)?;
         let at = record::cell_word(first, self.len(place)?, sequence)?;
-        Some(Self::word_of(place, at))
-    }
-
-    fn word_of(place: Place, word: usize) -> usize {
-        place.unit() as usize * 2 + word
+        Some(word_of(place, at))
     }
 
     /// A word of a record's header, unchecked; `None`: the place leads nowhere.
     pub(crate) fn word(&self, place: Place, word: usize) -> Option<u64> {
-        self.locate(place).map(|(segment, unit)| self.arena.load((segment * self.units + unit) * 2 + word))
+        self.locate(place).map(|_| self.arena.load(word_of(place, word)))
     }
 
     /// One of the words of a record that change in place.
     pub(crate) fn set_word(&self, place: Place, word: usize, value: u64) {
-        if let Some((segment, unit)) = self.locate(place) {
-            self.arena.store((segment * self.units + unit) * 2 + word, value);
+        if self.locate(place).is_some() {
+            self.arena.store(word_of(place, word), value);
         }
     }
 

@@ -303,7 +303,7 @@ impl NewRecord<'_> {
             Some(number) => {
                 out.resize(out.len().next_multiple_of(UNIT), 0);
                 // Their sums are made with the record's.
-                for word in [Cell { number, created: facts.created }; 2].into_iter().flat_map(|cell| cell.words(0, 0)) {
+                for word in [[number.cast_unsigned(), facts.created, 0]; 2].as_flattened() {
                     out.extend_from_slice(&word.to_le_bytes());
                 }
             }
@@ -460,18 +460,18 @@ pub(crate) fn created_of(word: u64) -> u64 {
 }
 
 /// The sequence that a record's word says.
-pub(crate) fn number_of(sequence_word: u64) -> u64 {
-    sequence_word & ((1 << 48) - 1)
+pub(crate) fn sequence_of(word: u64) -> u64 {
+    word & ((1 << 48) - 1)
 }
 
 /// The sequence word of a record's copy.
-pub(crate) fn sequence_of(record: &[u8]) -> Option<u64> {
+pub(crate) fn sequence_word_in(record: &[u8]) -> Option<u64> {
     record.get(AT_SEQUENCE..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
 /// The sequence word of a record.
 pub(crate) fn sequence_word(sequence: u64) -> u64 {
-    expiry_word(sequence & ((1 << 48) - 1))
+    expiry_word(sequence_of(sequence))
 }
 
 #[cfg(test)]

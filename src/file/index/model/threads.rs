@@ -4,6 +4,7 @@
 //! The code is the one that ships. The memory is sequentially consistent: what the hardware may reorder, it isn't shown.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use shuttle::sync::Mutex;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::thread;
 
-use super::{Has, crowd, hash, key, spend};
+use super::{Has, copy_of, crowd, hash, key, spend};
 use crate::entry::{Facts, NEVER};
 use crate::file::index::Index;
 use crate::file::index::bucket::{At, Estate, Fill, Locked, Slot, Target};
@@ -23,7 +24,7 @@ use crate::file::segments::{self, Current, Segments};
 use crate::file::tree::format::Damage;
 use crate::file::tree::layout::Name;
 use crate::key::Id;
-use crate::sys::mmap::{Memory, copy_into};
+use crate::sys::mmap::Memory;
 
 /// Schedules are judged by their order alone.
 const BOUND: Duration = Duration::from_secs(3600);
@@ -31,11 +32,11 @@ const BOUND: Duration = Duration::from_secs(3600);
 /// Words of a mapped file, of which only these runs are used.
 struct Cells {
     words: Vec<AtomicU64>,
-    runs: Vec<std::ops::Range<usize>>,
+    runs: Vec<Range<usize>>,
 }
 
 impl Cells {
-    fn new(runs: &[std::ops::Range<usize>]) -> Arc<Cells> {
+    fn new(runs: &[Range<usize>]) -> Arc<Cells> {
         let words = runs.iter().map(ExactSizeIterator::len).sum();
         Arc::new(Cells { words: (0..words).map(|_| AtomicU64::new(0)).collect(), runs: runs.to_vec() })
     }
@@ -131,6 +132,19 @@ impl Shared {
 
     fn session(&self, me: u64) -> Session {
         self.mortal(me, i64::MAX)
+    }
+
+    /// Lets each of these sessions act in a thread of its own.
+    fn start<T: Send + 'static>(
+        &self,
+        who: Range<u64>,
+        act: impl Fn(u64, Session) -> T + Clone + Send + 'static,
+    ) -> Vec<thread::JoinHandle<T>> {
+        who.map(|me| {
+            let (shared, act) = (self.clone(), act.clone());
+            thread::spawn(move || act(me, shared.session(me)))
+        })
+        .collect()
     }
 
     fn mortal(&self, me: u64, stores: i64) -> Session {
@@ -240,23 +254,12 @@ impl Session {
     }
 
     fn read_with_sequence(&self, place: Place) -> Option<(u64, u64, u64)> {
-        let mut bytes = Vec::new();
-        let len = self.segments().len(place)?;
-        loop {
-            copy_into(&self.segments().arena, place.unit() as usize * 2, len, &mut bytes);
-            let opened = match record::open(&self.seal, &bytes, place, 0) {
-                Ok(opened) => opened,
-                Err(Damage::Value) => {
-                    let word = self.segments().word(place, SEQUENCE_WORD);
-                    assert_ne!(word, record::sequence_of(&bytes), "a counter whose cell is torn for good");
-                    continue;
-                }
-                Err(_) => return None,
-            };
-            let number = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-            let value = opened.number.map_or_else(|| number(opened.value(&bytes)), |number| u64::try_from(number).ok());
-            return Some((number(opened.id(&bytes)?.key)?, value?, opened.sequence));
-        }
+        let found = self.segments().open(&self.seal, place, 0, copy_of);
+        assert!(!matches!(found, Err(Damage::Value)), "a counter whose cell is torn for good");
+        let (bytes, opened) = found.ok()?;
+        let number = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        let value = opened.number.map_or_else(|| number(opened.value(&bytes)), |number| u64::try_from(number).ok());
+        Some((number(opened.id(&bytes)?.key)?, value?, opened.sequence))
     }
 
     /// Adds to a counter in place; gives what it has then, and under which sequence.
@@ -529,30 +532,22 @@ fn writers_of_one_key_leave_the_last_of_one_of_them() {
         let shared = Shared::new(1);
         let (a, b) = (keys(2)[0], keys(2)[1]);
         shared.session(1).set(a, 1);
-        let threads: Vec<_> = (2..5)
-            .map(|me| {
-                let shared = shared.clone();
-                thread::spawn(move || {
-                    let mut session = shared.session(me);
-                    match me {
-                        2 => {
-                            session.set(a, 20);
-                            session.set(b, 20);
-                            session.set(a, 21);
-                        }
-                        3 => {
-                            session.set_file(a, 30);
-                            session.delete(b);
-                        }
-                        _ => {
-                            session.delete(a);
-                            session.set(b, 40);
-                            session.set(a, 41);
-                        }
-                    }
-                })
-            })
-            .collect();
+        let threads = shared.start(2..5, move |me, mut session| match me {
+            2 => {
+                session.set(a, 20);
+                session.set(b, 20);
+                session.set(a, 21);
+            }
+            3 => {
+                session.set_file(a, 30);
+                session.delete(b);
+            }
+            _ => {
+                session.delete(a);
+                session.set(b, 40);
+                session.set(a, 41);
+            }
+        });
         let reader = shared.session(7);
         let may = [Has::Nothing, Has::Value(1), Has::Value(20), Has::Value(21), Has::File(30 << 70), Has::Value(41)];
         for _ in 0..3 {
@@ -576,21 +571,15 @@ fn additions_of_three_sessions_add_up() {
         let mut first = shared.session(1);
         first.set(n, 0);
         first.seal();
-        let threads: Vec<_> = (2..5)
-            .map(|me| {
-                let shared = shared.clone();
-                thread::spawn(move || {
-                    let mut session = shared.session(me);
-                    if me == 4 {
-                        session.split();
-                        session.empty();
-                    } else {
-                        session.add(n);
-                        session.add(n);
-                    }
-                })
-            })
-            .collect();
+        let threads = shared.start(2..5, move |me, mut session| {
+            if me == 4 {
+                session.split();
+                session.empty();
+            } else {
+                session.add(n);
+                session.add(n);
+            }
+        });
         for thread in threads {
             thread.join().expect("a session");
         }
@@ -611,20 +600,14 @@ fn counters_add_up_wherever_they_move_and_each_number_is_seen_under_its_own_sequ
         let place = first.append_as(n, 0, Some(0));
         first.publish(n, place, None);
         first.seal();
-        let sessions: Vec<_> = (2..5)
-            .map(|me| {
-                let shared = shared.clone();
-                thread::spawn(move || {
-                    let mut session = shared.session(me);
-                    if me == 4 {
-                        session.split();
-                        session.empty();
-                        return vec![];
-                    }
-                    (0..3).map(|_| session.count(n)).collect()
-                })
-            })
-            .collect();
+        let sessions = shared.start(2..5, move |me, mut session| {
+            if me == 4 {
+                session.split();
+                session.empty();
+                return vec![];
+            }
+            (0..3).map(|_| session.count(n)).collect()
+        });
         let reader = shared.session(7);
         let mut seen: Vec<_> = (0..4).map(|_| reader.see(n)).collect();
         let counted: Vec<_> = sessions.into_iter().flat_map(|session| session.join().expect("a session")).collect();
@@ -655,16 +638,10 @@ fn who_comes_first_repairs_what_a_dead_session_left() {
             2 => dying.delete(a),
             _ => dying.split(),
         }
-        let threads: Vec<_> = (2..4)
-            .map(|me| {
-                let shared = shared.clone();
-                thread::spawn(move || {
-                    let mut session = shared.session(me);
-                    session.set(if me == 2 { a } else { b }, me);
-                    session.get(a);
-                })
-            })
-            .collect();
+        let threads = shared.start(2..4, move |me, mut session| {
+            session.set(if me == 2 { a } else { b }, me);
+            session.get(a);
+        });
         for thread in threads {
             thread.join().expect("a session");
         }
