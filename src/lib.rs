@@ -69,7 +69,7 @@ pub mod units;
 
 #[cfg(feature = "tokio")]
 pub use async_cache::AsyncCache;
-pub use backend::remote::OnError;
+pub use backend::net::config::OnError;
 pub use cache::{Cache, Entries, Maintenance};
 pub use capabilities::{Capabilities, Reach};
 pub use copy::{Copied, copy};

@@ -17,8 +17,8 @@ use std::time::Duration;
 use crate::backend::Backend;
 #[cfg(feature = "memory")]
 use crate::backend::memory::{Config as MemoryConfig, MemoryBackend};
+use crate::backend::net::config::{OnError, Remote};
 use crate::backend::null::NullBackend;
-use crate::backend::remote::{OnError, Remote};
 use crate::backend::tiered::TieredBackend;
 use crate::cache::Cache;
 use crate::clock::Clock;

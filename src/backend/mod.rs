@@ -2,33 +2,16 @@
 //!
 //! Every store means the same by the same words; tests/it/conformance.rs runs one suite over all of them.
 
-#[cfg(any(feature = "redis", feature = "memcached"))]
-pub(crate) mod breaker;
-#[allow(dead_code, reason = "for the stores behind a network")]
-pub(crate) mod envelope;
-#[cfg(any(feature = "redis", feature = "memcached"))]
-pub(crate) mod flights;
 #[cfg(feature = "memcached")]
 pub(crate) mod memcached;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
-#[cfg(any(feature = "redis", feature = "memcached"))]
-pub(crate) mod networked;
-#[cfg(any(feature = "redis", feature = "memcached"))]
-pub(crate) mod node;
+pub(crate) mod net;
 pub(crate) mod null;
-#[cfg(any(feature = "redis", feature = "memcached"))]
-pub(crate) mod raw;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
-#[allow(dead_code, reason = "for the stores behind a network")]
-pub(crate) mod remote;
 pub(crate) mod rules;
 pub(crate) mod tiered;
-#[cfg(feature = "tls")]
-pub(crate) mod tls;
-#[cfg(any(feature = "redis", feature = "memcached"))]
-pub(crate) mod wire;
 
 use std::io;
 use std::sync::{Arc, Weak};

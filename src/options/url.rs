@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use crate::backend::remote::{Address, Remote, Secret};
+use crate::backend::net::config::{Address, Remote, Secret};
 use crate::error::Result;
 use crate::options::{Options, Place, invalid};
 

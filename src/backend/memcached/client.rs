@@ -3,10 +3,10 @@
 use std::io;
 use std::ops::Range;
 
-use crate::backend::breaker::{Tally, Trouble};
-use crate::backend::node::{self, Again, Node, Talk, nonsense};
-use crate::backend::remote::{Address, Remote};
-use crate::backend::wire::{Link, Until};
+use crate::backend::net::breaker::{Tally, Trouble};
+use crate::backend::net::config::{Address, Remote};
+use crate::backend::net::node::{self, Again, Node, Talk, nonsense};
+use crate::backend::net::wire::{Link, Until};
 use crate::error::{Error, ErrorKind};
 
 /// Longest line of an answer.

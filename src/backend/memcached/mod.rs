@@ -19,15 +19,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::envelope::{self, Label};
-use crate::backend::flights::{LEASE_MS, Other};
-use crate::backend::networked::{
+use crate::backend::net::config::Remote;
+use crate::backend::net::envelope::{self, Label};
+use crate::backend::net::leases::{LEASE_MS, Other};
+use crate::backend::net::node::Again;
+use crate::backend::net::raw::Raw;
+use crate::backend::net::store::{
     Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected,
 };
-use crate::backend::node::Again;
-use crate::backend::raw::Raw;
-use crate::backend::remote::Remote;
-use crate::backend::wire::{Until, here};
+use crate::backend::net::wire::{Until, here};
 use crate::backend::{Backend, Lead, Leadership, Lease, Listing};
 use crate::capabilities::{self, Capabilities};
 use crate::entry::{Extra, Facts, Value};

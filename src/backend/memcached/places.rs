@@ -5,12 +5,12 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::client::{Answer, Batch, Connection, refusal, run};
-use crate::backend::breaker::Tally;
-use crate::backend::flights::{Flights, Numbers};
-use crate::backend::networked::{Scope, busy, hash_of, name_of, unexpected};
-use crate::backend::node::{Again, Node};
-use crate::backend::remote::{Address, Remote};
-use crate::backend::wire::Until;
+use crate::backend::net::breaker::Tally;
+use crate::backend::net::config::{Address, Remote};
+use crate::backend::net::leases::{Flights, Numbers};
+use crate::backend::net::node::{Again, Node};
+use crate::backend::net::store::{Scope, busy, hash_of, name_of, unexpected};
+use crate::backend::net::wire::Until;
 use crate::entry::Extra;
 use crate::error::{Error, Result};
 use crate::key::Id;

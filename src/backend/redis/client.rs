@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use redis::{Cmd, Parser, ServerErrorKind, Value, cmd};
 
-use crate::backend::breaker::{Tally, Trouble};
-use crate::backend::node::{self, Again, Node, Talk, nonsense};
+use crate::backend::net::breaker::{Tally, Trouble};
+use crate::backend::net::config::{Address, Remote};
+use crate::backend::net::node::{self, Again, Node, Talk, nonsense};
+use crate::backend::net::wire::{Link, Until};
 use crate::backend::redis::scripts;
 use crate::backend::redis::slots::Slots;
-use crate::backend::remote::{Address, Remote};
-use crate::backend::wire::{Link, Until};
 use crate::error::{Error, ErrorKind};
 
 /// How often commands are sent elsewhere, or again, as their answers ask for.

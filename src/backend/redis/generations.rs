@@ -17,8 +17,8 @@ use std::sync::{Mutex, PoisonError};
 
 use redis::{Cmd, Value, cmd};
 
-use crate::backend::envelope::Label;
-use crate::backend::networked::unexpected;
+use crate::backend::net::envelope::Label;
+use crate::backend::net::store::unexpected;
 use crate::backend::redis::client::refusal;
 use crate::backend::redis::slots::slot;
 use crate::entry::Extra;

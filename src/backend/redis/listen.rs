@@ -16,9 +16,9 @@ use redis::{Cmd, PushKind, Value as Answer, cmd};
 use super::Local;
 use super::client::Connection;
 use crate::backend::Listener;
-use crate::backend::breaker::Trouble;
-use crate::backend::remote::Remote;
-use crate::backend::wire::{Until, here};
+use crate::backend::net::breaker::Trouble;
+use crate::backend::net::config::Remote;
+use crate::backend::net::wire::{Until, here};
 use crate::error::{Error, Result};
 use crate::key::Id;
 

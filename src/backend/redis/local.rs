@@ -8,11 +8,11 @@ use redis::{Cmd, Value as Answer};
 use super::client::{Batch, Client, refusal};
 use super::generations::{PARTS, Part};
 use super::listen;
-use crate::backend::flights::{Flights, Numbers};
-use crate::backend::networked::{hash_of, name_of, unexpected};
-use crate::backend::node::Again;
-use crate::backend::remote::Remote;
-use crate::backend::wire::Until;
+use crate::backend::net::config::Remote;
+use crate::backend::net::leases::{Flights, Numbers};
+use crate::backend::net::node::Again;
+use crate::backend::net::store::{hash_of, name_of, unexpected};
+use crate::backend::net::wire::Until;
 use crate::error::Result;
 use crate::key::Id;
 

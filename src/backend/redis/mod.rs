@@ -19,15 +19,15 @@ use std::time::Duration;
 
 use redis::{Cmd, Value as Answer, cmd};
 
-use crate::backend::envelope::{self, Label};
-use crate::backend::flights::{LEASE_MS, Other};
-use crate::backend::networked::{
+use crate::backend::net::config::Remote;
+use crate::backend::net::envelope::{self, Label};
+use crate::backend::net::leases::{LEASE_MS, Other};
+use crate::backend::net::node::Again;
+use crate::backend::net::raw::Raw;
+use crate::backend::net::store::{
     Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected,
 };
-use crate::backend::node::Again;
-use crate::backend::raw::Raw;
-use crate::backend::remote::Remote;
-use crate::backend::wire::{Until, here};
+use crate::backend::net::wire::{Until, here};
 use crate::backend::{Backend, Lead, Leadership, Lease, Listener, Listing};
 use crate::capabilities::{self, Capabilities};
 use crate::entry::{Extra, Facts, Value};
@@ -113,7 +113,7 @@ pub(crate) fn open(mut remote: Remote) -> Result<Arc<dyn Backend>> {
     if remote.scheme == "rediss" {
         #[cfg(feature = "tls")]
         {
-            remote.tls = Some(crate::backend::tls::trust(remote.ca.as_deref())?);
+            remote.tls = Some(crate::backend::net::tls::trust(remote.ca.as_deref())?);
         }
         #[cfg(not(feature = "tls"))]
         return Err(Error::new(ErrorKind::Unsupported, "rediss:// needs the feature tls, which this build lacks"));

@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use crate::backend::remote::Address;
+use crate::backend::net::config::Address;
 
 const SLOTS: u16 = 16_384;
 

@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::backend::remote::{Address, Remote};
+use crate::backend::net::config::{Address, Remote};
 use crate::sys::net;
 
 /// Connections that are kept for later calls: as many threads at once reuse theirs.
@@ -188,7 +188,7 @@ impl Wire {
 pub(crate) enum Link {
     Bare(Wire),
     #[cfg(feature = "tls")]
-    Tls(Box<crate::backend::tls::Stream>),
+    Tls(Box<crate::backend::net::tls::Stream>),
 }
 
 impl Link {
@@ -196,7 +196,7 @@ impl Link {
         let wire = Wire::connect(address, until).await?;
         #[cfg(feature = "tls")]
         if let (Some(tls), Address::Tcp { host, .. }) = (&remote.tls, address) {
-            return Ok(Link::Tls(Box::new(crate::backend::tls::over(wire, host, tls).await?)));
+            return Ok(Link::Tls(Box::new(crate::backend::net::tls::over(wire, host, tls).await?)));
         }
         let _ = remote;
         Ok(Link::Bare(wire))

@@ -4,9 +4,9 @@ use std::future::Future;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::backend::breaker::{Breaker, Tally, Trouble};
-use crate::backend::remote::{Address, Remote};
-use crate::backend::wire::{Pool, Until};
+use crate::backend::net::breaker::{Breaker, Tally, Trouble};
+use crate::backend::net::config::{Address, Remote};
+use crate::backend::net::wire::{Pool, Until};
 use crate::error::Error;
 
 /// Whether something may be sent again after it may have been done already.

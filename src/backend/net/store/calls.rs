@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 
 use super::{Moment, Networked, PIECE, Scope, Server};
-use crate::backend::wire::{Until, Way, here};
+use crate::backend::net::wire::{Until, Way, here};
 use crate::backend::{Backend, Condition, Expect, Lead, Listener, Listing, Reading, Writing, rules};
 #[cfg(feature = "tokio")]
 use crate::backend::{Calling, Tasks};

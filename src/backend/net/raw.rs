@@ -8,10 +8,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::envelope::Label;
-use crate::backend::flights::{Flights, Other};
-use crate::backend::networked::{Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, name_of, unexpected};
-use crate::backend::wire::{Until, here};
+use crate::backend::net::envelope::Label;
+use crate::backend::net::leases::{Flights, Other};
+use crate::backend::net::store::{Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, name_of, unexpected};
+use crate::backend::net::wire::{Until, here};
 use crate::backend::{Lead, Leadership, Lease, Listing};
 use crate::capabilities::Capabilities;
 use crate::entry::{Facts, NEVER, Value};
@@ -106,7 +106,7 @@ fn word_of(is: &Is) -> u64 {
 }
 
 impl<P: Plain> Raw<P> {
-    pub(crate) fn new(plain: P, remote: &crate::backend::remote::Remote) -> Raw<P> {
+    pub(crate) fn new(plain: P, remote: &crate::backend::net::config::Remote) -> Raw<P> {
         Raw {
             plain: Arc::new(plain),
             prefix: remote.prefix.clone(),

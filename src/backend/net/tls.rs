@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::backend::wire::Wire;
+use crate::backend::net::wire::Wire;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A connection through TLS.

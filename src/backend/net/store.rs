@@ -10,9 +10,9 @@ use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::backend::envelope::Label;
-use crate::backend::remote::{OnError, Remote};
-use crate::backend::wire::{Until, Way};
+use crate::backend::net::config::{OnError, Remote};
+use crate::backend::net::envelope::Label;
+use crate::backend::net::wire::{Until, Way};
 use crate::backend::{Condition, Expect, Lead, Listener, Listing, rules};
 use crate::capabilities::Capabilities;
 use crate::clock::SLACK_MS;

@@ -1,0 +1,25 @@
+//! What the stores on servers share: how to reach a server and to talk with it in bounded time, and what each call means
+//! over the few steps that a server can take.
+//!
+//! From the bottom up: [`config`] says where the servers are; `wire` and `tls` carry bytes until a deadline; `breaker` and
+//! `node` know how a server does; `leases` tells who computes; [`envelope`] is what a server keeps for a value; `store` is
+//! the [`Backend`](super::Backend) over a `Server`, and `raw` one whose values are bare bytes.
+
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub(crate) mod breaker;
+#[allow(dead_code, reason = "for the stores behind a network")]
+pub(crate) mod config;
+#[allow(dead_code, reason = "for the stores behind a network")]
+pub(crate) mod envelope;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub(crate) mod leases;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub(crate) mod node;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub(crate) mod raw;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub(crate) mod store;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub(crate) mod wire;
