@@ -57,6 +57,7 @@ mod entry;
 mod error;
 mod file;
 mod flight;
+mod format;
 mod key;
 mod options;
 mod policy;

@@ -25,7 +25,7 @@ use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, from_ms};
 use crate::entry::{Codec, Entry, Extra, Facts, SetOptions, State, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::tree::format::MAX_VALUE_LEN;
+use crate::format::header::MAX_VALUE_LEN;
 use crate::key::Id;
 use crate::stats::{Count, Counts, Limits, Stats};
 use crate::sys::fs;

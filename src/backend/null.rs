@@ -10,7 +10,7 @@ use crate::capabilities::{self, Capabilities};
 use crate::clock::Clock;
 use crate::entry::{Entry, SetOptions, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::tree::format::MAX_VALUE_LEN;
+use crate::format::header::MAX_VALUE_LEN;
 use crate::key::Id;
 use crate::stats::{Count, Counts, Stats};
 

@@ -3,7 +3,7 @@
 use crate::clock::{SLACK_MS, duration_ms};
 use crate::entry::{Extra, Facts, SetOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::tree::format::{MAX_META_LEN, MAX_TAG_LEN, MAX_TAGS, MAX_VALUE_LEN};
+use crate::format::header::{MAX_META_LEN, MAX_TAG_LEN, MAX_TAGS, MAX_VALUE_LEN};
 use crate::stats::Count;
 
 /// Refuses metadata and values over the limits, and returns the metadata as it lies in an entry: nothing for none.

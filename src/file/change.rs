@@ -12,12 +12,12 @@ use crate::backend::{Condition, rules};
 use crate::entry::{Codec, Extra, Facts, Token, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::session::ShardLock;
-use crate::file::tree::compress;
-use crate::file::tree::format::{self, HEADER_LEN, Header};
-use crate::file::tree::layout::{self, Name};
 use crate::file::tree::read::{self, Found, Miss};
 use crate::file::tree::write::{self, Draft};
 use crate::file::{FileBackend, charged, open, payload};
+use crate::format::compression;
+use crate::format::header::{self, HEADER_LEN, Header};
+use crate::format::names::{self, Name};
 use crate::key::Id;
 use crate::settings::{Compression, Durability, Policy};
 use crate::stats::Count;
@@ -29,7 +29,7 @@ const CLEAR_RETRIES: usize = 16;
 impl FileBackend {
     /// Opens a shard's directory, to change names in it without following a link; `None`: there's no such shard.
     pub(super) fn shard_dir(&self, shard: u8) -> Result<Option<OwnedFd>> {
-        match fs::open(self.root(), &layout::shard_path(shard), fs::Open::Dir) {
+        match fs::open(self.root(), &names::shard_path(shard), fs::Open::Dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             other => Ok(Some(other.doing("can't open a shard")?)),
         }
@@ -104,7 +104,7 @@ impl FileBackend {
         let (temp, nonce) = halves(&self.own()?.process.random());
         let nonce = u128::from_le_bytes(nonce);
         let header = new.header(generation, nonce, new.value.len() as u64);
-        let head = format::encode_head(&self.seal, &header, &new.meta, new.id, &self.seal.value(&new.value));
+        let head = header::encode_head(&self.seal, &header, &new.meta, new.id, &self.seal.value(&new.value));
         let draft = self.start_draft(name.shard(), &temp)?;
         let write = || {
             draft.write(&[&head, &new.value], 0)?;
@@ -134,7 +134,7 @@ impl FileBackend {
         let mut known = self.own()?.durable_shards.lock().unwrap_or_else(PoisonError::into_inner);
         if known.get(&shard) != Some(&this) {
             let doing = "can't sync the shards";
-            let shards = fs::open(self.root(), layout::SHARDS_DIR, fs::Open::Dir).doing(doing)?;
+            let shards = fs::open(self.root(), names::SHARDS_DIR, fs::Open::Dir).doing(doing)?;
             fs::sync(shards.as_fd()).doing(doing)?;
             known.insert(shard, this);
         }
@@ -385,8 +385,8 @@ impl FileBackend {
                     // Somebody who takes no locks was here.
                     return Err(io::ErrorKind::ResourceBusy.into());
                 }
-                let bytes = format::encode_touch(&self.seal, found.head(), expires);
-                fs::write_all_at(file.as_fd(), &[&bytes], format::AT_EXPIRES as u64)?;
+                let bytes = header::encode_touch(&self.seal, found.head(), expires);
+                fs::write_all_at(file.as_fd(), &[&bytes], header::AT_EXPIRES as u64)?;
                 let used = self.with_settings(|s| s.policy)? == Policy::Lru;
                 match write::set_times(file.as_fd(), used.then_some(now), facts.gone_at()) {
                     // A member of a sharing group may not set times of others' files: the hint stays wrong, and whoever
@@ -450,7 +450,7 @@ impl<'a> NewEntry<'a> {
 
     /// Compresses the value, where that gains.
     pub(super) fn compress(&mut self, method: Compression) {
-        if let Some((number, bytes)) = compress::compress(method, &self.value) {
+        if let Some((number, bytes)) = compression::compress(method, &self.value) {
             self.compression = number;
             self.value = Cow::Owned(bytes);
         }

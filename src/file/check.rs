@@ -8,11 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::backend::Backend;
 use crate::error::{Doing, Result};
 use crate::file::evict::count_shard;
-use crate::file::tree::format::Damage;
-use crate::file::tree::layout::{self, Name};
 use crate::file::tree::read::{self, Miss};
 use crate::file::tree::walk::{self, Listed};
 use crate::file::{FileBackend, charged};
+use crate::format::header::Damage;
+use crate::format::names::{self, Name};
 use crate::settings::Access;
 use crate::sys::fs::{self, Open, Stat};
 
@@ -231,19 +231,19 @@ impl Run<'_> {
     /// The names beside the shards.
     fn top(&mut self) -> Result<()> {
         let own = [
-            (layout::MARKER, Open::Read),
-            (layout::CONTROL, Open::Read),
-            (layout::LOCKS, Open::Read),
-            (layout::MAINTENANCE, Open::Read),
-            (layout::CACHEDIR_TAG, Open::Read),
-            (layout::README, Open::Read),
-            (layout::SHARDS_DIR, Open::Dir),
-            (layout::TRASH_DIR, Open::Dir),
-            (layout::INDEX, Open::Read),
-            (layout::LIVE, Open::Read),
-            (layout::ARENA, Open::Read),
+            (names::MARKER, Open::Read),
+            (names::CONTROL, Open::Read),
+            (names::LOCKS, Open::Read),
+            (names::MAINTENANCE, Open::Read),
+            (names::CACHEDIR_TAG, Open::Read),
+            (names::README, Open::Read),
+            (names::SHARDS_DIR, Open::Dir),
+            (names::TRASH_DIR, Open::Dir),
+            (names::INDEX, Open::Read),
+            (names::LIVE, Open::Read),
+            (names::ARENA, Open::Read),
         ];
-        let mapped = [layout::INDEX, layout::LIVE, layout::ARENA];
+        let mapped = [names::INDEX, names::LIVE, names::ARENA];
         for name in list(self.store.root())? {
             match own.iter().find(|(known, _)| *known == name) {
                 Some(_) if self.store.accel.is_none() && mapped.contains(&&*name) => {
@@ -259,7 +259,7 @@ impl Run<'_> {
                     Err(e) => self.find(&name, Problem::Unreadable, e.to_string(), false),
                 },
                 None if name == "lost+found" => {}
-                None if layout::parse_temp(&name).is_some() => {
+                None if names::parse_temp(&name).is_some() => {
                     // Whoever writes one holds this right.
                     let unlink = || fs::unlink(self.store.root(), &name).doing("can't unlink a leftover");
                     let process = &self.store.own()?.process;
@@ -269,21 +269,21 @@ impl Run<'_> {
                 None => self.find(&name, Problem::Foreign, "not made by Larder", false),
             }
         }
-        let shards = match fs::open(self.store.root(), layout::SHARDS_DIR, Open::Dir) {
+        let shards = match fs::open(self.store.root(), names::SHARDS_DIR, Open::Dir) {
             // Made again by the next set.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             other => other.doing("can't open the shards")?,
         };
         for name in list(shards.as_fd())? {
-            if layout::parse_shard(&name).is_none() {
-                self.find(&format!("{}/{name}", layout::SHARDS_DIR), Problem::Foreign, "not made by Larder", false);
+            if names::parse_shard(&name).is_none() {
+                self.find(&format!("{}/{name}", names::SHARDS_DIR), Problem::Foreign, "not made by Larder", false);
             }
         }
         Ok(())
     }
 
     fn shard(&mut self, shard: u8, dir: &OwnedFd) -> Result<()> {
-        let place = layout::shard_path(shard);
+        let place = names::shard_path(shard);
         let stat = fs::stat(dir.as_fd()).doing("can't look at a shard")?;
         self.mode(&place, dir.as_fd(), &stat);
         for listed in walk::shard(self.store.root(), shard).doing("can't list a shard")? {
@@ -408,7 +408,7 @@ impl Run<'_> {
             store.recount(shard)?;
         }
         drop(lock);
-        self.find(&layout::shard_path(shard), Problem::Counts, detail, self.how.repair);
+        self.find(&names::shard_path(shard), Problem::Counts, detail, self.how.repair);
         Ok(())
     }
 }

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Doing, Result};
 use crate::file::control::{Scope, ShardCounts};
-use crate::file::tree::layout::{self, Name};
 use crate::file::tree::walk;
 use crate::file::{FileBackend, charged, open};
+use crate::format::names::{self, Name};
 use crate::settings::Durability;
 use crate::sys::fs::{self, Open};
 
@@ -43,14 +43,14 @@ impl FileBackend {
         let moved = || -> io::Result<()> {
             let random = fs::random()?;
             let chunk = random.first_chunk::<16>().copied().unwrap_or_default();
-            let shards = fs::open(self.root(), layout::SHARDS_DIR, Open::Dir)?;
+            let shards = fs::open(self.root(), names::SHARDS_DIR, Open::Dir)?;
             let trash = self.open_trash()?;
             // Before, so that nobody who dies in between leaves trash that nobody empties; and after, since somebody may
             // have found it empty in between.
             self.control.trash_added()?;
             // Whatever becomes of the rename: what the index has of this shard up to now is cleared.
             self.control.next_shard_epoch(shard)?;
-            fs::rename_between(shards.as_fd(), &layout::shard_name(shard), trash.as_fd(), &layout::trash_name(&chunk))?;
+            fs::rename_between(shards.as_fd(), &names::shard_name(shard), trash.as_fd(), &names::trash_name(&chunk))?;
             self.control.trash_added()
         };
         match moved() {
@@ -65,10 +65,10 @@ impl FileBackend {
     }
 
     fn open_trash(&self) -> io::Result<OwnedFd> {
-        match fs::open(self.root(), layout::TRASH_DIR, Open::Dir) {
+        match fs::open(self.root(), names::TRASH_DIR, Open::Dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                open::make_dir(self.root(), layout::TRASH_DIR, self.access, self.owner)?;
-                fs::open(self.root(), layout::TRASH_DIR, Open::Dir)
+                open::make_dir(self.root(), names::TRASH_DIR, self.access, self.owner)?;
+                fs::open(self.root(), names::TRASH_DIR, Open::Dir)
             }
             other => other,
         }
@@ -92,18 +92,18 @@ impl FileBackend {
         mut go_on: impl FnMut(&str, u64) -> bool,
     ) -> Result<()> {
         let seen = self.control.trash().doing("can't read the control file")?;
-        let trash = match fs::open(self.root(), layout::TRASH_DIR, Open::Dir) {
+        let trash = match fs::open(self.root(), names::TRASH_DIR, Open::Dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.doing("can't open the trash")?,
         };
         let mut left = most;
-        for dir_name in names(&trash, usize::MAX, layout::is_trash)? {
+        for dir_name in names(&trash, usize::MAX, names::is_trash)? {
             let Ok(dir) = fs::open(trash.as_fd(), &dir_name, Open::Dir) else { continue };
-            let ours = |name: &str| Name::parse(name).is_some() || layout::parse_temp(name).is_some();
+            let ours = |name: &str| Name::parse(name).is_some() || names::parse_temp(name).is_some();
             for name in names(&dir, left, ours)? {
                 let stat = fs::stat_at(dir.as_fd(), &name).doing("can't look at the trash")?;
                 let Some(stat) = stat.filter(|stat| stat.regular) else { continue };
-                if !go_on(&format!("{}/{dir_name}/{name}", layout::TRASH_DIR), charged(stat.size)) {
+                if !go_on(&format!("{}/{dir_name}/{name}", names::TRASH_DIR), charged(stat.size)) {
                     return Ok(());
                 }
                 left -= 1;
@@ -136,7 +136,7 @@ impl FileBackend {
 
 /// Makes what was stored in the control file survive a power cut.
 pub(super) fn sync_control(root: BorrowedFd<'_>) -> Result<()> {
-    let control = fs::open(root, layout::CONTROL, Open::Write).doing("can't open the control file")?;
+    let control = fs::open(root, names::CONTROL, Open::Write).doing("can't open the control file")?;
     std::sync::atomic::fence(Ordering::SeqCst);
     fs::sync(control.as_fd()).doing("can't sync the control file")
 }

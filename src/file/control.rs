@@ -28,7 +28,7 @@ use std::time::Duration;
 use twox_hash::XxHash3_64;
 
 use crate::error::{Error, ErrorKind};
-use crate::file::tree::layout::{CONTROL, SHARDS};
+use crate::format::names::{CONTROL, SHARDS};
 use crate::stats::Count;
 use crate::sys::fork::{PerProcess, Private};
 use crate::sys::fs::{self, Open};

@@ -20,7 +20,7 @@ use crate::backend::{Lead, Leadership, Lease};
 use crate::error::{Doing, Result};
 use crate::file::FileBackend;
 use crate::file::session::LEADERS;
-use crate::file::tree::layout::{self, Name};
+use crate::format::names::{self, Name};
 use crate::sys::fork::Private;
 use crate::sys::fs::{self, Open};
 use crate::sys::lock::{self, Hold};
@@ -59,7 +59,7 @@ impl FileBackend {
             Some(_) => return Ok(Lead::Taken),
             None => {}
         }
-        let open = || fs::open(self.root(), layout::LOCKS, Open::Write).map(File::from);
+        let open = || fs::open(self.root(), names::LOCKS, Open::Write).map(File::from);
         let file = Private::open(open).doing("can't open the lock file")?;
         // 60 bits of the name: two keys that share them just wait for each other.
         let byte = LEADERS + (name.hash() >> 4);

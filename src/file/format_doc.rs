@@ -19,13 +19,14 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::entry::{Codec, Extra, Facts, NEVER, Ttl};
 use crate::file::control::{self, Control, Scope, ShardCounts};
-use crate::file::index::table::{self, Hash, Place};
+use crate::file::index::table::{self, Hash};
 use crate::file::marker::Marker;
 use crate::file::segments;
-use crate::file::segments::record::{self, NewRecord, RecordSeal};
-use crate::file::tree::format::{self, Damage, Header, Seal};
-use crate::file::tree::layout::Name;
 use crate::file::tree::read;
+use crate::format::header::{self, Damage, Header, Seal};
+use crate::format::location::Location;
+use crate::format::names::Name;
+use crate::format::record::{self, NewRecord, RecordSeal};
 use crate::key::Id;
 use crate::settings::{Accelerate, Access, Durability, Policy, Settings};
 use crate::stats::Count;
@@ -35,16 +36,17 @@ const DOC: &str = concat!(include_str!("../../docs/FORMAT.md"), "\n", include_st
 
 /// The sources whose constants are the format.
 const SOURCES: &[(&str, &str)] = &[
-    ("format", include_str!("tree/format.rs")),
-    ("layout", include_str!("tree/layout.rs")),
-    ("compress", include_str!("tree/compress.rs")),
+    ("header", include_str!("../format/header.rs")),
+    ("names", include_str!("../format/names.rs")),
+    ("compression", include_str!("../format/compression.rs")),
     ("write", include_str!("tree/write.rs")),
     ("control", include_str!("control.rs")),
     ("marker", include_str!("marker.rs")),
     ("session", include_str!("session.rs")),
     ("table", include_str!("index/table.rs")),
     ("segments", include_str!("segments/mod.rs")),
-    ("record", include_str!("segments/record.rs")),
+    ("location", include_str!("../format/location.rs")),
+    ("record", include_str!("../format/record.rs")),
     ("key", include_str!("../key.rs")),
     ("entry", include_str!("../entry.rs")),
     ("clock", include_str!("../clock.rs")),
@@ -53,13 +55,13 @@ const SOURCES: &[(&str, &str)] = &[
 /// Constants of those files that say nothing about bytes on disk.
 const NOT_FORMAT: &[(&str, &str)] = &[
     ("control::BATCH", "how many counts a process gathers in memory"),
-    ("compress::THRESHOLD", "which values a writer leaves alone"),
+    ("compression::THRESHOLD", "which values a writer leaves alone"),
     ("table::WORDS", "how much is mapped; the sum of what the document gives"),
     ("table::LOAD_TENTHS", "when a writer splits a bucket; any time will do"),
     ("segments::MOST_LINES", "how much of a record is fetched ahead"),
-    ("table::EPOCH", "a mask; the document gives the bits of a place in words"),
-    ("table::NONCE", "a mask, likewise"),
-    ("table::GENERATION_BITS", "a width, likewise"),
+    ("location::EPOCH", "a mask; the document gives the bits of a location in words"),
+    ("location::NONCE", "a mask, likewise"),
+    ("location::GENERATION_BITS", "a width, likewise"),
     ("segments::OWNER", "a mask; the document gives the bits of a state in words"),
     ("record::SUM_WORD", "AT_SUM in words"),
     ("record::SEQUENCE_WORD", "AT_SEQUENCE in words"),
@@ -229,7 +231,7 @@ fn fields_follow_each_other_without_gap_or_overlap() {
         };
         tables.into_iter().map(end).collect()
     };
-    assert_eq!(ends(tables(&["offset", "bytes"]), "offset", "bytes"), [format::HEADER_LEN, 28, record::HEADER]);
+    assert_eq!(ends(tables(&["offset", "bytes"]), "offset", "bytes"), [header::HEADER_LEN, 28, record::HEADER]);
     let live = segments::BITMAPS + segments::MAX_SEGMENTS * 1024;
     assert_eq!(
         ends(tables(&["word", "words"]), "word", "words"),
@@ -272,7 +274,7 @@ fn head(seal: &Seal, compression: u8) -> (Header, Vec<u8>) {
         raw_len: 0x0809,
         compression,
     };
-    let head = format::encode_head(seal, &header, &meta, id, &seal.value(b"value"));
+    let head = header::encode_head(seal, &header, &meta, id, &seal.value(b"value"));
     (header, head)
 }
 
@@ -283,9 +285,9 @@ fn an_entry_has_its_fields_where_the_document_says() {
         let seal = Seal::new(&[1; 32], mac);
         let (header, bytes) = head(&seal, 0);
         let expect = |name: &str, wanted: &[u8]| assert_eq!(field(&bytes, table, name), wanted, "{name}");
-        expect("magic", &format::MAGIC);
-        expect("expiry word", &format::expiry_word(header.facts.expires).to_le_bytes());
-        expect("version", &format::VERSION.to_le_bytes());
+        expect("magic", &header::MAGIC);
+        expect("expiry word", &header::expiry_word(header.facts.expires).to_le_bytes());
+        expect("version", &header::VERSION.to_le_bytes());
         expect("flags", &u16::from(mac.is_some()).to_le_bytes());
         expect("codec", &[0x77]);
         expect("compression", &[0]);
@@ -312,13 +314,13 @@ fn an_entry_has_its_fields_where_the_document_says() {
             }
         };
         expect("head sum", &sum);
-        assert_eq!(bytes.len(), format::HEADER_LEN + header.meta_len + header.id_len, "the parts of a head");
-        assert!(Id::parse(&bytes[format::HEADER_LEN + header.meta_len..]).is_some(), "the identity comes last");
+        assert_eq!(bytes.len(), header::HEADER_LEN + header.meta_len + header.id_len, "the parts of a head");
+        assert!(Id::parse(&bytes[header::HEADER_LEN + header.meta_len..]).is_some(), "the identity comes last");
     }
 }
 
 /// A record with the sequence 9, for a place.
-fn new_record(seal: &RecordSeal, id: Id<'_>, facts: Facts, compression: u8, place: Place) -> Vec<u8> {
+fn new_record(seal: &RecordSeal, id: Id<'_>, facts: Facts, compression: u8, place: Location) -> Vec<u8> {
     let (meta, value, raw_len) = (&b""[..], &b"value"[..], if compression == 0 { 5 } else { 0x0809 });
     let (new, mut bytes) =
         (NewRecord { id, facts, generation: 77, meta, value, raw_len, compression, number: None }, Vec::new());
@@ -338,7 +340,7 @@ fn secret_of_sums(seed: &[u8; 32]) -> [u8; 192] {
 #[test]
 fn a_counter_has_its_cells_where_the_document_says() {
     let (id, place, seal) =
-        (Id::new("", 1, b"key").expect("a key"), Place::record(0x28, 7), RecordSeal::new(&[1; 32], None));
+        (Id::new("", 1, b"key").expect("a key"), Location::record(0x28, 7), RecordSeal::new(&[1; 32], None));
     let new = NewRecord {
         id,
         facts: Facts { created: 5, ..Facts::default() },
@@ -367,15 +369,15 @@ fn a_counter_has_its_cells_where_the_document_says() {
 fn a_record_has_its_fields_where_the_document_says() {
     let table = &tables(&["offset", "bytes"])[2];
     let seed = std::array::from_fn(|i| u8::try_from(i).expect("below 32"));
-    let (id, place) = (Id::new("ns", 3, b"key").expect("a key"), Place::record(0x28, 7));
+    let (id, place) = (Id::new("ns", 3, b"key").expect("a key"), Location::record(0x28, 7));
     for mac in [None, Some(&[9; 32])] {
         let bytes = new_record(&RecordSeal::new(&seed, mac), id, facts(), 2, place);
         let expect = |name: &str, wanted: &[u8]| assert_eq!(field(&bytes, table, name), wanted, "{name}");
         let (sealed, place) = (u64::from(mac.is_some()), (1_u64 << 62) + (7 << 32) + 0x28);
         let first = (5 | 3 << 20 | sealed << 54 | 1_u64 << 55).to_le_bytes();
         expect("lengths", &first);
-        expect("sequence", &format::expiry_word(9).to_le_bytes());
-        expect("expiry", &format::expiry_word(facts().expires).to_le_bytes());
+        expect("sequence", &header::expiry_word(9).to_le_bytes());
+        expect("expiry", &header::expiry_word(facts().expires).to_le_bytes());
         expect("generation", &77_u64.to_le_bytes());
         expect("time of the set", &[&facts().created.to_le_bytes()[..6], &[0x77, 2]].concat());
         let behind = record::HEADER + if mac.is_some() { record::MAC } else { 0 };
@@ -585,7 +587,7 @@ fn the_test_vectors_hold() {
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let name = Name::of(&seed, id);
     let hash = Hash::of(name);
-    let place = Place::record(40, 5);
+    let place = Location::record(40, 5);
     let record = |mac| {
         let facts = Facts { created: 5, expires: 1000, ..Facts::default() };
         hex(&new_record(&RecordSeal::new(&seed, mac), id, facts, 0, place))
@@ -594,8 +596,8 @@ fn the_test_vectors_hold() {
     let coded = [
         ("identity", hex(&id.to_bytes())),
         ("name", name.file_name()),
-        ("expiry word of 1,000", hex(&format::expiry_word(1000).to_le_bytes())),
-        ("expiry word of 2^48 - 1", hex(&format::expiry_word(NEVER).to_le_bytes())),
+        ("expiry word of 1,000", hex(&header::expiry_word(1000).to_le_bytes())),
+        ("expiry word of 2^48 - 1", hex(&header::expiry_word(NEVER).to_le_bytes())),
         ("value sum of value, first 16 bytes", hex(&Seal::new(&seed, None).value(b"value")[..16])),
         ("value sum of value with a MAC of 32 bytes 07", hex(&Seal::new(&seed, Some(&[7; 32])).value(b"value"))),
         ("place", hex(&place.0.to_le_bytes())),

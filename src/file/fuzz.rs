@@ -3,11 +3,11 @@
 
 use crate::entry::NEVER;
 use crate::file::marker::{self, Marker};
-use crate::file::tree::compress;
-use crate::file::tree::format::{
+use crate::format::compression;
+use crate::format::header::{
     self, AT_EXPIRES, AT_FLAGS, AT_HEAD_SUM, AT_VALUE_SUM, Damage, FLAG_MAC, HEADER_LEN, Seal,
 };
-use crate::file::tree::layout::{self, Name};
+use crate::format::names::{self, Name};
 use crate::key::Id;
 
 /// The seed of the cache that the entries belong to.
@@ -37,21 +37,21 @@ fn seal(sealed: bool) -> Seal {
 /// Takes a whole file apart as a read does. A value of more than `most` bytes is not decompressed.
 pub fn entry(file: &[u8], sealed: bool, most: u64) -> Result<Entry, &'static str> {
     let seal = seal(sealed);
-    let header = format::parse_lengths(file, file.len() as u64).map_err(Damage::as_str)?;
+    let header = header::parse_lengths(file, file.len() as u64).map_err(Damage::as_str)?;
     let (head, stored) = file.split_at(header.head_len());
-    let opened = format::open_head(&seal, header, head).map_err(Damage::as_str)?;
-    format::check_value(&seal, &opened.value_sum, stored).map_err(Damage::as_str)?;
+    let opened = header::open_head(&seal, header, head).map_err(Damage::as_str)?;
+    header::check_value(&seal, &opened.value_sum, stored).map_err(Damage::as_str)?;
     let header = opened.header;
     let value = match header.compression {
         0 => Some(stored.to_vec()),
         _ if header.raw_len > most => return Err("too large to be decompressed here"),
-        number => compress::decompress(number, stored, header.raw_len),
+        number => compression::decompress(number, stored, header.raw_len),
     };
     let value = value.ok_or("can't be decompressed")?;
     assert_eq!(value.len() as u64, header.raw_len, "the value is as long as declared");
     let (meta, id) = head[HEADER_LEN..].split_at(header.meta_len);
     let parsed = Id::parse(id).expect("an identity that was checked");
-    let mut again = format::encode_head(&seal, &header, meta, parsed, &opened.value_sum);
+    let mut again = header::encode_head(&seal, &header, meta, parsed, &opened.value_sum);
     again.extend(stored);
     Ok(Entry { id: id.to_vec(), expires: header.facts.expires, meta: meta.to_vec(), value, again })
 }
@@ -65,14 +65,14 @@ pub fn forge(file: &[u8], sealed: bool) -> Option<Vec<u8>> {
         file.get_mut(at..at + bytes.len())?.copy_from_slice(bytes);
         Some(())
     };
-    write(0, &format::MAGIC)?;
-    write(format::AT_VERSION, &format::VERSION.to_le_bytes())?;
+    write(0, &header::MAGIC)?;
+    write(header::AT_VERSION, &header::VERSION.to_le_bytes())?;
     write(AT_FLAGS, &(if sealed { FLAG_MAC } else { 0 }).to_le_bytes())?;
-    let header = format::parse_lengths(&file, file.len() as u64).ok()?;
+    let header = header::parse_lengths(&file, file.len() as u64).ok()?;
     let sum = seal.value(&file[header.head_len()..]);
     file[AT_VALUE_SUM..][..32].copy_from_slice(&sum);
     let word = file[AT_EXPIRES..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
-    file[AT_EXPIRES..AT_HEAD_SUM].copy_from_slice(&format::expiry_word(word & NEVER).to_le_bytes());
+    file[AT_EXPIRES..AT_HEAD_SUM].copy_from_slice(&header::expiry_word(word & NEVER).to_le_bytes());
     let sum = seal.head(&file[..header.head_len()]);
     file[AT_HEAD_SUM..][..32].copy_from_slice(&sum);
     Some(file)
@@ -99,12 +99,12 @@ pub fn marker_with_seed(bytes: &[u8]) -> Option<Vec<u8>> {
 /// What a file's name stands for, and the name of that.
 pub fn names(text: &str) -> Vec<(&'static str, String)> {
     let entry = Name::parse(text).map(|name| ("entry", name.file_name()));
-    let shard = layout::parse_shard(text).map(|shard| ("shard", layout::shard_name(shard)));
+    let shard = names::parse_shard(text).map(|shard| ("shard", names::shard_name(shard)));
     // The random digits are checked and dropped.
-    let temp = layout::parse_temp(text).map(|session| {
-        let name = layout::temp_name(session, &[0; 16]);
+    let temp = names::parse_temp(text).map(|session| {
+        let name = names::temp_name(session, &[0; 16]);
         ("temp", name[..name.len() - 32].to_owned() + &text[name.len() - 32..])
     });
-    let trash = layout::is_trash(text).then(|| ("trash", text.to_owned()));
+    let trash = names::is_trash(text).then(|| ("trash", text.to_owned()));
     [entry, shard, temp, trash].into_iter().flatten().collect()
 }

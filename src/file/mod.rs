@@ -1,6 +1,6 @@
 //! The file-backed store: a directory that every process on the machine may share.
 //!
-//! Suggested reading order: [`tree`] (names, bytes, reading, writing), [`control`] (shared words), [`session`] (locks),
+//! Suggested reading order: [`tree`] (reading and writing files), [`control`] (shared words), [`session`] (locks),
 //! [`marker`], then this file (the operations), [`open`], [`evict`], [`clear`], and [`prune`] and [`check`] last.
 //!
 //! **Lock order.** A change of any name in a shard, and of the shard's counts, happens under the shard's lock: first
@@ -52,6 +52,9 @@ use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, to_ms};
 use crate::entry::{Entry, NEVER, SetOptions, State, Ttl, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::format::header::{HEADER_LEN, Seal};
+use crate::format::names::{self, Name};
+use crate::format::record::HEADER as RECORD_HEADER;
 use crate::key::Id;
 use crate::settings::{Access, Compression, Durability, Settings};
 use crate::stats::{Count, Limits, OnEvent, Places, Stats};
@@ -64,10 +67,7 @@ use change::NewEntry;
 use control::{Control, Scope, ShardCounts};
 use evict::Evictor;
 use flight::Flights;
-use segments::record::HEADER as RECORD_HEADER;
 use session::{Process, ShardLock};
-use tree::format::{HEADER_LEN, Seal};
-use tree::layout::{self, Name};
 use tree::read::{self, Found, Miss};
 use tree::write::Owner;
 
@@ -200,9 +200,9 @@ impl FileBackend {
 
     /// Errs if the marker or the control file is gone or replaced.
     fn look_for_root(&self) -> Result<()> {
-        let control = fs::stat_at(self.root(), layout::CONTROL);
-        let marker = fs::stat_at(self.root(), layout::MARKER);
-        let locks = fs::stat_at(self.root(), layout::LOCKS);
+        let control = fs::stat_at(self.root(), names::CONTROL);
+        let marker = fs::stat_at(self.root(), names::MARKER);
+        let locks = fs::stat_at(self.root(), names::LOCKS);
         let there = match (control, marker, locks) {
             (Ok(Some(control)), Ok(Some(_)), Ok(Some(locks))) => {
                 let mapped = self.accel.as_ref().is_none_or(|accel| accel.files().are_there(self.root()));
@@ -264,7 +264,7 @@ impl FileBackend {
         self.writable()?;
         let doing = "can't take the maintenance lock";
         let how = fs::Open::Create(self.access.file_mode());
-        let file = Private::open(|| fs::open(self.root(), layout::MAINTENANCE, how).map(File::from)).doing(doing)?;
+        let file = Private::open(|| fs::open(self.root(), names::MAINTENANCE, how).map(File::from)).doing(doing)?;
         Ok(lock::try_lock_file(&file).doing(doing)?.then_some(MaintenanceLock(file)))
     }
 

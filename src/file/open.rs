@@ -28,14 +28,14 @@ use crate::file::evict::Evictor;
 use crate::file::flight::Flights;
 use crate::file::marker::{self, Marker};
 use crate::file::segments;
-use crate::file::segments::record::RecordSeal;
 use crate::file::session::{self, Process};
-use crate::file::tree::compress;
-use crate::file::tree::format::Seal;
-use crate::file::tree::layout;
 use crate::file::tree::walk;
 use crate::file::tree::write::Owner;
 use crate::file::{FileBackend, Own};
+use crate::format::compression;
+use crate::format::header::Seal;
+use crate::format::names;
+use crate::format::record::RecordSeal;
 use crate::settings::{Accelerate, Access, Change, Compression, Durability, Policy, Settings};
 use crate::stats::OnEvent;
 use crate::sys::fork::{PerProcess, Private};
@@ -122,7 +122,7 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
     let stat = fs::stat(root.as_fd()).doing("can't look at the directory")?;
     check_mode(&stat, access).map_err(at)?;
     check_key(&marker, config.mac_key.as_ref()).map_err(at)?;
-    if !compress::is_built(config.compression) {
+    if !compression::is_built(config.compression) {
         let text = format!("{:?} is no method of compression of this build", config.compression);
         return Err(Error::new(ErrorKind::Unsupported, text));
     }
@@ -402,7 +402,7 @@ fn is_lost(e: &io::Error) -> bool {
 
 /// `NotFound` where there's no marker.
 pub(super) fn read_marker(root: BorrowedFd<'_>, read_only: bool) -> Result<Marker> {
-    let file = match fs::open(root, layout::MARKER, Open::Read) {
+    let file = match fs::open(root, names::MARKER, Open::Read) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return Err(Error::new(ErrorKind::NotFound, "there is no cache (no marker)"));
         }
@@ -418,11 +418,11 @@ pub(super) fn read_marker(root: BorrowedFd<'_>, read_only: bool) -> Result<Marke
 
 pub(super) fn write_marker(root: BorrowedFd<'_>, marker: &Marker, owner: Owner) -> Result<()> {
     let random = fs::random().doing("no random bytes to be had")?;
-    let temp = layout::temp_name(0, random.first_chunk().unwrap_or(&[0; 16]));
+    let temp = names::temp_name(0, random.first_chunk().unwrap_or(&[0; 16]));
     let bytes = marker.encode()?;
     let write = || {
         drop(write_file(root, &temp, &bytes, marker.settings.access, owner)?);
-        fs::rename(root, &temp, layout::MARKER)
+        fs::rename(root, &temp, names::MARKER)
     };
     write().doing("can't write the marker").inspect_err(|_| {
         let _ = fs::unlink(root, &temp);
@@ -453,7 +453,7 @@ pub(super) fn write_file(
 
 /// Opens the lock file, and makes it first where it's missing. It is never replaced: others may hold locks on it.
 fn open_locks(root: BorrowedFd<'_>, access: Access, owner: Owner) -> io::Result<File> {
-    match fs::open(root, layout::LOCKS, Open::New(access.file_mode())) {
+    match fs::open(root, names::LOCKS, Open::New(access.file_mode())) {
         Ok(file) => {
             fs::set_mode(file.as_fd(), access.file_mode())?;
             if let Some((uid, gid)) = owner {
@@ -462,7 +462,7 @@ fn open_locks(root: BorrowedFd<'_>, access: Access, owner: Owner) -> io::Result<
             Ok(File::from(file))
         }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let file = fs::open(root, layout::LOCKS, Open::Write)?;
+            let file = fs::open(root, names::LOCKS, Open::Write)?;
             let stat = fs::stat(file.as_fd())?;
             if stat.regular && stat.links == 1 { Ok(File::from(file)) } else { Err(io::ErrorKind::InvalidInput.into()) }
         }
@@ -485,15 +485,15 @@ pub(super) fn make_dir(dir: BorrowedFd<'_>, name: &str, access: Access, owner: O
 
 /// Makes the directory of a shard, where it's missing.
 pub(super) fn make_shard(root: BorrowedFd<'_>, shard: u8, access: Access, owner: Owner) -> io::Result<()> {
-    let shards = match fs::open(root, layout::SHARDS_DIR, Open::Dir) {
+    let shards = match fs::open(root, names::SHARDS_DIR, Open::Dir) {
         // In a directory that was removed this fails too.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            make_dir(root, layout::SHARDS_DIR, access, owner)?;
-            fs::open(root, layout::SHARDS_DIR, Open::Dir)?
+            make_dir(root, names::SHARDS_DIR, access, owner)?;
+            fs::open(root, names::SHARDS_DIR, Open::Dir)?
         }
         other => other?,
     };
-    make_dir(shards.as_fd(), &layout::shard_name(shard), access, owner)
+    make_dir(shards.as_fd(), &names::shard_name(shard), access, owner)
 }
 
 /// Makes a cache out of an empty directory.
@@ -507,15 +507,15 @@ fn make(root: BorrowedFd<'_>, stat: &Stat, config: &Config, mapped: bool) -> Res
     let doing = "can't make the cache";
     let locks = Private::open(|| open_locks(root, access, owner)).doing("can't make the lock file")?;
     session::while_creating(&locks, config.lock_wait, || {
-        if fs::stat_at(root, layout::MARKER).doing(doing)?.is_some() {
+        if fs::stat_at(root, names::MARKER).doing(doing)?.is_some() {
             return Ok(());
         }
         let fill = || -> io::Result<()> {
-            make_dir(root, layout::SHARDS_DIR, access, owner)?;
-            make_dir(root, layout::TRASH_DIR, access, owner)?;
-            drop(write_file(root, layout::MAINTENANCE, &[], access, owner)?);
-            drop(write_file(root, layout::CACHEDIR_TAG, CACHEDIR_TAG.as_bytes(), access, owner)?);
-            drop(write_file(root, layout::README, README.as_bytes(), access, owner)?);
+            make_dir(root, names::SHARDS_DIR, access, owner)?;
+            make_dir(root, names::TRASH_DIR, access, owner)?;
+            drop(write_file(root, names::MAINTENANCE, &[], access, owner)?);
+            drop(write_file(root, names::CACHEDIR_TAG, CACHEDIR_TAG.as_bytes(), access, owner)?);
+            drop(write_file(root, names::README, README.as_bytes(), access, owner)?);
             // A new one, so that those who still have an older cache of this directory open notice.
             remake(root, access, owner, config.clock.now())
         };
@@ -556,23 +556,23 @@ fn first_settings(config: &Config, access: Access, accelerate: Accelerate) -> Se
 /// Refuses a directory that holds anything but what an interrupted creation leaves.
 fn refuse_occupied(root: BorrowedFd<'_>) -> Result<()> {
     let ours = [
-        layout::LOCKS,
-        layout::CONTROL,
-        layout::MAINTENANCE,
-        layout::INDEX,
-        layout::LIVE,
-        layout::ARENA,
-        layout::CACHEDIR_TAG,
-        layout::README,
-        layout::SHARDS_DIR,
-        layout::TRASH_DIR,
-        layout::MARKER,
+        names::LOCKS,
+        names::CONTROL,
+        names::MAINTENANCE,
+        names::INDEX,
+        names::LIVE,
+        names::ARENA,
+        names::CACHEDIR_TAG,
+        names::README,
+        names::SHARDS_DIR,
+        names::TRASH_DIR,
+        names::MARKER,
         // A file system's own, at its root.
         "lost+found",
     ];
     let mut stranger = None;
     fs::list(root, |name| {
-        if !ours.contains(&name) && layout::parse_temp(name).is_none() {
+        if !ours.contains(&name) && names::parse_temp(name).is_none() {
             stranger = Some(name.to_owned());
         }
         stranger.is_none()
@@ -594,14 +594,14 @@ fn remake_control(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) 
 /// Makes a new control file. Which entries had been cleared is lost with the old one, so none may stay: all files go to the
 /// trash first, and index and segments go for good.
 fn remake(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) -> io::Result<()> {
-    make_dir(root, layout::SHARDS_DIR, access, owner)?;
-    make_dir(root, layout::TRASH_DIR, access, owner)?;
-    let shards = fs::open(root, layout::SHARDS_DIR, Open::Dir)?;
-    let trash = fs::open(root, layout::TRASH_DIR, Open::Dir)?;
+    make_dir(root, names::SHARDS_DIR, access, owner)?;
+    make_dir(root, names::TRASH_DIR, access, owner)?;
+    let shards = fs::open(root, names::SHARDS_DIR, Open::Dir)?;
+    let trash = fs::open(root, names::TRASH_DIR, Open::Dir)?;
     for shard in walk::shards() {
-        let name = layout::shard_name(shard);
+        let name = names::shard_name(shard);
         if fs::stat_at(shards.as_fd(), &name)?.is_some() {
-            let to = layout::trash_name(fs::random()?.first_chunk().unwrap_or(&[0; 16]));
+            let to = names::trash_name(fs::random()?.first_chunk().unwrap_or(&[0; 16]));
             fs::rename_between(shards.as_fd(), &name, trash.as_fd(), &to)?;
         }
     }
@@ -615,5 +615,5 @@ fn remake(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) -> io::R
         full = true;
         false
     })?;
-    control::fill(&write_file(root, layout::CONTROL, &[], access, owner)?, now, full)
+    control::fill(&write_file(root, names::CONTROL, &[], access, owner)?, now, full)
 }

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use crate::backend::Backend;
 use crate::clock::{SLACK_MS, duration_ms};
 use crate::error::{Doing, Result};
-use crate::file::tree::format::Damage;
-use crate::file::tree::layout::{self, Name};
 use crate::file::tree::read::{self, Found, Miss};
 use crate::file::tree::walk::{self, Listed};
 use crate::file::{FileBackend, charged};
+use crate::format::header::Damage;
+use crate::format::names::{self, Name};
 use crate::settings::Policy;
 use crate::stats::Count;
 use crate::sys::fs::{self, Stat};
@@ -359,7 +359,7 @@ impl Run<'_> {
         let list = || {
             let mut names = Vec::new();
             fs::list(self.store.root(), |name| {
-                names.extend(layout::parse_temp(name).map(|_| name.to_owned()));
+                names.extend(names::parse_temp(name).map(|_| name.to_owned()));
                 true
             })
             .doing("can't list the directory")?;
@@ -443,7 +443,7 @@ impl Run<'_> {
         }
         let stat = fs::stat_at(dir.as_fd(), name).doing("can't look at a leftover")?;
         let Some(stat) = stat.filter(|stat| stat.regular) else { return Ok(()) };
-        let place = format!("{}/{name}", layout::shard_path(shard));
+        let place = format!("{}/{name}", names::shard_path(shard));
         let removal =
             Removal { key: None, namespace: "", place: &place, reason: Reason::Leftover, bytes: charged(stat.size) };
         if self.agree(&removal) && !self.rules.dry_run {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::clock::Wait;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::control::Control;
-use crate::file::tree::layout::{CONTROL, LOCKS, SHARDS};
+use crate::format::names::{CONTROL, LOCKS, SHARDS};
 use crate::sys::fork::Private;
 use crate::sys::fs::{self, Open};
 use crate::sys::lock::{self, Hold};

@@ -9,11 +9,11 @@ use crate::entry::{Extra, Facts, Meta, NEVER, SetOptions, Ttl};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::change::{self, NewEntry, halves};
 use crate::file::index::table::Hash;
-use crate::file::tree::format::{self, Damage, MAX_VALUE_LEN, ValueHasher};
-use crate::file::tree::layout::Name;
 use crate::file::tree::read::{Found, Miss};
 use crate::file::tree::write::Draft;
 use crate::file::{FileBackend, charged, check_size};
+use crate::format::header::{self, Damage, MAX_VALUE_LEN, ValueHasher};
+use crate::format::names::Name;
 use crate::key::Id;
 use crate::stats::Count;
 use crate::sys::fs;
@@ -135,7 +135,7 @@ impl Writing for FileWriter {
             };
         }
         let header = new.header(generation, new.facts.nonce, len);
-        let head = format::encode_head(&store.seal, &header, new.meta(), id, &hasher.finish());
+        let head = header::encode_head(&store.seal, &header, new.meta(), id, &hasher.finish());
         let finish = || {
             draft.write(&[&head], 0)?;
             store.set_times(&draft, now, new.facts.gone_at())
@@ -207,7 +207,7 @@ impl FileBackend {
             hasher.update(&piece);
             at += want as u64;
         }
-        format::check_sum(found.value_sum(), &hasher.finish()).map_err(|damage| Miss::Damaged(damage, stat))?;
+        header::check_sum(found.value_sum(), &hasher.finish()).map_err(|damage| Miss::Damaged(damage, stat))?;
         let meta = found.header.facts.meta(len, found.extra.as_ref().unwrap_or(&Extra::default()));
         Ok(Box::new(FileReader { file: found.into_file(), start, meta }))
     }

@@ -35,11 +35,8 @@ const LAYERS: &[(&str, Layer)] = &[
     ("capabilities", Words),
     ("units", Words),
     ("trace", Words),
-    ("file::tree::compress", Pure),
-    ("file::tree::layout", Pure),
-    ("file::tree::format", Pure),
+    ("format", Pure),
     ("file::index::table", Pure),
-    ("file::segments::record", Pure),
     ("policy", Pure),
     ("backend", Pure),
     ("backend::memory", Backends),
@@ -376,9 +373,9 @@ fn imports_follow_the_layers() {
     let bad = [
         ("src/key.rs", "use crate::sys::fs::Stat;"),
         ("src/sys/fs.rs", "use crate::key::Id;"),
-        ("src/policy/mod.rs", "use crate::{error::Result, file::tree::{layout::{self}, read}};"),
+        ("src/policy/mod.rs", "use crate::{error::Result, file::tree::{walk::{self}, read}};"),
         ("src/policy/mod.rs", "fn f() -> std::time::Instant"),
-        ("src/file/tree/format.rs", "use super::read;"),
+        ("src/format/header.rs", "use crate::file::tree::read;"),
         ("src/file/index/table.rs", "use crate::sys::mmap::Memory;"),
         ("src/file/segments/mod.rs", "use crate::file::accel::Accel;"),
         ("src/file/tree/read.rs", "use super::super::FileBackend;"),
@@ -391,7 +388,7 @@ fn imports_follow_the_layers() {
     ];
     let good = [
         ("src/file/mod.rs", "use crate::{entry::{Meta, Ttl}, sys};\nmod tree;\nuse super::policy;"),
-        ("src/file/tree/read.rs", "pub(in crate::file) fn f() {}\nuse super::layout; // crate::cache"),
+        ("src/file/tree/read.rs", "pub(in crate::file) fn f() {}\nuse super::walk; // crate::cache"),
         ("src/cache.rs", "use crate::file::check::Finding;\nfn f(e: i32) { e == libc::EIO }"),
         ("src/key.rs", "#[cfg(test)]\nmod tests {\n use crate::cache::Cache; }"),
         ("cli/src/main.rs", "use crate::args;"),

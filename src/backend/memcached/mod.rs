@@ -32,7 +32,7 @@ use crate::backend::{Backend, Lead, Leadership, Lease, Listing};
 use crate::capabilities::{self, Capabilities};
 use crate::entry::{Extra, Facts, Value};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::tree::format::{HEADER_LEN, Seal};
+use crate::format::header::{HEADER_LEN, Seal};
 use crate::key::Id;
 use crate::stats::{Count, Network};
 use crate::sys::fork::{self, PerProcess};

@@ -7,7 +7,7 @@
 use crate::backend::rules;
 use crate::entry::{Extra, Facts, Value};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::tree::format::{self, Damage, Header, Parts, Seal};
+use crate::format::header::{self, Damage, Header, Parts, Seal};
 use crate::key::Id;
 use crate::stats::Count;
 
@@ -25,7 +25,7 @@ pub(crate) struct Label {
 }
 
 /// A namespace and as many tags as an entry may have.
-pub(crate) const MAX_SCOPES: usize = 1 + format::MAX_TAGS;
+pub(crate) const MAX_SCOPES: usize = 1 + header::MAX_TAGS;
 
 /// No tags and no metadata: two empty lists.
 const NO_EXTRA: [u8; 2] = [0, 0];
@@ -46,8 +46,8 @@ pub(crate) fn encode(seal: &Seal, id: Id<'_>, label: &Label, value: &[u8]) -> Re
     for scope in &label.scopes {
         meta.extend_from_slice(&scope.to_le_bytes());
     }
-    if meta.len() > format::MAX_META_LEN {
-        let text = format!("metadata and tags take {} bytes; {} is the most", meta.len(), format::MAX_META_LEN);
+    if meta.len() > header::MAX_META_LEN {
+        let text = format!("metadata and tags take {} bytes; {} is the most", meta.len(), header::MAX_META_LEN);
         return Err(Error::new(ErrorKind::TooLarge, text));
     }
     let len = value.len() as u64;
@@ -60,7 +60,7 @@ pub(crate) fn encode(seal: &Seal, id: Id<'_>, label: &Label, value: &[u8]) -> Re
         raw_len: len,
         compression: 0,
     };
-    Ok(format::encode_entry(seal, &header, &meta, id, value))
+    Ok(header::encode_entry(seal, &header, &meta, id, value))
 }
 
 /// Unwraps a value that should be this key's; otherwise the reason to count for the miss.
@@ -69,7 +69,7 @@ pub(crate) fn decode(seal: &Seal, id: Id<'_>, bytes: Vec<u8>) -> Result<(Label, 
     let label = label(&parts, id)?;
     // Head and value are all there is, as the lengths were held to.
     let at = parts.header.head_len();
-    format::check_value(seal, &parts.value_sum, &bytes[at..]).map_err(reason)?;
+    header::check_value(seal, &parts.value_sum, &bytes[at..]).map_err(reason)?;
     let extra = (!label.extra.is_empty()).then(|| label.extra.clone());
     let (len, facts) = (bytes.len() - at, label.facts);
     Ok((label, Value::tail_of(bytes, len, facts, extra)))
@@ -104,12 +104,12 @@ fn label(parts: &Parts<'_>, id: Id<'_>) -> Result<Label, Count> {
 }
 
 fn open<'b>(seal: &Seal, bytes: &'b [u8], size: u64) -> Result<Parts<'b>, Damage> {
-    let header = format::parse_lengths(bytes, size)?;
+    let header = header::parse_lengths(bytes, size)?;
     if header.compression != 0 {
         return Err(Damage::Version);
     }
     let head = bytes.get(..header.head_len()).ok_or(Damage::Short)?;
-    format::open_parts(seal, header, head)
+    header::open_parts(seal, header, head)
 }
 
 fn reason(damage: Damage) -> Count {
@@ -189,7 +189,7 @@ mod tests {
         fn no_bytes_at_all_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
             let seal = seal("app", None);
             prop_assert!(decode(&seal, id(), bytes.clone()).is_err());
-            let with_magic = [format::MAGIC.as_slice(), &bytes].concat();
+            let with_magic = [header::MAGIC.as_slice(), &bytes].concat();
             prop_assert!(decode(&seal, id(), with_magic).is_err());
         }
     }

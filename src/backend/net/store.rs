@@ -18,7 +18,7 @@ use crate::capabilities::Capabilities;
 use crate::clock::SLACK_MS;
 use crate::entry::{Codec, Entry, Extra, Facts, NEVER, SetOptions, State, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::tree::format;
+use crate::format::header;
 use crate::key::Id;
 use crate::stats::{Count, Counts, Network};
 
@@ -522,7 +522,7 @@ impl<S: Server> Networked<S> {
             key: id.key.to_vec(),
             namespace: id.namespace.to_owned(),
             version: id.version,
-            charged: label.len + (format::HEADER_LEN + id.encoded_len()) as u64,
+            charged: label.len + (header::HEADER_LEN + id.encoded_len()) as u64,
             accessed: meta.created,
             meta,
             state,

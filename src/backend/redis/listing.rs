@@ -17,7 +17,7 @@ use crate::backend::net::store::{Networked, unexpected};
 use crate::backend::net::wire::{Until, Way, here};
 use crate::entry::Entry;
 use crate::error::Result;
-use crate::file::tree::format;
+use crate::format::header;
 use crate::key::Id;
 
 /// Keys that a server looks at for one answer.
@@ -129,7 +129,7 @@ impl Entries {
 
     fn entry(&self, key: &[u8], len: u64, head: &[u8]) -> Option<Entry> {
         // Who it is stands in the head alone, and is held against the sum with the rest of it.
-        let header = format::parse_lengths(head, len).ok()?;
+        let header = header::parse_lengths(head, len).ok()?;
         let id = head.get(header.head_len() - header.id_len..header.head_len())?;
         let id = Id::parse(id)?;
         let label = envelope::decode_label(&self.store.server.seal, id, head, len).ok()?;

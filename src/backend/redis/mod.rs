@@ -32,7 +32,7 @@ use crate::backend::{Backend, Lead, Leadership, Lease, Listener, Listing};
 use crate::capabilities::{self, Capabilities};
 use crate::entry::{Extra, Facts, Value};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::tree::format::{self, MAX_META_LEN, Seal};
+use crate::format::header::{self, MAX_META_LEN, Seal};
 use crate::key::Id;
 use crate::stats::{Count, Network};
 use crate::sys::fork::{self, PerProcess};
@@ -61,7 +61,7 @@ fn state_of(len: u64, bytes: &[u8]) -> Is {
     if len == 0 {
         return Is::Absent;
     }
-    let nonce = bytes.get(format::AT_NONCE..).unwrap_or_default();
+    let nonce = bytes.get(header::AT_NONCE..).unwrap_or_default();
     Is::This([len.to_string().as_bytes(), b":", &nonce[..nonce.len().min(16)]].concat())
 }
 
@@ -278,13 +278,13 @@ impl Redis {
     /// The bytes of an entry's expiry. Where they are sealed the head is part of the sum.
     async fn touched(&self, local: &Local, place: &Place<'_>, expires: u64, until: Until) -> Result<Vec<u8>> {
         if !self.seal.is_mac() {
-            return Ok(format::expiry_word(expires).to_le_bytes().to_vec());
+            return Ok(header::expiry_word(expires).to_le_bytes().to_vec());
         }
         let command = scripts::call(Name::Look, &[&place.entry]);
         match local.run_one(place.part.slot, &command, Again::Yes, until).await? {
             Answer::Array(parts) => match parts.as_slice() {
-                [_, Answer::BulkString(head)] if head.len() >= format::HEADER_LEN => {
-                    Ok(format::encode_touch(&self.seal, head, expires))
+                [_, Answer::BulkString(head)] if head.len() >= header::HEADER_LEN => {
+                    Ok(header::encode_touch(&self.seal, head, expires))
                 }
                 // It's gone, as the state will tell.
                 _ => Ok(vec![0; 8]),

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use redis::{Cmd, Script, cmd};
 
-use crate::file::tree::format::{AT_ID_LEN, AT_NONCE, HEADER_LEN};
+use crate::format::header::{AT_ID_LEN, AT_NONCE, HEADER_LEN};
 
 /// The beginning of an entry up to its value.
 const HEAD: &str = "

@@ -10,9 +10,9 @@ use super::{Accel, Rules, Writer};
 use crate::error::Result;
 use crate::file::FileBackend;
 use crate::file::index::bucket::Estate;
-use crate::file::index::table::Place;
 use crate::file::segments::Current;
-use crate::file::segments::record::NewRecord;
+use crate::format::location::Location;
+use crate::format::record::NewRecord;
 use crate::sys::point;
 
 /// Segments that one process may have open at a time: one that it appends to, and others that are full, but have records
@@ -60,7 +60,7 @@ impl Appending {
 
 /// A record that is written and isn't published, and keeps its segment open.
 pub(in crate::file) struct Unpublished<'a> {
-    pub place: Place,
+    pub place: Location,
     ended: &'a AtomicU64,
 }
 
@@ -226,7 +226,7 @@ fn reserve_in<'a>(
     Some(Unpublished { place, ended: &writer.ended[lane] })
 }
 
-fn write(accel: &Accel, bytes: &mut [u8], place: Place) {
+fn write(accel: &Accel, bytes: &mut [u8], place: Location) {
     accel.seal.seal(bytes, place);
     accel.segments.write(place, bytes);
 }

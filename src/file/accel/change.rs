@@ -11,14 +11,15 @@ use crate::entry::{Facts, Token, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::change::NewEntry;
 use crate::file::index::bucket::{At, Fill, Slot, Target};
-use crate::file::index::table::{self, Hash, Place};
-use crate::file::segments::record::{EXPIRY_WORD, NewRecord, SEQUENCE_WORD};
+use crate::file::index::table::{self, Hash};
 use crate::file::session::ShardLock;
-use crate::file::tree::format::expiry_word;
-use crate::file::tree::layout::Name;
 use crate::file::tree::read::{self, Miss};
 use crate::file::tree::write::{Draft, Temp};
 use crate::file::{FileBackend, charged};
+use crate::format::header::expiry_word;
+use crate::format::location::Location;
+use crate::format::names::Name;
+use crate::format::record::{EXPIRY_WORD, NewRecord, SEQUENCE_WORD};
 use crate::key::Id;
 use crate::stats::Count;
 use crate::sys::mmap::Memory;
@@ -212,7 +213,7 @@ impl FileBackend {
         }
         self.void_lease(hash.name())?;
         let expires = new.facts.gone_at();
-        let fill = Fill { place: Place::NONE, expires, size: 0, flags: flags_of(new) };
+        let fill = Fill { place: Location::NONE, expires, size: 0, flags: flags_of(new) };
         let (put, left) = self.publish_fresh(&keys, hash, target, fresh, fill);
         let bucket = keys.bucket.bucket();
         drop(keys);
@@ -297,7 +298,7 @@ impl FileBackend {
                     (Ok(epoch), Ok(names)) => (epoch, names),
                     (Err(e), _) | (_, Err(e)) => return (Err(e), None),
                 };
-                let fill = Fill { place: Place::file(nonce, epoch), size: charged(size), ..fill };
+                let fill = Fill { place: Location::file(nonce, epoch), size: charged(size), ..fill };
                 let (mut left, mut gone) = (None, false);
                 let rename = || match draft.publish(self.root(), hash.name()) {
                     Ok((old, temp)) => {
@@ -500,7 +501,7 @@ impl FileBackend {
         hash: Hash,
         new: &NewEntry<'_>,
         generation: u64,
-        old: Place,
+        old: Location,
     ) -> Result<bool> {
         let fresh = self.prepare(accel, &self.rules(accel)?, hash, generation, new)?;
         let record = match fresh {

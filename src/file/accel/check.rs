@@ -13,13 +13,14 @@ use super::{Accel, Held};
 use crate::error::Result;
 use crate::file::check::{Problem, Run};
 use crate::file::index::bucket::{At, Slot};
-use crate::file::index::table::{self, Hash, Place};
+use crate::file::index::table::{self, Hash};
 use crate::file::segments::State;
-use crate::file::segments::record::UNIT;
-use crate::file::tree::format::Damage;
-use crate::file::tree::layout::{ARENA, INDEX, LIVE, Name};
 use crate::file::tree::read::{self, Found, Miss};
 use crate::file::{FileBackend, charged};
+use crate::format::header::Damage;
+use crate::format::location::Location;
+use crate::format::names::{ARENA, INDEX, LIVE, Name};
+use crate::format::record::UNIT;
 use crate::stats::Count;
 use crate::sys::fs::Stat;
 
@@ -37,7 +38,7 @@ fn stays(mut wrong: impl FnMut() -> bool) -> bool {
     })
 }
 
-fn at_place(place: Place) -> String {
+fn at_place(place: Location) -> String {
     format!("{ARENA}@{}", u64::from(place.unit()) * UNIT as u64)
 }
 
@@ -301,7 +302,7 @@ impl Run<'_> {
         }
     }
 
-    fn live_record(&mut self, accel: &Accel, place: Place) {
+    fn live_record(&mut self, accel: &Accel, place: Location) {
         let store = self.store;
         let known = || {
             let record = accel.read_any(place, Hash::NONE).ok()?;
@@ -364,7 +365,7 @@ impl Run<'_> {
 }
 
 /// Whether a slot still has this place.
-fn stands(accel: &Accel, hash: Hash, place: Place) -> bool {
+fn stands(accel: &Accel, hash: Hash, place: Location) -> bool {
     accel.index.look(hash).is_some_and(|(_, slot)| slot.place == place)
 }
 

@@ -20,15 +20,16 @@ use super::{Accel, files};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::change::NewEntry;
 use crate::file::index::bucket::{At, Slot};
-use crate::file::index::table::{Hash, Place};
+use crate::file::index::table::Hash;
 use crate::file::marker::Marker;
-use crate::file::segments::record::RecordSeal;
-use crate::file::tree::format::Damage;
-use crate::file::tree::layout::Name;
 use crate::file::tree::read::{self, Miss};
 use crate::file::tree::walk::{self, Listed};
 use crate::file::tree::write;
 use crate::file::{FileBackend, charged, open};
+use crate::format::header::Damage;
+use crate::format::location::Location;
+use crate::format::names::Name;
+use crate::format::record::RecordSeal;
 use crate::settings::{Accelerate, Change, Policy, Settings};
 use crate::stats::Count;
 use crate::sys::fs;
@@ -242,7 +243,14 @@ impl FileBackend {
     }
 
     /// Puts an entry that rests in a record into a file, if it's still there.
-    fn move_to_file(&self, accel: &Accel, hash: Hash, new: &NewEntry<'_>, generation: u64, old: Place) -> Result<bool> {
+    fn move_to_file(
+        &self,
+        accel: &Accel,
+        hash: Hash,
+        new: &NewEntry<'_>,
+        generation: u64,
+        old: Location,
+    ) -> Result<bool> {
         let (draft, nonce) = self.draft_of(hash.name(), generation, new)?;
         draft.set_times(new.facts.created, new.facts.gone_at()).doing("can't write an entry")?;
         let fresh = Fresh::File(Box::new(draft), nonce, new.size());

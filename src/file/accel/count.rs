@@ -1,7 +1,7 @@
 //! Numbers that are added to: counters, which change in place, and whatever becomes one.
 //!
 //! The first addition makes a counter of what is there. Each one after it writes three words and a sequence, within the
-//! bucket's lock (see [`segments::record`](crate::file::segments::record)): no record is written, none dies, nothing is to
+//! bucket's lock (see [`record`](crate::format::record)): no record is written, none dies, nothing is to
 //! be reclaimed, and the counts stay as they are. What has tags or a key's seal, or rests in a file, is stored anew each
 //! time.
 
@@ -13,15 +13,16 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::FileBackend;
 use crate::file::change::{self, NewEntry};
 use crate::file::index::bucket::{At, Fill, Slot, Target};
-use crate::file::index::table::{Hash, Place};
-use crate::file::segments::record::{self, Cell, NewRecord, Opened, SEQUENCE_WORD};
+use crate::file::index::table::Hash;
 use crate::file::tree::read::{self, Miss};
+use crate::format::location::Location;
+use crate::format::record::{self, Cell, NewRecord, Opened, SEQUENCE_WORD};
 use crate::key::Id;
 use crate::stats::Count;
 
 impl Accel {
     /// The counter of a key at a place, without tags, for a caller that holds its bucket's lock.
-    fn counter(&self, place: Place, hash: Hash, id: Id<'_>) -> Option<Opened> {
+    fn counter(&self, place: Location, hash: Hash, id: Id<'_>) -> Option<Opened> {
         if !place.is_record() || !self.segments.word(place, 0).is_some_and(record::is_counter) {
             return None;
         }
@@ -155,7 +156,7 @@ impl FileBackend {
             }
         };
         self.void_lease(hash.name())?;
-        let fill = Fill { place: Place::NONE, expires: new.facts.gone_at(), size: 0, flags: flags_of(new) };
+        let fill = Fill { place: Location::NONE, expires: new.facts.gone_at(), size: 0, flags: flags_of(new) };
         let (put, _) = self.publish_fresh(&keys, hash, target, fresh, fill);
         let bucket = keys.bucket.bucket();
         drop(keys);

@@ -10,9 +10,9 @@ use crate::file::index::Index;
 use crate::file::index::table::{
     self, BOOT, BUCKETS, FIRST_BUCKETS, LIFE, MAGIC_WORD, NODE, NODES, READY, ROOT, STATE, STRIDE,
 };
-use crate::file::segments::record::RecordSeal;
 use crate::file::segments::{self, Segments};
-use crate::file::tree::layout::{ARENA, INDEX, LIVE};
+use crate::format::names::{ARENA, INDEX, LIVE};
+use crate::format::record::RecordSeal;
 use crate::sys::fs::{self, Open};
 use crate::sys::mmap::{Memory, SharedWords};
 use crate::sys::point;

@@ -11,14 +11,15 @@ use crate::clock::{Wait, from_ms};
 use crate::entry::{Entry, Extra, Facts, State, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::index::bucket::{At, Slot};
-use crate::file::index::table::{self, Hash, Place};
-use crate::file::segments::record::{self, CREATED_WORD, GENERATION_WORD, Opened};
+use crate::file::index::table::{self, Hash};
 use crate::file::segments::word_of;
-use crate::file::tree::compress;
-use crate::file::tree::format::{Damage, Header};
-use crate::file::tree::layout::{ARENA, Name};
 use crate::file::tree::read::{self, Found, Miss};
 use crate::file::{FileBackend, charged};
+use crate::format::compression;
+use crate::format::header::{Damage, Header};
+use crate::format::location::Location;
+use crate::format::names::{ARENA, Name};
+use crate::format::record::{self, CREATED_WORD, GENERATION_WORD, Opened};
 use crate::key::Id;
 use crate::settings::Policy;
 use crate::stats::Count;
@@ -91,7 +92,7 @@ impl Record {
         if opened.compression == 0 {
             return Ok(Value::of_record(bytes, opened.value_range(), opened.facts, extra));
         }
-        let raw = compress::decompress(opened.compression, opened.value(&bytes), opened.raw_len);
+        let raw = compression::decompress(opened.compression, opened.value(&bytes), opened.raw_len);
         let raw = raw.ok_or(Damage::Content)?;
         let len = raw.len();
         Ok(Value::tail_of(raw, len, opened.facts, extra))
@@ -103,7 +104,7 @@ enum Trouble {
     /// Nothing to mend.
     Gone(Count),
     /// It is damaged, or its file is gone, and should go.
-    Bad(Place, Count),
+    Bad(Location, Count),
 }
 
 /// What the short way of a read comes to.
@@ -119,14 +120,14 @@ enum Plain<B> {
 impl Accel {
     /// Copies a record out and checks it.
     #[inline]
-    pub(super) fn read_record(&self, place: Place, hash: Hash) -> Result<Record, Damage> {
+    pub(super) fn read_record(&self, place: Location, hash: Hash) -> Result<Record, Damage> {
         let record = self.read_any(place, hash)?;
-        if compress::is_known(record.opened.compression) { Ok(record) } else { Err(Damage::Version) }
+        if compression::is_known(record.opened.compression) { Ok(record) } else { Err(Damage::Version) }
     }
 
     /// The same of a record whose value this build may be unable to decompress.
     #[inline]
-    pub(super) fn read_any(&self, place: Place, hash: Hash) -> Result<Record, Damage> {
+    pub(super) fn read_any(&self, place: Location, hash: Hash) -> Result<Record, Damage> {
         let (mut bytes, mut opened) = self.segments.open(&self.seal, place, self.salt(hash), copy_shared)?;
         render(&mut opened, &mut bytes);
         let extra = if opened.has_meta() { opened.extra(&bytes)? } else { None };
@@ -137,7 +138,7 @@ impl Accel {
     pub(super) fn open_in(
         &self,
         scratch: &'static Scratch,
-        place: Place,
+        place: Location,
         hash: Hash,
     ) -> Result<(Vec<u8>, Opened), Damage> {
         let mut spare = scratch.take();
@@ -177,7 +178,14 @@ impl FileBackend {
     }
 
     /// What rests at a place; `Ok(None)`: the place is no longer what it was, or not this entry's.
-    fn rest_at(&self, accel: &Accel, place: Place, hash: Hash, id: Id<'_>, whole: usize) -> Result<Option<Rest>, Miss> {
+    fn rest_at(
+        &self,
+        accel: &Accel,
+        place: Location,
+        hash: Hash,
+        id: Id<'_>,
+        whole: usize,
+    ) -> Result<Option<Rest>, Miss> {
         if place.is_record() {
             return match accel.read_record(place, hash) {
                 Ok(record) if record.opened.is(&record.bytes, id) => Ok(Some(Rest::Record(record))),
@@ -193,7 +201,7 @@ impl FileBackend {
 
     /// The entry of a key, valid or not.
     fn seek(&self, accel: &Accel, hash: Hash, id: Id<'_>, whole: usize) -> Result<(At, Slot, Rest), Trouble> {
-        let mut last = Place::NONE;
+        let mut last = Location::NONE;
         for attempt in 0..TRIES {
             let Some((at, slot)) = accel.index.look(hash) else {
                 let reason = if accel.is_building() { Count::MissBusy } else { Count::MissAbsent };
@@ -234,7 +242,7 @@ impl FileBackend {
     /// Removes an entry whose place leads to nothing fit, if that is so under the lock too. `false`: it isn't, or can't be
     /// told; somebody may have stood for long between two steps of a change.
     #[cold]
-    fn remove_unfit(&self, accel: &Accel, hash: Hash, id: Id<'_>, place: Place) -> Result<bool> {
+    fn remove_unfit(&self, accel: &Accel, hash: Hash, id: Id<'_>, place: Location) -> Result<bool> {
         if self.read_only {
             return Ok(false);
         }

@@ -22,12 +22,13 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::FileBackend;
 use crate::file::index::bucket::{Busy, Estate, Locked};
-use crate::file::index::table::{self, Hash, Place};
+use crate::file::index::table::{self, Hash};
 use crate::file::index::{Index, Totals};
 use crate::file::segments::Segments;
-use crate::file::segments::record::{RecordSeal, SEQUENCE_WORD, sequence_word};
-use crate::file::tree::layout::Name;
 use crate::file::tree::read::{self, Miss};
+use crate::format::location::Location;
+use crate::format::names::Name;
+use crate::format::record::{RecordSeal, SEQUENCE_WORD, sequence_word};
 use crate::settings::{Durability, Policy};
 use crate::stats::Mapped;
 use crate::sys::fs;
@@ -214,15 +215,15 @@ impl Estate for Ground<'_> {
         self.store.own().is_ok_and(|own| own.process.is_alive(self.store.root(), session).unwrap_or(true))
     }
 
-    fn set_live(&self, place: Place, live: bool) {
+    fn set_live(&self, place: Location, live: bool) {
         self.accel.segments.set_live(place, live);
     }
 
-    fn set_sequence(&self, place: Place, sequence: u64) {
+    fn set_sequence(&self, place: Location, sequence: u64) {
         self.accel.segments.set_word(place, SEQUENCE_WORD, sequence_word(sequence));
     }
 
-    fn settle_file(&self, name: Name, place: Place) -> bool {
+    fn settle_file(&self, name: Name, place: Location) -> bool {
         let there = match read::load(self.store.root(), &name.path(), &self.store.seal, read::READ_HEAD) {
             Ok(found) => place.is_file_of(found.header.facts.nonce),
             Err(Miss::Absent) => return false,

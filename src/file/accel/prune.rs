@@ -13,11 +13,11 @@ use crate::file::index::Totals;
 use crate::file::index::bucket::Slot;
 use crate::file::index::table::{self, Hash};
 use crate::file::prune::{BATCH, Reason, Removal, Run, Tally};
-use crate::file::tree::format::Damage;
-use crate::file::tree::layout;
 use crate::file::tree::read::{self, Miss};
 use crate::file::tree::walk::{self, Listed};
 use crate::file::{FileBackend, charged};
+use crate::format::header::Damage;
+use crate::format::names;
 use crate::policy;
 use crate::settings::Policy;
 use crate::stats::Count;
@@ -207,7 +207,7 @@ impl Run<'_> {
                         }
                         let stat = fs::stat_at(dir.as_fd(), &name.file_name()).doing("can't look at an entry")?;
                         let Some(stat) = stat.filter(|stat| stat.regular) else { continue };
-                        let place = format!("{}/{}", layout::shard_path(shard), name.file_name());
+                        let place = format!("{}/{}", names::shard_path(shard), name.file_name());
                         let (reason, bytes) = (Reason::Leftover, charged(stat.size));
                         let removal = Removal { key: None, namespace: "", place: &place, reason, bytes };
                         if self.agree(&removal) && !self.rules.dry_run && !self.store.remove_stray(accel, hash)? {

@@ -27,13 +27,14 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::FileBackend;
 use crate::file::charged;
 use crate::file::index::bucket::{Fill, Slot, Target};
-use crate::file::index::table::{self, Hash, Place, SCANNED, STATE, UNREAD};
+use crate::file::index::table::{self, Hash, SCANNED, STATE, UNREAD};
 use crate::file::segments::MAX_SEGMENTS;
 use crate::file::session::REBUILD;
-use crate::file::tree::format::Damage;
-use crate::file::tree::layout::{self, Name};
 use crate::file::tree::read::{self, Found, Miss};
 use crate::file::tree::walk::{self, Listed};
+use crate::format::header::Damage;
+use crate::format::location::Location;
+use crate::format::names::{self, Name};
 use crate::sys::fork::Private;
 use crate::sys::fs::{self, Open};
 use crate::sys::lock::{self, Hold};
@@ -79,7 +80,7 @@ impl FileBackend {
 
     /// Scans until it's done (`true`) or the time is over. `false` too where another process scans.
     pub(super) fn rebuild(&self, accel: &Accel, most: Option<Duration>) -> Result<bool> {
-        let open = || fs::open(self.root(), layout::LOCKS, Open::Write).map(File::from);
+        let open = || fs::open(self.root(), names::LOCKS, Open::Write).map(File::from);
         let file = Private::open(open).doing("can't open the lock file")?;
         if !lock::try_lock(file.as_fd(), REBUILD, Hold::Exclusive).doing("can't lock the rebuild")? {
             return Ok(false);
@@ -159,7 +160,7 @@ impl FileBackend {
         Ok(())
     }
 
-    fn adopt_record(&self, accel: &Accel, ground: &Ground<'_>, place: Place, record: &Record) -> Result<()> {
+    fn adopt_record(&self, accel: &Accel, ground: &Ground<'_>, place: Location, record: &Record) -> Result<()> {
         let Some(id) = record.opened.id(&record.bytes) else {
             accel.segments.set_live(place, false);
             return Ok(());
@@ -284,7 +285,7 @@ impl FileBackend {
                 let facts = &found.header.facts;
                 let scoped = !found.tags().is_empty() || found.id().is_some_and(|id| !id.namespace.is_empty());
                 let flags = table::flags(scoped, facts.stale_for);
-                let place = Place::file(facts.nonce, self.epoch_of(hash)?);
+                let place = Location::file(facts.nonce, self.epoch_of(hash)?);
                 let fill = Fill { place, expires: facts.gone_at(), size: charged(found.stat.size), flags };
                 locked.adopt(hash, target, &fill);
                 let bucket = locked.bucket();

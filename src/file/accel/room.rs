@@ -13,10 +13,11 @@ use crate::error::{Doing, Result};
 use crate::file::FileBackend;
 use crate::file::evict::{FULL_SLICE, Over};
 use crate::file::index::bucket::At;
-use crate::file::index::table::{self, Hash, Place};
+use crate::file::index::table::{self, Hash};
 use crate::file::segments::MAX_SEGMENTS;
-use crate::file::segments::record::{self, CREATED_WORD};
 use crate::file::tree::read;
+use crate::format::location::Location;
+use crate::format::record::{self, CREATED_WORD};
 use crate::policy::{self, Seen, Verdict};
 use crate::stats::Count;
 
@@ -49,7 +50,7 @@ const FREE_OVERHEAD: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug)]
 pub(in crate::file) struct Candidate {
     hash: Hash,
-    place: Place,
+    place: Location,
     rank: u64,
 }
 
@@ -150,7 +151,7 @@ impl FileBackend {
         accel: &Accel,
         rules: &Rules,
         ground: &Ground<'_>,
-        place: Place,
+        place: Location,
         evict_cold: bool,
     ) -> Result<bool> {
         let Ok((mut bytes, opened)) = accel.open_in(&MOVED, place, Hash::NONE) else {
@@ -292,7 +293,7 @@ impl FileBackend {
             }
             last = Some(first);
             for bucket in accel.index.group(first) {
-                let due: Vec<(At, Hash, Place)> = accel
+                let due: Vec<(At, Hash, Location)> = accel
                     .index
                     .slots(bucket)
                     .filter_map(|(at, _)| {
@@ -323,7 +324,7 @@ impl FileBackend {
         &self,
         accel: &Accel,
         hash: Hash,
-        place: Place,
+        place: Location,
         still: impl FnOnce(&crate::file::index::bucket::Slot) -> bool,
     ) -> Result<Option<u64>> {
         let ground = self.ground(accel)?;
@@ -421,7 +422,7 @@ impl FileBackend {
         accel.index.may_be_newer(ahead).then_some(ahead)
     }
 
-    pub(super) fn is_from_after(&self, accel: &Accel, hash: Hash, place: Place, time: u64) -> bool {
+    pub(super) fn is_from_after(&self, accel: &Accel, hash: Hash, place: Location, time: u64) -> bool {
         let created = if place.is_record() {
             accel.segments.word(place, CREATED_WORD).map(record::created_of)
         } else {

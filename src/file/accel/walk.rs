@@ -10,11 +10,12 @@ use crate::error::{Doing, Error, Result};
 use crate::file::FileBackend;
 use crate::file::control::Scope;
 use crate::file::index::bucket::{At, Slot};
-use crate::file::index::table::{self, Hash, Place};
-use crate::file::segments::record::GENERATION_WORD;
-use crate::file::tree::layout::Name;
+use crate::file::index::table::{self, Hash};
 use crate::file::tree::read::{self, Miss};
 use crate::file::tree::walk;
+use crate::format::location::Location;
+use crate::format::names::Name;
+use crate::format::record::GENERATION_WORD;
 use crate::sys::fs;
 use crate::sys::mmap::Memory;
 use crate::sys::point;
@@ -97,7 +98,7 @@ impl Iterator for Listed {
 
 impl FileBackend {
     /// What rests at a place under a name, whoever it is; `Ok(None)`: it has moved, or isn't what it was.
-    pub(in crate::file) fn rest_of(&self, accel: &Accel, hash: Hash, place: Place) -> Result<Option<Rest>, Miss> {
+    pub(in crate::file) fn rest_of(&self, accel: &Accel, hash: Hash, place: Location) -> Result<Option<Rest>, Miss> {
         let rest = if place.is_record() {
             match accel.read_record(place, hash) {
                 Ok(record) => Rest::Record(record),

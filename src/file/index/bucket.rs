@@ -31,9 +31,9 @@ use std::time::{Duration, Instant};
 use super::Index;
 use super::table::{
     self, AGE, BUCKETS, ENTRIES, FILE_BYTES, GHOSTS, Hash, ID, LOCK, META, MOVES, NEW, OLD, OLD_TIME, OLD_USE, PLACE,
-    Place, READY, RECORD_BYTES, RING, SEQUENCE, SLOT, SLOTS, SMALL, TAGS, TARGET, TIME, USE, WAYS,
+    READY, RECORD_BYTES, RING, SEQUENCE, SLOT, SLOTS, SMALL, TAGS, TARGET, TIME, USE, WAYS,
 };
-use crate::file::tree::layout::Name;
+use crate::format::{location::Location, names::Name};
 use crate::sys::mmap::Memory;
 use crate::sys::point;
 
@@ -52,11 +52,11 @@ pub(crate) trait Estate {
     fn me(&self) -> u64;
     fn is_alive(&self, session: u64) -> bool;
     /// Sets or clears the live bit of a record.
-    fn set_live(&self, place: Place, live: bool);
+    fn set_live(&self, place: Location, live: bool);
     /// Notes a sequence in a record.
-    fn set_sequence(&self, place: Place, sequence: u64);
+    fn set_sequence(&self, place: Location, sequence: u64);
     /// Unlinks the file of a name, unless it is the one of this place. Says whether that file is there.
-    fn settle_file(&self, name: Name, place: Place) -> bool;
+    fn settle_file(&self, name: Name, place: Location) -> bool;
 
     /// How long a lock is waited for before its owner is asked for a sign of life, and how often again.
     fn patience(&self) -> Duration {
@@ -95,7 +95,7 @@ impl At {
 /// What a slot says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
-    pub place: Place,
+    pub place: Location,
     pub expires: u64,
     /// Bytes charged.
     pub size: u64,
@@ -120,7 +120,7 @@ pub(crate) enum Target {
 /// What a slot is to say.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fill {
-    pub place: Place,
+    pub place: Location,
     pub expires: u64,
     pub size: u64,
     /// [`table::SCOPED`] and [`table::STALE`].
@@ -170,12 +170,12 @@ impl<M: Memory> Index<M> {
             uses: self.words.load(word + USE),
             expires: table::expires_of(time),
             size: table::size_of(time),
-            place: Place(self.words.load(word + PLACE)),
+            place: Location(self.words.load(word + PLACE)),
         }
     }
 
-    pub(crate) fn place(&self, at: At) -> Place {
-        Place(self.words.load(at.word() + PLACE))
+    pub(crate) fn place(&self, at: At) -> Location {
+        Location(self.words.load(at.word() + PLACE))
     }
 
     fn is(&self, at: At, hash: Hash) -> bool {
@@ -237,7 +237,7 @@ impl<M: Memory> Index<M> {
     }
 
     /// Whether a live record is known: as a slot's place, or to whoever is changing its bucket. Without the lock.
-    pub(crate) fn is_named(&self, hash: Hash, place: Place) -> bool {
+    pub(crate) fn is_named(&self, hash: Hash, place: Location) -> bool {
         // In this order: what is declared becomes a slot's place before it's no longer declared.
         let base = table::node_at(table::bucket_node(table::bucket_of(hash.id, self.buckets())));
         let declared = [NEW, OLD].into_iter().any(|word| self.words.load(base + word) == place.0);
@@ -344,7 +344,7 @@ impl<M: Memory> Index<M> {
         }
     }
 
-    fn bytes_word(place: Place) -> usize {
+    fn bytes_word(place: Location) -> usize {
         if place.is_file() { FILE_BYTES } else { RECORD_BYTES }
     }
 }
@@ -391,7 +391,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
             self.gather();
         } else if let Some(at) = self.target_slot(target) {
             let place = self.index.place(at);
-            let places = [Place(words.load(base + OLD)), Place(words.load(base + NEW))];
+            let places = [Location(words.load(base + OLD)), Location(words.load(base + NEW))];
             if place == places[0] && !place.is_none() {
                 // It got no further than to say when the new one expires.
                 words.store(at.word() + TIME, words.load(base + OLD_TIME));
@@ -402,7 +402,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
                     self.estate.set_live(of, of == place);
                 }
             }
-            if places.into_iter().any(Place::is_file) {
+            if places.into_iter().any(Location::is_file) {
                 let there = self.estate.settle_file(self.index.hash_at(at).name(), place);
                 if place.is_file() && !there {
                     self.forget(at, places[0]);
@@ -415,7 +415,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
 
     /// Empties a slot whose file is gone. `old`: what it led to when the change began that is being settled, and is
     /// counted.
-    fn forget(&self, at: At, old: Place) {
+    fn forget(&self, at: At, old: Location) {
         let slot = self.index.slot(at);
         self.index.words.store(at.word() + PLACE, 0);
         if slot.place == old {
@@ -431,7 +431,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         self.index.chain(self.bucket).any(|node| node == at.node).then_some(at)
     }
 
-    fn declare(&self, at: At, old: Place, new: Place) {
+    fn declare(&self, at: At, old: Location, new: Location) {
         let (words, base) = (&self.index.words, self.base());
         words.store(base + NEW, new.0);
         words.store(base + OLD, old.0);
@@ -531,7 +531,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
             Target::Over(at, slot) => (at, slot.place),
             Target::Free(at) => {
                 self.claim(at, hash);
-                (at, Place::NONE)
+                (at, Location::NONE)
             }
         };
         self.declare(at, was, fill.place);
@@ -611,7 +611,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
     }
 
     /// Moves a record that stays the same entry: only its place changes.
-    pub(crate) fn relocate(&self, at: At, old: Place, new: Place) {
+    pub(crate) fn relocate(&self, at: At, old: Location, new: Location) {
         self.declare(at, old, new);
         point("move: declared");
         self.estate.set_live(new, true);
@@ -626,7 +626,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
     /// Empties a slot. `work` runs after that, within the intent (a file is unlinked there).
     pub(crate) fn remove<T>(&self, at: At, slot: &Slot, work: impl FnOnce() -> T) -> T {
         let index = self.index;
-        self.declare(at, slot.place, Place::NONE);
+        self.declare(at, slot.place, Location::NONE);
         point("remove: declared");
         index.words.store(at.word() + PLACE, 0);
         point("remove: emptied");

@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use super::Index;
 use super::bucket::{At, Estate, Fill, Locked, Slot, Target};
-use super::table::{self, BUCKETS, Hash, NODES, Place, READY};
+use super::table::{self, BUCKETS, Hash, NODES, READY};
 use crate::entry::{Facts, NEVER};
-use crate::file::segments::record::{self, Cell, EXPIRY_WORD, NewRecord, RecordSeal, SEQUENCE_WORD, sequence_word};
 use crate::file::segments::{self, Current, Segments};
-use crate::file::tree::format::expiry_word;
-use crate::file::tree::layout::Name;
+use crate::format::header::expiry_word;
+use crate::format::location::Location;
+use crate::format::names::Name;
+use crate::format::record::{self, Cell, EXPIRY_WORD, NewRecord, RecordSeal, SEQUENCE_WORD, sequence_word};
 use crate::key::Id;
 use crate::sys::mmap::{Memory, copy_into};
 
@@ -113,15 +114,15 @@ impl Estate for World {
         !self.dead.contains(&session)
     }
 
-    fn set_live(&self, place: Place, live: bool) {
+    fn set_live(&self, place: Location, live: bool) {
         self.segments.set_live(place, live);
     }
 
-    fn set_sequence(&self, place: Place, sequence: u64) {
+    fn set_sequence(&self, place: Location, sequence: u64) {
         self.segments.set_word(place, SEQUENCE_WORD, sequence_word(sequence));
     }
 
-    fn settle_file(&self, name: Name, place: Place) -> bool {
+    fn settle_file(&self, name: Name, place: Location) -> bool {
         let there = self.files.borrow().get(&name).is_some_and(|nonce| place.is_file_of(*nonce));
         if !there {
             self.unlink(name);
@@ -199,11 +200,11 @@ impl World {
         }
     }
 
-    fn append(&self, n: u64, value: u64) -> Place {
+    fn append(&self, n: u64, value: u64) -> Location {
         self.append_as(n, value, None)
     }
 
-    fn append_as(&self, n: u64, value: u64, number: Option<i64>) -> Place {
+    fn append_as(&self, n: u64, value: u64, number: Option<i64>) -> Location {
         let (key, value) = (key(n), value.to_le_bytes());
         let id = Id::new("", 1, &key).expect("a key");
         let facts = Facts { expires: NEVER, ..Facts::default() };
@@ -218,7 +219,7 @@ impl World {
         place
     }
 
-    fn read(&self, place: Place) -> Option<(u64, u64, u64)> {
+    fn read(&self, place: Location) -> Option<(u64, u64, u64)> {
         let (bytes, opened) = self.segments.open(&self.seal, place, 0, copy_of).ok()?;
         let number = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
         let value = opened.number.map_or_else(|| number(opened.value(&bytes)), |number| u64::try_from(number).ok());
@@ -231,7 +232,7 @@ impl World {
         (locked, found)
     }
 
-    fn fill(place: Place, size: u64) -> Fill {
+    fn fill(place: Location, size: u64) -> Fill {
         Fill { place, expires: table::LATEST, size, flags: 0 }
     }
 
@@ -251,7 +252,7 @@ impl World {
         self.segments.count_to(slot.place, Cell { number: number.cast_signed() + 1, created: number }, next);
     }
 
-    fn put(&self, n: u64, place: Place) {
+    fn put(&self, n: u64, place: Location) {
         let (locked, found) = self.locked(n);
         let target =
             found.map_or_else(|| Target::Free(locked.free().expect("a slot")), |(at, slot)| Target::Over(at, slot));
@@ -273,7 +274,9 @@ impl World {
             }
             Ok::<(), ()>(())
         };
-        locked.publish(hash(n), target, &Self::fill(Place::file(nonce, 0), 4352), rename, || {}).expect("no failure");
+        locked
+            .publish(hash(n), target, &Self::fill(Location::file(nonce, 0), 4352), rename, || {})
+            .expect("no failure");
     }
 
     fn delete(&self, n: u64) {

@@ -19,7 +19,7 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "bit fields are taken out of words")]
 
-use crate::file::tree::layout::{NAME_LEN, Name};
+use crate::format::names::{NAME_LEN, Name};
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"LARDER\x01I");
 
@@ -256,61 +256,6 @@ pub(crate) fn coarser(now: u64, age: u16, shift: u32) -> u16 {
     let units = now >> shift;
     let since = u64::from((units as u16).wrapping_sub(age));
     (units.wrapping_sub(since) >> 1) as u16
-}
-
-/// Of the place of a file: 12 bits of epoch, 50 bits of its nonce.
-const EPOCH: u64 = (1 << 12) - 1;
-const NONCE: u64 = (1 << 50) - 1;
-
-/// Where an entry rests, in a word. 0: nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(pub u64);
-
-/// Bits of a segment's generation in a place.
-pub(crate) const GENERATION_BITS: u32 = 30;
-
-impl Place {
-    pub(crate) const NONE: Place = Place(0);
-
-    /// At so many units of 16 bytes from the arena's start, in a segment of this generation.
-    pub(crate) fn record(unit: u32, generation: u64) -> Place {
-        Place(1 << 62 | (generation & ((1 << GENERATION_BITS) - 1)) << 32 | u64::from(unit))
-    }
-
-    /// In a file of the tree with this nonce, put there in this epoch of its shard (how often that was set aside).
-    pub(crate) fn file(nonce: u128, epoch: u64) -> Place {
-        Place(2 << 62 | (epoch & EPOCH) << 50 | nonce as u64 >> 14)
-    }
-
-    /// Whether it's this file.
-    pub(crate) fn is_file_of(self, nonce: u128) -> bool {
-        self.is_file() && self.0 & NONCE == nonce as u64 >> 14
-    }
-
-    /// Whether it's a file of a shard that was set aside before this epoch.
-    pub(crate) fn is_file_before(self, epoch: u64) -> bool {
-        self.is_file() && self.0 >> 50 & EPOCH != epoch & EPOCH
-    }
-
-    pub(crate) fn is_none(self) -> bool {
-        self.0 == 0
-    }
-
-    pub(crate) fn is_record(self) -> bool {
-        self.0 >> 62 == 1
-    }
-
-    pub(crate) fn is_file(self) -> bool {
-        self.0 >> 62 == 2
-    }
-
-    pub(crate) fn unit(self) -> u32 {
-        self.0 as u32
-    }
-
-    pub(crate) fn generation(self) -> u64 {
-        self.0 >> 32 & ((1 << GENERATION_BITS) - 1)
-    }
 }
 
 /// The intent of a split, in the target word: the number of the new bucket.

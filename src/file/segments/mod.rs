@@ -17,14 +17,12 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "bit fields are taken out of words")]
 
-pub(crate) mod record;
-
-use crate::file::index::table::{GENERATION_BITS, Place};
-use crate::file::tree::format::Damage;
+use crate::format::header::Damage;
+use crate::format::location::{GENERATION_BITS, Location};
 use crate::sys::mmap::Memory;
 use crate::sys::point;
 
-use record::{Cell, Opened, RecordSeal, SEQUENCE_WORD, SUM_WORD, UNIT};
+use crate::format::record::{self, Cell, Opened, RecordSeal, SEQUENCE_WORD, SUM_WORD, UNIT};
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"LARDER\x01S");
 // Words of the live file.
@@ -113,7 +111,7 @@ pub(crate) fn closed(state: u64) -> Option<u64> {
 }
 
 /// Where a word of the record at a place lies in the arena.
-pub(crate) fn word_of(place: Place, word: usize) -> usize {
+pub(crate) fn word_of(place: Location, word: usize) -> usize {
     place.unit() as usize * (UNIT / 8) + word
 }
 
@@ -182,7 +180,7 @@ impl<M: Memory> Segments<M> {
 
     /// Where a place lies: its segment, and the unit in it; `None`: nowhere, or in a former life of the segment.
     #[inline]
-    fn locate(&self, place: Place) -> Option<(usize, usize)> {
+    fn locate(&self, place: Location) -> Option<(usize, usize)> {
         let unit = place.unit() as usize;
         let (segment, unit) = (unit / self.units, unit & (self.units - 1));
         let current =
@@ -190,8 +188,8 @@ impl<M: Memory> Segments<M> {
         (place.is_record() && current).then_some((segment, unit))
     }
 
-    fn place(&self, segment: usize, unit: usize, generation: u64) -> Place {
-        Place::record(u32::try_from(segment * self.units + unit).unwrap_or(u32::MAX), generation)
+    fn place(&self, segment: usize, unit: usize, generation: u64) -> Location {
+        Location::record(u32::try_from(segment * self.units + unit).unwrap_or(u32::MAX), generation)
     }
 
     /// A free segment goes back unused.
@@ -227,7 +225,7 @@ impl<M: Memory> Segments<M> {
 
     /// Room for a record of so many bytes at the end of the current segment.
     #[inline]
-    pub(crate) fn reserve(&self, current: &mut Current, bytes: usize) -> Option<Place> {
+    pub(crate) fn reserve(&self, current: &mut Current, bytes: usize) -> Option<Location> {
         let units = bytes / UNIT;
         if units > self.units - current.cursor {
             return None;
@@ -253,7 +251,7 @@ impl<M: Memory> Segments<M> {
 
     /// Writes a record that nobody knows of yet.
     #[inline]
-    pub(crate) fn write(&self, place: Place, record: &[u8]) {
+    pub(crate) fn write(&self, place: Location, record: &[u8]) {
         if self.locate(place).is_some() {
             self.arena.copy_in(word_of(place, 0), record);
         }
@@ -261,7 +259,7 @@ impl<M: Memory> Segments<M> {
 
     /// Has a record fetched, of which the index knows the size.
     #[inline]
-    pub(crate) fn prefetch(&self, place: Place, size: u64) {
+    pub(crate) fn prefetch(&self, place: Location, size: u64) {
         let first = word_of(place, 0);
         let lines = usize::try_from(size / 64).unwrap_or(0).min(MOST_LINES);
         for line in 0..=lines {
@@ -271,7 +269,7 @@ impl<M: Memory> Segments<M> {
 
     /// Has the first words of a record fetched, and its live bit: it is about to go.
     #[inline]
-    pub(crate) fn prefetch_head(&self, place: Place) {
+    pub(crate) fn prefetch_head(&self, place: Location) {
         if place.is_record() {
             self.arena.prefetch(word_of(place, 0));
             self.prefetch_bit(place);
@@ -280,7 +278,7 @@ impl<M: Memory> Segments<M> {
 
     /// Has the live bit of a record fetched.
     #[inline]
-    pub(crate) fn prefetch_bit(&self, place: Place) {
+    pub(crate) fn prefetch_bit(&self, place: Location) {
         if place.is_record() {
             self.live.prefetch(BITMAPS + place.unit() as usize / 64);
         }
@@ -288,7 +286,7 @@ impl<M: Memory> Segments<M> {
 
     /// How many bytes the record at a place has; `None`: there's none.
     #[inline]
-    pub(crate) fn len(&self, place: Place) -> Option<usize> {
+    pub(crate) fn len(&self, place: Location) -> Option<usize> {
         let (_, unit) = self.locate(place)?;
         let at = word_of(place, 0);
         let left = (self.units - unit) * UNIT;
@@ -305,7 +303,7 @@ impl<M: Memory> Segments<M> {
     pub(crate) fn open<B: AsRef<[u8]>>(
         &self,
         seal: &RecordSeal,
-        place: Place,
+        place: Location,
         salt: u128,
         mut copy: impl FnMut(&M, usize, usize) -> B,
     ) -> Result<(B, Opened), Damage> {
@@ -323,7 +321,7 @@ impl<M: Memory> Segments<M> {
 
     /// Takes over the words that change in place from the record that another was copied from. Under the lock of their
     /// bucket.
-    pub(crate) fn copy_words(&self, from: Place, to: Place) {
+    pub(crate) fn copy_words(&self, from: Location, to: Location) {
         if let (Some(_), Some(_)) = (self.locate(from), self.locate(to)) {
             for word in [SEQUENCE_WORD, record::EXPIRY_WORD] {
                 self.arena.store(word_of(to, word), self.arena.load(word_of(from, word)));
@@ -344,7 +342,7 @@ impl<M: Memory> Segments<M> {
 
     /// Gives a counter another number, under the lock of its bucket. The sequence is that bucket's, and its lowest bit not
     /// that of the counter's: readers look at the other cell until it is there.
-    pub(crate) fn count_to(&self, place: Place, cell: Cell, sequence: u64) {
+    pub(crate) fn count_to(&self, place: Location, cell: Cell, sequence: u64) {
         let Some(at) = self.cell(place, sequence) else { return };
         self.store_cell(at, cell.words(self.arena.load(word_of(place, SUM_WORD)), sequence));
         point("count: cell written");
@@ -359,25 +357,25 @@ impl<M: Memory> Segments<M> {
     }
 
     /// Where a counter's cell for a sequence lies; `None`: the place leads to no counter.
-    fn cell(&self, place: Place, sequence: u64) -> Option<usize> {
+    fn cell(&self, place: Location, sequence: u64) -> Option<usize> {
         let first = self.word(place, 0)?;
         let at = record::cell_word(first, self.len(place)?, sequence)?;
         Some(word_of(place, at))
     }
 
     /// A word of a record's header, unchecked; `None`: the place leads nowhere.
-    pub(crate) fn word(&self, place: Place, word: usize) -> Option<u64> {
+    pub(crate) fn word(&self, place: Location, word: usize) -> Option<u64> {
         self.locate(place).map(|_| self.arena.load(word_of(place, word)))
     }
 
     /// One of the words of a record that change in place.
-    pub(crate) fn set_word(&self, place: Place, word: usize, value: u64) {
+    pub(crate) fn set_word(&self, place: Location, word: usize, value: u64) {
         if self.locate(place).is_some() {
             self.arena.store(word_of(place, word), value);
         }
     }
 
-    pub(crate) fn set_live(&self, place: Place, live: bool) {
+    pub(crate) fn set_live(&self, place: Location, live: bool) {
         let Some((segment, unit)) = self.locate(place) else { return };
         let (word, bit) = (self.bitmap(segment) + unit / 64, 1 << (unit % 64));
         let header = Self::header(segment);
@@ -390,13 +388,13 @@ impl<M: Memory> Segments<M> {
         }
     }
 
-    pub(crate) fn is_live(&self, place: Place) -> bool {
+    pub(crate) fn is_live(&self, place: Location) -> bool {
         self.locate(place)
             .is_some_and(|(segment, unit)| self.live.load(self.bitmap(segment) + unit / 64) >> (unit % 64) & 1 == 1)
     }
 
     /// The first live record of a segment from a unit on, and the unit after its first.
-    pub(crate) fn next_live(&self, segment: usize, from: usize) -> Option<(Place, usize)> {
+    pub(crate) fn next_live(&self, segment: usize, from: usize) -> Option<(Location, usize)> {
         let bitmap = self.bitmap(segment);
         let mut unit = from;
         while unit < self.units {

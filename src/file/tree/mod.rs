@@ -1,10 +1,7 @@
 //! The tree: one self-verifying file per entry, in 256 shards.
 //!
-//! [`layout`] (names), [`format`] (bytes) and [`compress`] are pure; [`read`] and [`write`] touch the disk; [`walk`] lists.
+//! [`read`] and [`write`] touch the disk; [`walk`] lists. The bytes and names are [`format`](crate::format)'s.
 
-pub(crate) mod compress;
-pub(crate) mod format;
-pub(crate) mod layout;
 pub(crate) mod read;
 pub(crate) mod walk;
 pub(crate) mod write;

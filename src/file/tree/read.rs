@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::entry::{Extra, Mapped, Value};
-use crate::file::tree::compress;
-use crate::file::tree::format::{self, Damage, HEADER_LEN, Head, Header, Seal, Sum};
+use crate::format::compression;
+use crate::format::header::{self, Damage, HEADER_LEN, Head, Header, Seal, Sum};
 use crate::key::Id;
 use crate::sys::fs::{self, Open, Stat};
 use crate::sys::mmap::MappedFile;
@@ -65,13 +65,13 @@ pub(crate) fn load(dir: BorrowedFd<'_>, path: &str, seal: &Seal, whole_up_to: us
     if bytes.len() < want {
         return Err(damaged(Damage::Short));
     }
-    let header = format::parse_lengths(&bytes, stat.size).map_err(damaged)?;
+    let header = header::parse_lengths(&bytes, stat.size).map_err(damaged)?;
     let missing = header.head_len().saturating_sub(bytes.len());
     let offset = bytes.len() as u64;
     fs::read_at(file.as_fd(), &mut bytes, missing, offset).map_err(Miss::Io)?;
     let head = bytes.get(..header.head_len()).ok_or(damaged(Damage::Short))?;
-    let Head { header, extra, value_sum, .. } = format::open_head(seal, header, head).map_err(damaged)?;
-    if !compress::is_known(header.compression) {
+    let Head { header, extra, value_sum, .. } = header::open_head(seal, header, head).map_err(damaged)?;
+    if !compression::is_known(header.compression) {
         return Err(damaged(Damage::Version));
     }
     Ok(Found { stat, header, extra, value_sum, bytes, file })
@@ -94,13 +94,13 @@ pub(crate) fn known_value(
     if bytes.len() > most {
         return None;
     }
-    let header = format::parse_lengths(&bytes, bytes.len() as u64).ok()?;
+    let header = header::parse_lengths(&bytes, bytes.len() as u64).ok()?;
     let (head, value) = bytes.split_at(header.head_len());
-    let Head { header, extra, value_sum } = format::open_head(seal, header, head).ok()?;
+    let Head { header, extra, value_sum } = header::open_head(seal, header, head).ok()?;
     if header.compression != 0 || !fits(&header, &head[HEADER_LEN + header.meta_len..], extra.as_ref()) {
         return None;
     }
-    format::check_value(seal, &value_sum, value).ok()?;
+    header::check_value(seal, &value_sum, value).ok()?;
     let len = value.len();
     Some(Value::tail_of(bytes, len, header.facts, extra))
 }
@@ -139,7 +139,7 @@ impl Found {
         let len = usize::try_from(self.header.value_len).map_err(|_| damaged(Damage::Lengths))?;
         if may_map && len > READ_WHOLE && self.header.compression == 0 {
             let map = MappedFile::map(self.file.as_fd(), head_len as u64, len).map_err(Miss::Io)?;
-            format::check_value(seal, &self.value_sum, map.as_ref()).map_err(damaged)?;
+            header::check_value(seal, &self.value_sum, map.as_ref()).map_err(damaged)?;
             // A file cut short after it was opened faulted during the check; what the check saw there was zeros.
             if map.poisoned() {
                 return Err(damaged(Damage::Short));
@@ -150,9 +150,9 @@ impl Found {
         let missing = (head_len + len).saturating_sub(have);
         fs::read_at(self.file.as_fd(), &mut self.bytes, missing, have as u64).map_err(Miss::Io)?;
         let value = self.bytes.get(head_len..head_len + len).ok_or(damaged(Damage::Short))?;
-        format::check_value(seal, &self.value_sum, value).map_err(damaged)?;
+        header::check_value(seal, &self.value_sum, value).map_err(damaged)?;
         if self.header.compression != 0 {
-            let raw = compress::decompress(self.header.compression, value, self.header.raw_len);
+            let raw = compression::decompress(self.header.compression, value, self.header.raw_len);
             let raw = raw.ok_or(damaged(Damage::Content))?;
             let len = raw.len();
             return Ok(Value::tail_of(raw, len, self.header.facts, self.extra));

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::file::tree::layout::{self, Name};
+use crate::format::names::{self, Name};
 use crate::sys::fs::{self, Open};
 
 /// What a name in a shard can be.
@@ -19,12 +19,12 @@ pub(crate) enum Listed {
 /// All names in a shard; none where it doesn't exist.
 pub(crate) fn shard(root: BorrowedFd<'_>, shard: u8) -> io::Result<Vec<Listed>> {
     let mut names = Vec::new();
-    let dir = match fs::open(root, &layout::shard_path(shard), Open::Dir) {
+    let dir = match fs::open(root, &names::shard_path(shard), Open::Dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(names),
         other => other?,
     };
     fs::list(dir.as_fd(), |name| {
-        names.push(match (Name::parse(name), layout::parse_temp(name)) {
+        names.push(match (Name::parse(name), names::parse_temp(name)) {
             (Some(entry), _) if entry.shard() == shard => Listed::Entry(entry),
             (_, Some(session)) => Listed::Temp(session, name.to_owned()),
             _ => Listed::Foreign(name.to_owned()),

@@ -13,7 +13,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::file::tree::layout::{self, Name};
+use crate::format::names::{self, Name};
 use crate::settings::Access;
 use crate::sys::fork::epoch;
 use crate::sys::fs::{self, Open, Stat};
@@ -60,8 +60,8 @@ impl Draft {
         access: Access,
         owner: Owner,
     ) -> io::Result<Draft> {
-        let dir = fs::open(root, &layout::shard_path(shard), Open::Dir)?;
-        let name = layout::temp_name(session, random);
+        let dir = fs::open(root, &names::shard_path(shard), Open::Dir)?;
+        let name = names::temp_name(session, random);
         let file = fs::open(dir.as_fd(), &name, Open::New(access.file_mode()))?;
         let temp = Temp { dir, name: Some(name), epoch: epoch() };
         if fs::stat(file.as_fd())?.mode != access.file_mode() {
@@ -102,7 +102,7 @@ impl Draft {
     /// an unlink may take longer than all the rest.
     pub(crate) fn publish(mut self, root: BorrowedFd<'_>, name: Name) -> io::Result<(Option<Stat>, Option<Temp>)> {
         let dir = self.temp.dir.as_fd();
-        let from = layout::temp_path(self.shard, self.temp.name.as_deref().unwrap_or_default());
+        let from = names::temp_path(self.shard, self.temp.name.as_deref().unwrap_or_default());
         let to = name.file_name();
         let mut old = None;
         if !fs::rename_new(root, &from, dir, &to)? {

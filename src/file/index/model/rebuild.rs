@@ -107,7 +107,7 @@ impl World {
                 None if locked.is_closed() => self.unlink(name),
                 None => {
                     let target = Target::Free(locked.free().expect("a slot"));
-                    locked.adopt(hash, target, &Self::fill(Place::file(nonce, 0), 4352));
+                    locked.adopt(hash, target, &Self::fill(Location::file(nonce, 0), 4352));
                 }
             }
         }

@@ -18,11 +18,12 @@ use super::{Has, copy_of, crowd, hash, key, spend};
 use crate::entry::{Facts, NEVER};
 use crate::file::index::Index;
 use crate::file::index::bucket::{At, Estate, Fill, Locked, Slot, Target};
-use crate::file::index::table::{self, BUCKETS, ENTRIES, NODES, Place, READY, RECORD_BYTES};
-use crate::file::segments::record::{self, Cell, NewRecord, RecordSeal, SEQUENCE_WORD, sequence_word};
+use crate::file::index::table::{self, BUCKETS, ENTRIES, NODES, READY, RECORD_BYTES};
 use crate::file::segments::{self, Current, Segments};
-use crate::file::tree::format::Damage;
-use crate::file::tree::layout::Name;
+use crate::format::header::Damage;
+use crate::format::location::Location;
+use crate::format::names::Name;
+use crate::format::record::{self, Cell, NewRecord, RecordSeal, SEQUENCE_WORD, sequence_word};
 use crate::key::Id;
 use crate::sys::mmap::Memory;
 
@@ -191,15 +192,15 @@ impl Estate for Ground {
         session != DEAD
     }
 
-    fn set_live(&self, place: Place, live: bool) {
+    fn set_live(&self, place: Location, live: bool) {
         self.segments.set_live(place, live);
     }
 
-    fn set_sequence(&self, place: Place, sequence: u64) {
+    fn set_sequence(&self, place: Location, sequence: u64) {
         self.segments.set_word(place, SEQUENCE_WORD, sequence_word(sequence));
     }
 
-    fn settle_file(&self, name: Name, place: Place) -> bool {
+    fn settle_file(&self, name: Name, place: Location) -> bool {
         let there = self.files.lock().expect("the files").get(&name).is_some_and(|nonce| place.is_file_of(*nonce));
         if !there {
             self.unlink(name);
@@ -229,11 +230,11 @@ impl Session {
         &self.estate.segments
     }
 
-    fn append(&mut self, n: u64, value: u64) -> Place {
+    fn append(&mut self, n: u64, value: u64) -> Location {
         self.append_as(n, value, None)
     }
 
-    fn append_as(&mut self, n: u64, value: u64, number: Option<i64>) -> Place {
+    fn append_as(&mut self, n: u64, value: u64, number: Option<i64>) -> Location {
         let (key, value) = (key(n), value.to_le_bytes());
         let id = Id::new("", 1, &key).expect("a key");
         let facts = Facts { expires: NEVER, ..Facts::default() };
@@ -249,11 +250,11 @@ impl Session {
         place
     }
 
-    fn read(&self, place: Place) -> Option<(u64, u64)> {
+    fn read(&self, place: Location) -> Option<(u64, u64)> {
         self.read_with_sequence(place).map(|(key, value, _)| (key, value))
     }
 
-    fn read_with_sequence(&self, place: Place) -> Option<(u64, u64, u64)> {
+    fn read_with_sequence(&self, place: Location) -> Option<(u64, u64, u64)> {
         let found = self.segments().open(&self.seal, place, 0, copy_of);
         assert!(!matches!(found, Err(Damage::Value)), "a counter whose cell is torn for good");
         let (bytes, opened) = found.ok()?;
@@ -289,7 +290,7 @@ impl Session {
         (locked, found)
     }
 
-    fn publish(&self, n: u64, place: Place, nonce: Option<u128>) {
+    fn publish(&self, n: u64, place: Location, nonce: Option<u128>) {
         let (locked, found) = self.locked(n);
         Self::publish_within(self, &locked, found, n, place, nonce);
     }
@@ -299,7 +300,7 @@ impl Session {
         locked: &Locked<'_, View, Ground>,
         found: Option<(At, Slot)>,
         n: u64,
-        place: Place,
+        place: Location,
         nonce: Option<u128>,
     ) {
         let target =
@@ -328,7 +329,7 @@ impl Session {
 
     fn set_file(&self, n: u64, value: u64) {
         let nonce = u128::from(value) << 70;
-        self.publish(n, Place::file(nonce, 0), Some(nonce));
+        self.publish(n, Location::file(nonce, 0), Some(nonce));
     }
 
     fn add(&mut self, n: u64) {
@@ -368,7 +369,7 @@ impl Session {
 
     /// As a reader of the engine does: what is wrong twice at one place is wrong.
     fn get(&self, n: u64) -> Has {
-        let (mut last, mut wrong) = (Place::NONE, 0);
+        let (mut last, mut wrong) = (Location::NONE, 0);
         loop {
             let Some((_, slot)) = self.index.look(hash(n)) else { return Has::Nothing };
             if slot.place.is_file() {

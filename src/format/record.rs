@@ -27,8 +27,8 @@
 use twox_hash::XxHash3_64;
 
 use crate::entry::{Codec, Extra, Facts};
-use crate::file::index::table::Place;
-use crate::file::tree::format::{Damage, expiry_word, parse_expiry};
+use crate::format::header::{Damage, expiry_word, parse_expiry};
+use crate::format::location::Location;
 use crate::key::Id;
 
 /// Bytes that places count in, and that every record's length is a multiple of.
@@ -139,7 +139,7 @@ impl RecordSeal {
     }
 
     #[inline]
-    fn sum(&self, record: &[u8], place: Place) -> u64 {
+    fn sum(&self, record: &[u8], place: Location) -> u64 {
         // The first word and the words from the generation on lie apart.
         let first = word(record, 0);
         let end = if is_counter(first) { record.len() - CELLS } else { record.len() };
@@ -147,14 +147,14 @@ impl RecordSeal {
         sum.unwrap_or_default() ^ place.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ first.rotate_left(32)
     }
 
-    fn mac(key: &[u8; 32], record: &[u8], place: Place) -> blake3::Hash {
+    fn mac(key: &[u8; 32], record: &[u8], place: Location) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(key);
         hasher.update(&place.0.to_le_bytes()).update(&record[..8]).update(&record[AT_EXPIRY..HEADER]);
         hasher.update(&record[HEADER + MAC..]).finalize()
     }
 
     /// Puts the sum for a place into a record.
-    pub(crate) fn seal(&self, record: &mut [u8], place: Place) {
+    pub(crate) fn seal(&self, record: &mut [u8], place: Location) {
         match &self.mac {
             None => {
                 let sum = self.sum(record, place);
@@ -174,7 +174,7 @@ impl RecordSeal {
     }
 
     #[inline]
-    fn check(&self, record: &[u8], place: Place, sealed: bool) -> Result<(), Damage> {
+    fn check(&self, record: &[u8], place: Location, sealed: bool) -> Result<(), Damage> {
         match &self.mac {
             _ if sealed != self.is_mac() => Err(Damage::Seal),
             None if self.sum(record, place) == word(record, AT_SUM) => Ok(()),
@@ -401,7 +401,7 @@ pub(crate) fn whole_len(first_word: u64, namespace_len: impl FnOnce(usize) -> u6
 /// Checks a copy of a record, of the length that [`whole_len`] told, and takes it apart. `salt` makes a token of the
 /// record's sequence that no other entry has.
 #[inline]
-pub(crate) fn open(seal: &RecordSeal, record: &[u8], place: Place, salt: u128) -> Result<Opened, Damage> {
+pub(crate) fn open(seal: &RecordSeal, record: &[u8], place: Location, salt: u128) -> Result<Opened, Damage> {
     if record.len() < HEADER {
         return Err(Damage::Short);
     }
@@ -482,7 +482,7 @@ mod tests {
         NewRecord { id, facts, generation: 77, meta, value, raw_len: value.len() as u64, compression: 0, number: None }
     }
 
-    fn write(seal: &RecordSeal, new: &NewRecord<'_>, place: Place) -> Vec<u8> {
+    fn write(seal: &RecordSeal, new: &NewRecord<'_>, place: Location) -> Vec<u8> {
         let mut out = Vec::new();
         new.encode(seal, &mut out);
         assert_eq!(out.len(), new.size(seal.is_mac()));
@@ -497,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_record_survives_the_round_trip() {
-        let place = Place::record(40, 5);
+        let place = Location::record(40, 5);
         for seal in seals() {
             for (namespace, version, schema) in [("", 1, 0), ("ns", 1, 0), ("", 2, 0), ("", 1, 6)] {
                 let id = Id::new(namespace, version, b"key").unwrap();
@@ -515,11 +515,11 @@ mod tests {
 
     #[test]
     fn no_changed_byte_and_no_other_place_passes() {
-        let place = Place::record(40, 5);
+        let place = Location::record(40, 5);
         let id = Id::new("ns", 3, b"key").unwrap();
         for seal in seals() {
             let bytes = write(&seal, &sample(id, Facts { expires: 9, ..Facts::default() }, b"value", b""), place);
-            for other in [Place::record(41, 5), Place::record(40, 6)] {
+            for other in [Location::record(41, 5), Location::record(40, 6)] {
                 assert!(open(&seal, &bytes, other, 0).is_err());
             }
             for at in 0..bytes.len() {
@@ -535,7 +535,7 @@ mod tests {
         }
     }
 
-    fn counter(seal: &RecordSeal, id: Id<'_>, number: i64, place: Place) -> Vec<u8> {
+    fn counter(seal: &RecordSeal, id: Id<'_>, number: i64, place: Location) -> Vec<u8> {
         let facts = Facts { created: 5, expires: 1000, ..Facts::default() };
         let text = number.to_string();
         write(seal, &NewRecord { number: Some(number), ..sample(id, facts, text.as_bytes(), b"") }, place)
@@ -543,7 +543,7 @@ mod tests {
 
     #[test]
     fn a_counter_is_read_as_its_text() {
-        let (place, seal) = (Place::record(40, 5), RecordSeal::new(&[3; 32], None));
+        let (place, seal) = (Location::record(40, 5), RecordSeal::new(&[3; 32], None));
         for id in [Id::new("", 1, b"key").unwrap(), Id::new("ns", 7, &[b'k'; 33]).unwrap()] {
             for number in [0, -1, 10, i64::MIN, i64::MAX] {
                 let mut bytes = counter(&seal, id, number, place);
@@ -560,7 +560,7 @@ mod tests {
     /// The cell that the sequence leads to, and everything else but the other cell, is right or the counter is damaged.
     #[test]
     fn no_changed_byte_of_a_counter_passes_and_no_cell_of_another_sequence() {
-        let (place, seal) = (Place::record(40, 5), RecordSeal::new(&[3; 32], None));
+        let (place, seal) = (Location::record(40, 5), RecordSeal::new(&[3; 32], None));
         let mut bytes = counter(&seal, Id::new("", 1, b"key").unwrap(), 6, place);
         let other = bytes.len() - CELLS..bytes.len() - CELL;
         for at in 0..bytes.len() {
