@@ -259,7 +259,7 @@ fn overfill(scratch: &Scratch, sources: &[Source]) -> Outcome<Step> {
 fn damage(cache: &Cache) -> Outcome<Vec<u8>> {
     // Smaller ones rest in the arena.
     let entry = cache.entries()?.find(|entry| entry.as_ref().is_ok_and(|e| e.meta.size > 4096)).ok_or("no entry")??;
-    let path = cache.dir().join(&entry.place);
+    let path = cache.dir().expect("a directory").join(&entry.place);
     let mut content = fs::read(&path)?;
     *content.last_mut().ok_or("an empty file")? ^= 1;
     fs::write(&path, content)?;

@@ -321,8 +321,8 @@ impl AsyncCache {
     }
 
     /// See [`Cache::touch`].
-    pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Ttl) -> Result<bool> {
-        let key = key.as_ref();
+    pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: impl Into<Ttl>) -> Result<bool> {
+        let (key, ttl) = (key.as_ref(), ttl.into());
         match &self.tasks {
             Some(tasks) => tasks.touch(self.cache.id(key)?, ttl).await,
             None => self.change(key, move |cache, key| cache.touch(key, ttl)).await,
@@ -347,8 +347,8 @@ impl AsyncCache {
     }
 
     /// See [`Cache::incr_or`].
-    pub async fn incr_or(&self, key: impl AsRef<[u8]>, by: i64, initial: i64, ttl: Ttl) -> Result<i64> {
-        self.add_to(key.as_ref(), by, Some((initial, ttl))).await
+    pub async fn incr_or(&self, key: impl AsRef<[u8]>, by: i64, initial: i64, ttl: impl Into<Ttl>) -> Result<i64> {
+        self.add_to(key.as_ref(), by, Some((initial, ttl.into()))).await
     }
 
     /// See [`Cache::incr_version`].

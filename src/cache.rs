@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{Backend, Condition, Listing};
+use crate::backend::{Backend, Call, Condition, Listing};
 use crate::capabilities::Capabilities;
-use crate::entry::{Entry, NEVER, SetOptions, State, Token, Ttl, Value};
+use crate::entry::{Encoding, Entry, NEVER, SetOptions, State, Token, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::check::{Finding, Verify, VerifyReport};
 use crate::file::prune::{Prune, PruneReport};
@@ -129,10 +129,18 @@ impl Cache {
         self.store.get(self.id(key.as_ref())?, None)
     }
 
-    /// The value of a key, put into a buffer, which then holds it alone. `Ok(false)`: there's none, and the buffer is
-    /// empty. A buffer that is used again and again makes reads of small values free of allocation.
-    pub fn get_into(&self, key: impl AsRef<[u8]>, buffer: &mut Vec<u8>) -> Result<bool> {
+    /// The value of a key, put into a buffer, which then holds it alone, and how its bytes are encoded. `Ok(None)`:
+    /// there is none, and the buffer is empty. A buffer that is used again and again makes reads of small values free of
+    /// allocation.
+    pub fn get_into(&self, key: impl AsRef<[u8]>, buffer: &mut Vec<u8>) -> Result<Option<Encoding>> {
         self.store.get_into(self.id(key.as_ref())?, buffer)
+    }
+
+    /// Whether a [`get`](Cache::get) of this key would be answered from memory, its own or mapped: without waiting for
+    /// the disk, the network, or a lock. A forecast, for callers who choose where to run a call by it (an event loop, or
+    /// a thread that may block); what others change meanwhile may make it wrong. Costs a lookup in the index.
+    pub fn is_in_memory(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.store.is_quick(Call::Get(self.id(key.as_ref())?)))
     }
 
     /// The values of several keys: those that were found, in the order asked for.
@@ -265,8 +273,8 @@ impl Cache {
 
     /// Adds to a stored decimal integer, or stores `initial` with `ttl` where there's none, and returns what is there
     /// now. The ttl of an existing one stays: so a counter that starts at 1 with a ttl of a minute counts per minute.
-    pub fn incr_or(&self, key: impl AsRef<[u8]>, by: i64, initial: i64, ttl: Ttl) -> Result<i64> {
-        self.store.incr(self.id(key.as_ref())?, by, Some((initial, ttl)))
+    pub fn incr_or(&self, key: impl AsRef<[u8]>, by: i64, initial: i64, ttl: impl Into<Ttl>) -> Result<i64> {
+        self.store.incr(self.id(key.as_ref())?, by, Some((initial, ttl.into())))
     }
 
     /// Moves a key's value, with its ttl, tags and metadata, `by` versions up, and returns its new version. Readers of
@@ -320,8 +328,8 @@ impl Cache {
     }
 
     /// Gives a live entry a new ttl, from now on, and leaves its value. `Ok(false)`: there is none. Counts as a use.
-    pub fn touch(&self, key: impl AsRef<[u8]>, ttl: Ttl) -> Result<bool> {
-        self.store.touch(self.id(key.as_ref())?, ttl)
+    pub fn touch(&self, key: impl AsRef<[u8]>, ttl: impl Into<Ttl>) -> Result<bool> {
+        self.store.touch(self.id(key.as_ref())?, ttl.into())
     }
 
     /// What is known about a key's entry, live or not ([`Entry::state`]). Counts as no use.
@@ -403,9 +411,9 @@ impl Cache {
         self.directory("configure")?.configure(change)
     }
 
-    /// The directory; an empty path where the store has none, as [`capabilities`](Cache::capabilities) says.
-    pub fn dir(&self) -> &Path {
-        self.file.as_deref().map_or(Path::new(""), FileBackend::dir)
+    /// The directory, as it was given; `None` where the store has none.
+    pub fn dir(&self) -> Option<&Path> {
+        self.file.as_deref().map(FileBackend::dir)
     }
 
     /// Takes the directory's maintenance lock, so that of many scheduled prunes one runs. `Ok(None)`: another process

@@ -73,6 +73,11 @@ impl Ttl {
         SetOptions::from(self).stale_for(period)
     }
 
+    /// Options with this ttl and a codec; see [`SetOptions::codec`].
+    pub fn codec(self, codec: Codec) -> SetOptions {
+        SetOptions::from(self).codec(codec)
+    }
+
     /// The absolute expiry in milliseconds, [`NEVER`] for none.
     pub(crate) fn expiry(self, now: u64, default: Ttl) -> u64 {
         match self {
@@ -84,6 +89,20 @@ impl Ttl {
             Ttl::After(d) => now.saturating_add(duration_ms(d)).min(NEVER),
             Ttl::At(t) => to_ms(t).min(NEVER),
         }
+    }
+}
+
+impl From<Duration> for Ttl {
+    /// [`Ttl::After`].
+    fn from(d: Duration) -> Ttl {
+        Ttl::After(d)
+    }
+}
+
+impl From<SystemTime> for Ttl {
+    /// [`Ttl::At`].
+    fn from(time: SystemTime) -> Ttl {
+        Ttl::At(time)
     }
 }
 
@@ -113,8 +132,23 @@ impl SetOptions {
     }
 
     /// How long the entry lives. Default: [`Ttl::Default`].
-    pub fn ttl(mut self, ttl: Ttl) -> SetOptions {
-        self.ttl = ttl;
+    pub fn ttl(mut self, ttl: impl Into<Ttl>) -> SetOptions {
+        self.ttl = ttl.into();
+        self
+    }
+
+    /// How the value's bytes are encoded, for readers in whatever language to tell: stored with the entry and told by
+    /// [`Meta::codec`]. Larder neither encodes nor checks the bytes. Default: [`Codec::Bytes`]. [`Typed`](crate::Typed)
+    /// handles set it themselves.
+    pub fn codec(mut self, codec: Codec) -> SetOptions {
+        self.codec = codec;
+        self
+    }
+
+    /// The caller's number for the shape of the value, told by [`Meta::schema`]. Default: 0. A
+    /// [`Typed`](crate::Typed) handle treats another schema or codec than its own as a miss.
+    pub fn schema(mut self, schema: u32) -> SetOptions {
+        self.schema = schema;
         self
     }
 
@@ -169,7 +203,7 @@ impl Extra {
     }
 }
 
-/// How a value's bytes came about.
+/// How a value's bytes are encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Codec {
@@ -182,8 +216,20 @@ pub enum Codec {
     Postcard,
     /// A typed value as JSON.
     Json,
-    /// A codec of the caller's own, by its number (16 and up).
+    /// Text in UTF-8.
+    Text,
+    /// A codec of the caller's own, by its number: 16 and up, since lower ones are Larder's.
     Custom(u8),
+}
+
+/// How the bytes of a value that was read are encoded: its codec, and the caller's schema number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Encoding {
+    /// The codec that was given with [`SetOptions::codec`].
+    pub codec: Codec,
+    /// The schema number that was given with [`SetOptions::schema`].
+    pub schema: u32,
 }
 
 impl Codec {
@@ -193,6 +239,7 @@ impl Codec {
             Codec::Int => 1,
             Codec::Postcard => 2,
             Codec::Json => 3,
+            Codec::Text => 4,
             Codec::Custom(n) => n,
         }
     }
@@ -203,6 +250,7 @@ impl Codec {
             1 => Codec::Int,
             2 => Codec::Postcard,
             3 => Codec::Json,
+            4 => Codec::Text,
             n => Codec::Custom(n),
         }
     }
@@ -220,7 +268,7 @@ pub struct Meta {
     pub expires: Option<SystemTime>,
     /// Until when it may be served as stale; `None`: not beyond its expiry.
     pub stale_until: Option<SystemTime>,
-    /// How its bytes came about.
+    /// How its bytes are encoded.
     pub codec: Codec,
     /// The caller's schema number, 0 for plain bytes.
     pub schema: u32,
@@ -281,6 +329,10 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    pub(crate) fn encoding(&self) -> Encoding {
+        Encoding { codec: self.codec, schema: self.schema }
+    }
+
     /// When nobody may be served it any more, stale or not.
     pub(crate) fn gone_at(&self) -> u64 {
         self.expires.saturating_add(self.stale_for).min(NEVER)
@@ -397,8 +449,22 @@ impl Value {
         }
     }
 
-    /// Options that store the same entry again.
-    pub(crate) fn options(&self) -> SetOptions {
+    /// Options that store the same entry again: its expiry (as [`Ttl::At`], or [`Ttl::Never`]), stale period, tags,
+    /// metadata, codec and schema. For a compare-and-swap that changes the value alone:
+    ///
+    /// ```
+    /// # use larder::{Cache, Ttl};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let cache = Cache::file(dir.path().join("app")).open()?;
+    /// cache.set("config", "v1", Ttl::hours(1).tag("site"))?;
+    /// if let Some((old, token)) = cache.get_with_token("config")? {
+    ///     cache.set_if("config", "v2", old.options(), token)?;
+    /// }
+    /// assert_eq!(cache.get("config")?.expect("just stored").meta().tags, ["site"]);
+    /// # Ok(()) }
+    /// ```
+    pub fn options(&self) -> SetOptions {
         let facts = &self.facts;
         SetOptions {
             ttl: if facts.expires == NEVER { Ttl::Never } else { Ttl::At(from_ms(facts.expires)) },
@@ -413,6 +479,11 @@ impl Value {
     /// What is known about the entry as it was when this value was read.
     pub fn meta(&self) -> Meta {
         self.facts.meta(self.len as u64, self.extra.as_deref().unwrap_or(&Extra::default()))
+    }
+
+    /// How its bytes are encoded.
+    pub fn encoding(&self) -> Encoding {
+        self.facts.encoding()
     }
 
     pub(crate) fn facts(&self) -> &Facts {
@@ -445,6 +516,13 @@ impl Deref for Value {
             Bytes::Mapped(shared) => (**shared).as_ref(),
         };
         &all[self.start..][..self.len]
+    }
+}
+
+impl From<Value> for Vec<u8> {
+    /// [`Value::into_vec`].
+    fn from(value: Value) -> Vec<u8> {
+        value.into_vec()
     }
 }
 

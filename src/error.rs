@@ -50,6 +50,31 @@ pub enum ErrorKind {
     Io,
 }
 
+impl fmt::Display for ErrorKind {
+    /// A few words for logs, such as `key not found`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ErrorKind::InvalidKey => "invalid key",
+            ErrorKind::InvalidOption => "invalid option",
+            ErrorKind::NotFound => "not found",
+            ErrorKind::NotANumber => "not a number",
+            ErrorKind::Overflow => "number out of range",
+            ErrorKind::TooLarge => "too large",
+            ErrorKind::Busy => "busy",
+            ErrorKind::Full => "disk full",
+            ErrorKind::ReadOnly => "read-only",
+            ErrorKind::Refused => "refused",
+            ErrorKind::NewerFormat => "newer format",
+            ErrorKind::WrongKey => "wrong key",
+            ErrorKind::Vanished => "directory removed",
+            ErrorKind::Codec => "codec error",
+            ErrorKind::Timeout => "timed out",
+            ErrorKind::Unsupported => "unsupported",
+            ErrorKind::Io => "I/O error",
+        })
+    }
+}
+
 /// An error: its [kind](Error::kind), what was being done, where, and what lies beneath.
 ///
 /// One pointer in size, `Send + Sync + 'static`, and converts into [`std::io::Error`].

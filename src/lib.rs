@@ -74,7 +74,7 @@ pub use backend::net::config::OnError;
 pub use cache::{Cache, Entries, Maintenance};
 pub use capabilities::{Capabilities, Reach};
 pub use copy::{Copied, copy};
-pub use entry::{Codec, Entry, Meta, SetOptions, State, Token, Ttl, Value};
+pub use entry::{Codec, Encoding, Entry, Meta, SetOptions, State, Token, Ttl, Value};
 pub use error::{Error, ErrorKind, Result};
 pub use file::check::{Finding, Problem, Verify, VerifyReport};
 #[cfg(feature = "fault")]
@@ -86,7 +86,9 @@ pub use key::{MAX_KEY_LEN, MAX_NAMESPACE_LEN};
 pub use options::Options;
 pub use options::named::Caches;
 pub use settings::{Accelerate, Access, Change, Compression, Durability, Policy, Settings};
-pub use stats::{Compressed, Event, Evictions, Limits, Mapped, Misses, Network, Places, Stats};
+pub use stats::{
+    Compressed, Event, EvictReason, Evictions, Limits, Mapped, MissReason, Misses, Network, Places, Stats,
+};
 pub use stream::{Reader, Writer};
 #[cfg(feature = "fault")]
 #[doc(hidden)]

@@ -224,8 +224,8 @@ impl Options {
 
     /// What [`Ttl::Default`] stands for: [`Ttl::Never`] (the default) or [`Ttl::After`]. Entries that are stored
     /// already keep their expiry.
-    pub fn default_ttl(self, ttl: Ttl) -> Options {
-        self.change("default_ttl", |c| c.default_ttl(ttl))
+    pub fn default_ttl(self, ttl: impl Into<Ttl>) -> Options {
+        self.change("default_ttl", |c| c.default_ttl(ttl.into()))
     }
 
     /// Who goes first at a limit. Default: [`Policy::S3Fifo`], or [`Policy::Lru`] where there is no index.

@@ -1,5 +1,6 @@
 //! What is counted, and how a user sees it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,21 +40,21 @@ impl Count {
     pub(crate) fn event(self) -> Option<Event> {
         Some(match self {
             Count::Hits => Event::Hit,
-            Count::MissAbsent => Event::Miss("absent"),
-            Count::MissExpired => Event::Miss("expired"),
-            Count::MissCleared => Event::Miss("cleared"),
-            Count::MissCorrupt => Event::Miss("corrupt"),
-            Count::MissForeign => Event::Miss("foreign"),
-            Count::MissVersion => Event::Miss("version"),
-            Count::MissClock => Event::Miss("clock"),
-            Count::MissBusy => Event::Miss("busy"),
-            Count::MissIo => Event::Miss("io"),
-            Count::MissSchema => Event::Miss("schema"),
+            Count::MissAbsent => Event::Miss(MissReason::Absent),
+            Count::MissExpired => Event::Miss(MissReason::Expired),
+            Count::MissCleared => Event::Miss(MissReason::Cleared),
+            Count::MissCorrupt => Event::Miss(MissReason::Corrupt),
+            Count::MissForeign => Event::Miss(MissReason::Foreign),
+            Count::MissVersion => Event::Miss(MissReason::Version),
+            Count::MissClock => Event::Miss(MissReason::Clock),
+            Count::MissBusy => Event::Miss(MissReason::Busy),
+            Count::MissIo => Event::Miss(MissReason::Io),
+            Count::MissSchema => Event::Miss(MissReason::Schema),
             Count::Sets => Event::Set,
             Count::Deletes => Event::Delete,
-            Count::EvictedEntries => Event::Evict("entries"),
-            Count::EvictedBytes => Event::Evict("bytes"),
-            Count::EvictedFreeSpace => Event::Evict("free_space"),
+            Count::EvictedEntries => Event::Evict(EvictReason::Entries),
+            Count::EvictedBytes => Event::Evict(EvictReason::Bytes),
+            Count::EvictedFreeSpace => Event::Evict(EvictReason::FreeSpace),
             Count::Expired => Event::Expire,
             Count::StaleServed => Event::Stale,
             Count::CorruptRemoved | Count::CompressedFrom | Count::CompressedTo => return None,
@@ -96,18 +97,85 @@ impl Counts {
 pub enum Event {
     /// A read found a value.
     Hit,
-    /// A read found none, for this reason (a field of [`Misses`]).
-    Miss(&'static str),
+    /// A read found none, for this reason.
+    Miss(MissReason),
     /// An expired value was served, as was asked for.
     Stale,
     /// A value was stored.
     Set,
     /// An entry was deleted.
     Delete,
-    /// A live entry was evicted, for this limit (a field of [`Evictions`]).
-    Evict(&'static str),
+    /// A live entry was evicted, for this limit.
+    Evict(EvictReason),
     /// An expired entry was reclaimed.
     Expire,
+}
+
+/// Why a read found nothing; the fields of [`Misses`] count them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MissReason {
+    /// Never set, deleted or evicted.
+    Absent,
+    /// Its time was over.
+    Expired,
+    /// Cleared or invalidated.
+    Cleared,
+    /// Damaged: too short, a wrong checksum, lengths that can't be.
+    Corrupt,
+    /// Something under the entry's name that isn't Larder's, or isn't this key's.
+    Foreign,
+    /// Written by a newer release in a way that this one can't read.
+    Version,
+    /// Created too far in the future.
+    Clock,
+    /// Could not be had within the bounds on waiting.
+    Busy,
+    /// The operating system failed to read it; the entry is left alone.
+    Io,
+    /// A typed value of another schema or codec.
+    Schema,
+}
+
+impl fmt::Display for MissReason {
+    /// As the fields of [`Misses`] are called, `absent` for one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MissReason::Absent => "absent",
+            MissReason::Expired => "expired",
+            MissReason::Cleared => "cleared",
+            MissReason::Corrupt => "corrupt",
+            MissReason::Foreign => "foreign",
+            MissReason::Version => "version",
+            MissReason::Clock => "clock",
+            MissReason::Busy => "busy",
+            MissReason::Io => "io",
+            MissReason::Schema => "schema",
+        })
+    }
+}
+
+/// Which limit asked for an eviction; the fields of [`Evictions`] count them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EvictReason {
+    /// `max_entries`.
+    Entries,
+    /// `max_bytes`.
+    Bytes,
+    /// `min_free_bytes`, `min_free_inodes`, or a full disk.
+    FreeSpace,
+}
+
+impl fmt::Display for EvictReason {
+    /// As the fields of [`Evictions`] are called, `free_space` for one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EvictReason::Entries => "entries",
+            EvictReason::Bytes => "bytes",
+            EvictReason::FreeSpace => "free_space",
+        })
+    }
 }
 
 /// A snapshot of the cache's counters. All processes that share the directory count together, since it was made.

@@ -18,12 +18,10 @@ use std::thread::{self, ThreadId};
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
-#[cfg(feature = "tokio")]
-use crate::backend::Call;
-use crate::backend::{Backend, Condition, Expect, Lead, Leadership, Lease, Listing, Reading, Writing, rules};
+use crate::backend::{Backend, Call, Condition, Expect, Lead, Leadership, Lease, Listing, Reading, Writing, rules};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, from_ms};
-use crate::entry::{Codec, Entry, Extra, Facts, SetOptions, State, Ttl, Value};
+use crate::entry::{Codec, Encoding, Entry, Extra, Facts, SetOptions, State, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::MAX_VALUE_LEN;
 use crate::key::Id;
@@ -439,9 +437,13 @@ impl Backend for MemoryBackend {
         Ok(self.read(id, expect, Record::value))
     }
 
-    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
+    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<Option<Encoding>> {
         out.clear();
-        Ok(self.read(id, None, |record| out.extend_from_slice(&record.bytes)).is_some())
+        let copy = |record: Arc<Record>| {
+            out.extend_from_slice(&record.bytes);
+            record.facts().encoding()
+        };
+        Ok(self.read(id, None, copy))
     }
 
     fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
@@ -598,7 +600,6 @@ impl Backend for MemoryBackend {
         })
     }
 
-    #[cfg(feature = "tokio")]
     fn is_quick(&self, _: Call<'_>) -> bool {
         true
     }

@@ -17,7 +17,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 
 use crate::capabilities::Capabilities;
-use crate::entry::{Codec, Entry, Meta, SetOptions, Token, Ttl, Value};
+use crate::entry::{Codec, Encoding, Entry, Meta, SetOptions, Token, Ttl, Value};
 use crate::error::Result;
 use crate::key::Id;
 use crate::stats::Stats;
@@ -97,8 +97,8 @@ pub(crate) struct Expect {
 }
 
 /// A call, as far as it matters for how long it may take.
-#[cfg(feature = "tokio")]
 #[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "tasks ask for all of them"))]
 pub(crate) enum Call<'a> {
     /// Reads a value.
     Get(Id<'a>),
@@ -125,11 +125,12 @@ pub(crate) trait Listener: Send + Sync {
 /// Entries as a store lists them.
 pub(crate) type Listing = Box<dyn Iterator<Item = Result<Entry>> + Send>;
 
-/// Makes a value all that a buffer holds; says whether there is one.
-pub(crate) fn put_into(out: &mut Vec<u8>, value: Option<&Value>) -> bool {
+/// Makes a value all that a buffer holds; says how it is encoded, if there is one.
+pub(crate) fn put_into(out: &mut Vec<u8>, value: Option<&Value>) -> Option<Encoding> {
     out.clear();
-    out.extend_from_slice(value.map_or(&[], |value| &**value));
-    value.is_some()
+    let value = value?;
+    out.extend_from_slice(value);
+    Some(value.facts().encoding())
 }
 
 /// A store.
@@ -152,8 +153,8 @@ pub(crate) trait Backend: Send + Sync {
     /// miss, not an error. A value of another codec or schema than expected MUST be a miss.
     fn get(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>>;
 
-    /// The same into a buffer, which then holds the value alone; `false`: there's none, and the buffer is empty.
-    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
+    /// The same into a buffer, which then holds the value alone; `None`: there's none, and the buffer is empty.
+    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<Option<Encoding>> {
         Ok(put_into(out, self.get(id, None)?.as_ref()))
     }
 
@@ -238,7 +239,6 @@ pub(crate) trait Backend: Send + Sync {
 
     /// Whether a call would be answered from this process's memory, or from a mapped file: without a system call that may
     /// take its time, and without a wait for anybody. A forecast: what changes meanwhile may make it wrong.
-    #[cfg(feature = "tokio")]
     fn is_quick(&self, _call: Call<'_>) -> bool {
         false
     }

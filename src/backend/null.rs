@@ -3,12 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
-#[cfg(feature = "tokio")]
-use crate::backend::Call;
-use crate::backend::{Backend, Condition, Expect, Lead, Leadership, Lease, Listing, Reading, Writing, rules};
+use crate::backend::{Backend, Call, Condition, Expect, Lead, Leadership, Lease, Listing, Reading, Writing, rules};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::Clock;
-use crate::entry::{Entry, SetOptions, Ttl, Value};
+use crate::entry::{Encoding, Entry, SetOptions, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::MAX_VALUE_LEN;
 use crate::key::Id;
@@ -84,10 +82,10 @@ impl Backend for NullBackend {
         Ok(None)
     }
 
-    fn get_into(&self, _: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
+    fn get_into(&self, _: Id<'_>, out: &mut Vec<u8>) -> Result<Option<Encoding>> {
         out.clear();
         self.miss();
-        Ok(false)
+        Ok(None)
     }
 
     fn peek(&self, _: Id<'_>, _: Option<Expect>) -> Result<Option<Value>> {
@@ -159,7 +157,6 @@ impl Backend for NullBackend {
         Ok(self.counts.stats())
     }
 
-    #[cfg(feature = "tokio")]
     fn is_quick(&self, _: Call<'_>) -> bool {
         true
     }

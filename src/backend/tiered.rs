@@ -19,9 +19,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "tokio")]
-use crate::backend::Call;
-use crate::backend::{Backend, Condition, Expect, Lead, Listener, Listing, Reading, Writing};
+use crate::backend::{Backend, Call, Condition, Expect, Lead, Listener, Listing, Reading, Writing};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{duration_ms, from_ms};
 use crate::entry::{Codec, Entry, Extra, Facts, SetOptions, Ttl, Value};
@@ -386,7 +384,6 @@ impl Backend for TieredBackend {
         self.far.listen(listener)
     }
 
-    #[cfg(feature = "tokio")]
     fn is_quick(&self, call: Call<'_>) -> bool {
         let is_near = |id| self.near.is_quick(call) && self.near.expiry(id).is_ok_and(|expiry| expiry.is_some());
         match call {

@@ -39,18 +39,17 @@ pub(crate) mod tree;
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-#[cfg(feature = "tokio")]
-use crate::backend::Call;
-use crate::backend::{Backend, Condition, Expect, Lead, Listing, Reading, Writing, put_into};
+use crate::backend::{Backend, Call, Condition, Expect, Lead, Listing, Reading, Writing, put_into};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, to_ms};
-use crate::entry::{Entry, NEVER, SetOptions, State, Ttl, Value};
+use crate::entry::{Encoding, Entry, NEVER, SetOptions, State, Ttl, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::format::header::{HEADER_LEN, Seal};
 use crate::format::names::{self, Name};
@@ -318,9 +317,9 @@ impl Backend for FileBackend {
         self.read(Name::of(&self.seed, id), id, expect, read::READ_WHOLE, value)
     }
 
-    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<bool> {
+    fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<Option<Encoding>> {
         if let Some(accel) = &self.accel
-            && let Some(found) = self.accel_get_into(accel, id, out)?
+            && let ControlFlow::Break(found) = self.accel_get_into(accel, id, out)?
         {
             return Ok(found);
         }
@@ -341,7 +340,6 @@ impl Backend for FileBackend {
     }
 
     /// A change may have to make room, so only reads are.
-    #[cfg(feature = "tokio")]
     fn is_quick(&self, call: Call<'_>) -> bool {
         match (&self.accel, call) {
             (Some(accel), Call::Get(id) | Call::Look(id)) => self.accel_is_mapped(accel, id),

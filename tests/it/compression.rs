@@ -184,7 +184,7 @@ struct Forgery {
 
 impl Forgery {
     fn of(cache: &Cache, key: &str) -> Forgery {
-        let marker = fs::read(cache.dir().join("marker")).expect("the marker");
+        let marker = fs::read(cache.dir().expect("a directory").join("marker")).expect("the marker");
         let mut head = fs::read(entry_file(cache, key)).expect("an entry");
         let u32_at = |at: usize| u32::from_le_bytes(*head[at..].first_chunk().expect("a number")) as usize;
         let value = head.split_off(HEADER + u32_at(META_LEN) + u32_at(ID_LEN));
@@ -301,7 +301,7 @@ fn a_bomb_takes_no_memory() {
             keys.push((key, expected));
         }
     }
-    let mut victim = process::child("compression::child", "victim", cache.dir()).start();
+    let mut victim = process::child("compression::child", "victim", cache.dir().expect("a directory")).start();
     for (key, expected) in keys {
         let answer = victim.ask(&key);
         let (found, taken) = answer.split_once(' ').expect("two words");

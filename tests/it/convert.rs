@@ -219,13 +219,14 @@ fn what_an_earlier_conversion_left_is_not_taken_up() {
     let cache = open(&dir, &clock, Accelerate::Auto);
     cache.set("old", "value", Ttl::Never).expect("set");
     cache.flush().expect("flush");
-    let saved: Vec<_> = MAPPED.map(|name| std::fs::read(cache.dir().join(name)).expect("a mapped file")).into();
+    let saved: Vec<_> =
+        MAPPED.map(|name| std::fs::read(cache.dir().expect("a directory").join(name)).expect("a mapped file")).into();
     drop(cache);
     let plain = open(&dir, &clock, Accelerate::Off);
     plain.delete("old").expect("delete");
     // As if its remover had died before he came to it.
     for (name, bytes) in MAPPED.iter().zip(saved) {
-        std::fs::write(plain.dir().join(name), bytes).expect("a file");
+        std::fs::write(plain.dir().expect("a directory").join(name), bytes).expect("a file");
     }
     drop(plain);
     let cache = open(&dir, &clock, Accelerate::Auto);
@@ -239,7 +240,7 @@ fn entries_of_a_newer_release_are_left_alone() {
     let plain = open(&dir, &clock, Accelerate::Off);
     plain.set("newer", "value", Ttl::Never).expect("set");
     plain.set("key", "value", Ttl::Never).expect("set");
-    let file = plain.dir().join(plain.info("newer").expect("info").expect("an entry").place);
+    let file = plain.dir().expect("a directory").join(plain.info("newer").expect("info").expect("an entry").place);
     let mut bytes = std::fs::read(&file).expect("an entry");
     bytes[48] += 1;
     std::fs::write(&file, &bytes).expect("a newer entry");

@@ -208,7 +208,7 @@ fn an_entry_in_the_wrong_shard_is_nobody() {
     let (_dir, _clock, cache) = fresh();
     cache.set("a", "v", Ttl::Never).expect("set");
     let file = entry_file(&cache, "a");
-    let shards = cache.dir().join("shards");
+    let shards = cache.dir().expect("a directory").join("shards");
     let wrong = if file.starts_with(shards.join("00")) { shards.join("01") } else { shards.join("00") };
     fs::create_dir_all(&wrong).expect("another shard");
     fs::set_permissions(&wrong, fs::Permissions::from_mode(0o700)).expect("its mode");

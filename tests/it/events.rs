@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use larder::{Accelerate, Cache, Event, Fetch, Options, Prune, Ttl};
+use larder::{Accelerate, Cache, Event, EvictReason, Fetch, MissReason, Options, Prune, Ttl};
 use tempfile::TempDir;
 
 use crate::support::{HandClock, entry_file, get, options, temp_dir};
@@ -44,7 +44,7 @@ fn uses_and_changes_are_told() {
     get(&cache, "k");
     cache.get_many(["k", "none", "l"]).expect("get_many");
     drop(cache.reader("k").expect("reader"));
-    assert_eq!(heard.take(), [Event::Hit, Event::Hit, Event::Miss("absent"), Event::Hit, Event::Hit]);
+    assert_eq!(heard.take(), [Event::Hit, Event::Hit, Event::Miss(MissReason::Absent), Event::Hit, Event::Hit]);
     cache.contains("k").expect("contains");
     cache.ttl("none").expect("ttl");
     cache.info("k").expect("info");
@@ -57,7 +57,7 @@ fn uses_and_changes_are_told() {
     assert_eq!(heard.take(), [Event::Delete]);
     assert!(cache.pop("l").expect("pop").is_some());
     assert!(cache.pop("l").expect("pop").is_none());
-    assert_eq!(heard.take(), [Event::Hit, Event::Delete, Event::Miss("absent")]);
+    assert_eq!(heard.take(), [Event::Hit, Event::Delete, Event::Miss(MissReason::Absent)]);
     assert!(cache.writer("k", Ttl::Never).expect("writer").commit().expect("commit"));
     drop(cache.writer("k", Ttl::Never).expect("writer"));
     assert_eq!(heard.take(), [Event::Set]);
@@ -66,18 +66,18 @@ fn uses_and_changes_are_told() {
 #[test]
 fn misses_are_told_with_their_reason() {
     let (_dir, clock, heard, cache) = listened(|options| options.accelerate(Accelerate::Off));
-    let miss = |key: &str, reason: &'static str| {
+    let miss = |key: &str, reason: MissReason| {
         heard.take();
         assert_eq!(get(&cache, key), None, "{reason}");
         assert_eq!(heard.take().first(), Some(&Event::Miss(reason)));
     };
-    miss("none", "absent");
+    miss("none", MissReason::Absent);
     cache.set("short", "v", Ttl::secs(1)).expect("set");
     clock.step(1000);
-    miss("short", "expired");
+    miss("short", MissReason::Expired);
     cache.set("tagged", "v", Ttl::Never.tag("t")).expect("set");
     cache.invalidate_tag("t").expect("invalidate_tag");
-    miss("tagged", "cleared");
+    miss("tagged", MissReason::Cleared);
     for key in ["damaged", "newer", "one", "other", "young"] {
         cache.set(key, "v", Ttl::Never).expect("set");
     }
@@ -88,17 +88,17 @@ fn misses_are_told_with_their_reason() {
         fs::write(file, bytes).expect("an edited entry");
     };
     edit("damaged", 100);
-    miss("damaged", "corrupt");
+    miss("damaged", MissReason::Corrupt);
     edit("newer", 48);
-    miss("newer", "version");
+    miss("newer", MissReason::Version);
     fs::copy(entry_file(&cache, "one"), entry_file(&cache, "other")).expect("another's entry");
-    miss("other", "foreign");
+    miss("other", MissReason::Foreign);
     clock.step(-120_000);
-    miss("young", "clock");
+    miss("young", MissReason::Clock);
     cache.set_as("typed", &1u8, Ttl::Never).expect("set_as");
     heard.take();
     assert_eq!(cache.typed::<u8>(9).get("typed").expect("get"), None);
-    assert_eq!(heard.take(), [Event::Miss("schema")]);
+    assert_eq!(heard.take(), [Event::Miss(MissReason::Schema)]);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn evictions_are_told_with_their_limit() {
     }
     let count = |events: &[Event], event: Event| events.iter().filter(|e| **e == event).count();
     let events = heard.take();
-    assert_eq!((count(&events, Event::Set), count(&events, Event::Evict("entries"))), (8, 3));
+    assert_eq!((count(&events, Event::Set), count(&events, Event::Evict(EvictReason::Entries))), (8, 3));
     assert_eq!(events.len(), 11, "{events:?}");
 
     // What has expired makes room, and isn't evicted.
@@ -121,7 +121,7 @@ fn evictions_are_told_with_their_limit() {
     heard.take();
     cache.set("new", "v", Ttl::Never).expect("set");
     let events = heard.take();
-    assert_eq!(count(&events, Event::Evict("entries")), 0);
+    assert_eq!(count(&events, Event::Evict(EvictReason::Entries)), 0);
     assert!(count(&events, Event::Expire) >= 1, "{events:?}");
     cache.prune(&Prune::new()).expect("prune");
     let reclaimed = count(&events, Event::Expire) + count(&heard.take(), Event::Expire);
@@ -132,7 +132,7 @@ fn evictions_are_told_with_their_limit() {
     for i in 0..4 {
         cache.set(format!("{i}"), "v", Ttl::Never).expect("set");
     }
-    assert_eq!(count(&heard.take(), Event::Evict("bytes")), 1);
+    assert_eq!(count(&heard.take(), Event::Evict(EvictReason::Bytes)), 1);
 }
 
 #[test]
@@ -144,12 +144,12 @@ fn flights_are_told() {
         drop(cache.get_or_set_with("k", how(), |_| outcome));
         heard.take()
     };
-    assert_eq!(call(Err("no")), [Event::Miss("absent")]);
-    assert_eq!(call(Ok("one")), [Event::Miss("absent"), Event::Set]);
+    assert_eq!(call(Err("no")), [Event::Miss(MissReason::Absent)]);
+    assert_eq!(call(Ok("one")), [Event::Miss(MissReason::Absent), Event::Set]);
     assert_eq!(call(Ok("two")), [Event::Hit]);
     clock.step(10_000);
-    assert_eq!(call(Err("no")), [Event::Miss("expired"), Event::Stale]);
-    assert_eq!(call(Ok("two")), [Event::Miss("expired"), Event::Set]);
+    assert_eq!(call(Err("no")), [Event::Miss(MissReason::Expired), Event::Stale]);
+    assert_eq!(call(Ok("two")), [Event::Miss(MissReason::Expired), Event::Set]);
 }
 
 /// The hook is the handle's: others have their own or none.
@@ -168,7 +168,7 @@ fn a_hook_hears_its_own_handle_alone() {
     for part in parts {
         get(&part, "none");
     }
-    assert_eq!(heard.take(), [Event::Miss("absent"); 3], "clones and derived handles are the same");
+    assert_eq!(heard.take(), [Event::Miss(MissReason::Absent); 3], "clones and derived handles are the same");
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn what_is_told_is_what_is_counted() {
     let stats = cache.stats().expect("stats");
     assert!(stats.hits > 0 && stats.deletes > 0, "{stats:?}");
     assert_eq!((count(Event::Hit), count(Event::Set), count(Event::Delete)), (stats.hits, stats.sets, stats.deletes));
-    assert_eq!(count(Event::Miss("absent")), stats.misses_by.absent);
-    assert_eq!(count(Event::Miss("expired")), stats.misses_by.expired);
-    assert_eq!((count(Event::Evict("entries")), count(Event::Expire)), (stats.evictions, stats.expired));
+    assert_eq!(count(Event::Miss(MissReason::Absent)), stats.misses_by.absent);
+    assert_eq!(count(Event::Miss(MissReason::Expired)), stats.misses_by.expired);
+    assert_eq!((count(Event::Evict(EvictReason::Entries)), count(Event::Expire)), (stats.evictions, stats.expired));
 }

@@ -301,7 +301,7 @@ fn the_trash_of_a_clear_is_emptied_by_sets() {
         cache.set(&key, "v", Ttl::Never).expect("set");
         assert!(files_below(&cache, "trash").len() < before.max(1), "each set takes its share");
     }
-    assert_eq!(fs::read_dir(cache.dir().join("trash")).expect("the trash").count(), 0);
+    assert_eq!(fs::read_dir(cache.dir().expect("a directory").join("trash")).expect("the trash").count(), 0);
     assert!(!cache.stats().expect("stats").trash);
     assert_eq!(counts_match(&cache).entries, 60);
 }
@@ -317,7 +317,7 @@ fn what_is_removed_by_hand_is_survived() {
                 cache.set(&key, round.to_string(), Ttl::Never).expect("sets go on");
                 assert!(cache.stats().expect("stats").entries <= 100);
             }
-            for shard in fs::read_dir(cache.dir().join("shards")).expect("shards") {
+            for shard in fs::read_dir(cache.dir().expect("a directory").join("shards")).expect("shards") {
                 let shard = shard.expect("a shard").path();
                 fs::remove_dir_all(&shard).expect("a shard to remove");
                 if !whole {

@@ -214,7 +214,7 @@ fn a_leader_that_is_killed_is_succeeded_at_once() {
     for round in 0..5 {
         cache.delete("k").expect("delete");
         let before = misses(&cache);
-        let mut leader = process::child("flight::child", "leader", cache.dir()).start();
+        let mut leader = process::child("flight::child", "leader", cache.dir().expect("a directory")).start();
         assert_eq!(leader.hear(), "computing");
         // Longer than any test may take: only the leader's death can end the wait.
         let how = || Fetch::new(Ttl::Never).wait_max(2 * PATIENCE);
@@ -237,7 +237,7 @@ fn a_leader_that_is_killed_is_succeeded_at_once() {
 #[test]
 fn a_change_by_another_process_voids_a_computation() {
     let (_dir, _clock, cache) = fresh();
-    let other = Cache::file(cache.dir()).clock(|| START).open().expect("another handle");
+    let other = Cache::file(cache.dir().expect("a directory")).clock(|| START).open().expect("another handle");
     scope(|scope| {
         let leader = Leader::start(scope, &cache, Ttl::Never);
         other.set("k", "set meanwhile", Ttl::Never).expect("set");
@@ -267,7 +267,7 @@ fn sixty_four_processes_compute_an_expiring_key_once() {
     let dir = temp_dir();
     let clock = HandClock::new();
     let cache = options(&dir, &clock).open().expect("a cache");
-    let start = |_| process::child("flight::child", "caller", cache.dir()).start();
+    let start = |_| process::child("flight::child", "caller", cache.dir().expect("a directory")).start();
     let mut callers: Vec<Child> = (0..64).map(start).collect();
     for round in 1..=6 {
         for caller in &mut callers {
@@ -466,11 +466,11 @@ fn a_cache_that_cannot_store_doesnt_keep_the_value_from_anybody() {
     cache.set("k", "two", Ttl::Never).expect("set");
     assert_eq!(fetch(&reader, Ttl::Never, never), value("two"));
 
-    fs::remove_dir_all(cache.dir()).expect("to remove the cache");
+    fs::remove_dir_all(cache.dir().expect("a directory")).expect("to remove the cache");
     clock.step(1000);
     let gone = fetch(&cache, Ttl::Never, || value("computed"));
     assert_eq!(gone, Err(Failure::Cache(ErrorKind::Vanished)), "but for a directory that vanished");
-    assert!(!Path::new(cache.dir()).exists(), "which isn't made anew");
+    assert!(!Path::new(cache.dir().expect("a directory")).exists(), "which isn't made anew");
 }
 
 #[test]

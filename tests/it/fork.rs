@@ -79,8 +79,10 @@ const OPERATIONS: &[Operation] = &[
     }),
     ("configure", |c| c.configure(&Change::new().max_entries(100_000)).map(drop)),
     ("maintenance", |c| c.maintenance().map(drop)),
-    ("open", |c| Cache::file(c.dir()).clock(|| START).open().map(drop)),
-    ("make", |c| Cache::file(c.dir().with_file_name(format!("made{}", unique()))).open().map(drop)),
+    ("open", |c| Cache::file(c.dir().expect("a directory")).clock(|| START).open().map(drop)),
+    ("make", |c| {
+        Cache::file(c.dir().expect("a directory").with_file_name(format!("made{}", unique()))).open().map(drop)
+    }),
     ("verify", |c| c.verify(Verify::new().repair(true), |_| {}).map(drop)),
     ("prune", |c| c.prune(&Prune::new()).map(drop)),
     ("clear", Cache::clear),

@@ -251,7 +251,7 @@ fn scene(name: &str) -> (TempDir, HandClock, PathBuf, Canary) {
     let (shard, file) = place.rsplit_once('/').expect("a path");
     let below = shard.rsplit_once('/').expect("a path").1;
     let canary = Canary::new(&dir, &[file, &format!("{below}/{file}"), &format!(".tmp-000000000001-{:032}", 0)]);
-    let path = cache.dir().join(match name {
+    let path = cache.dir().expect("a directory").join(match name {
         "shard" => shard,
         "entry" => &place,
         other => other,

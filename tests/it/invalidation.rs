@@ -31,7 +31,7 @@ fn hand(role: &Role) {
 fn another_processs_invalidation_is_seen_at_once() {
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).clock(|| START).open().expect("a cache");
-    let mut other = process::child("invalidation::child", "hand", cache.dir()).start();
+    let mut other = process::child("invalidation::child", "hand", cache.dir().expect("a directory")).start();
     for round in 0..20 {
         cache.set("k", "v", Ttl::Never.tag("t")).expect("set");
         cache.namespace("a").set("k", "v", Ttl::Never).expect("set");

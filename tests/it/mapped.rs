@@ -59,7 +59,8 @@ fn a_mapped_file_cut_short_kills_nobody_and_tells_no_lies() {
         for i in 0..100 {
             cache.set(format!("k{i}"), format!("value {i}"), Ttl::Never).expect("set");
         }
-        let file = File::options().write(true).open(cache.dir().join(name)).expect("a mapped file");
+        let file =
+            File::options().write(true).open(cache.dir().expect("a directory").join(name)).expect("a mapped file");
         file.set_len(0).expect("to cut it");
         for i in 0..100 {
             if let Ok(Some(value)) = cache.get(format!("k{i}")) {
@@ -96,7 +97,7 @@ fn noise_in_a_mapped_file_tells_no_lies() {
                 cache.set(format!("k{i}"), format!("value {i}"), Ttl::secs(500)).expect("set");
             }
             cache.set("large", vec![1; 10_000], Ttl::Never).expect("set");
-            let path = cache.dir().join(name);
+            let path = cache.dir().expect("a directory").join(name);
             let drop_first = round % 3 == 0;
             let cache = (!drop_first).then_some(cache);
             damage(&path, &mut dice);
@@ -228,10 +229,10 @@ fn without_memory_to_map_opening_fails_with_a_reason() {
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).accelerate(Accelerate::Auto).open().expect("a cache");
     cache.set("key", "value", Ttl::Never).expect("set");
-    let before = listing(cache.dir());
+    let before = listing(cache.dir().expect("a directory"));
     // Less than the mapping of the arena alone.
     process::child("mapped::child", "no memory", dir.path()).after("ulimit -v 4000000").start().finish();
-    assert!(listing(cache.dir()).keys().eq(before.keys()), "nothing was made or removed");
+    assert!(listing(cache.dir().expect("a directory")).keys().eq(before.keys()), "nothing was made or removed");
     assert_eq!(get(&cache, "key"), Some(b"value".to_vec()));
 }
 

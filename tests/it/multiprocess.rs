@@ -93,7 +93,7 @@ fn numbers(hands: &mut [Child], line: impl Fn(usize) -> String) -> Vec<Vec<u64>>
 fn of_eight_racing_adds_exactly_one_wins() {
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).open().expect("a cache");
-    let mut hands = start_all(8, "hand", cache.dir());
+    let mut hands = start_all(8, "hand", cache.dir().expect("a directory"));
     for hand in &mut hands {
         assert_eq!(hand.ask("get nothing"), "-");
     }
@@ -115,7 +115,7 @@ fn of_eight_racing_adds_exactly_one_wins() {
 fn each_value_is_popped_by_exactly_one() {
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).open().expect("a cache");
-    let mut hands = start_all(4, "hand", cache.dir());
+    let mut hands = start_all(4, "hand", cache.dir().expect("a directory"));
     for hand in &mut hands {
         assert_eq!(hand.ask("get nothing"), "-");
     }
@@ -193,7 +193,7 @@ fn filler(role: &Role) {
 /// Lets four writers fill a cache far beyond its limits, and returns the most entries and bytes that were ever there.
 /// They stand still for each look: a sum over 256 shards that change is no snapshot.
 fn fill(cache: &Cache) -> (u64, u64) {
-    let mut fillers = start_all(4, "filler", cache.dir());
+    let mut fillers = start_all(4, "filler", cache.dir().expect("a directory"));
     for filler in &mut fillers {
         assert_eq!(filler.hear(), "open");
     }
@@ -248,7 +248,7 @@ fn the_limit_on_bytes_holds_over_all_writers() {
 fn a_clear_is_seen_by_others_at_once() {
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).open().expect("a cache");
-    let mut other = start("hand", cache.dir());
+    let mut other = start("hand", cache.dir().expect("a directory"));
     for round in 0..10 {
         for i in 0..50 {
             cache.set(format!("key{i}"), "before", Ttl::Never).expect("set");
@@ -272,7 +272,7 @@ fn a_clear_is_seen_by_others_at_once() {
 fn settings_changed_by_one_are_in_force_for_others() {
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).open().expect("a cache");
-    let mut other = start("hand", cache.dir());
+    let mut other = start("hand", cache.dir().expect("a directory"));
     assert_eq!(other.ask("limit?"), "1000000");
     assert_eq!(other.ask("limit 10"), "10");
     assert_eq!(cache.settings().expect("settings").max_entries, 10);
@@ -314,7 +314,7 @@ fn stopped_writers_hold_nobody_up_beyond_their_shard() {
 fn stop_and_go(seed: u64) -> u64 {
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).lock_wait(Duration::from_millis(50)).open().expect("a cache");
-    let mut changers = start_all(3, "changer", cache.dir());
+    let mut changers = start_all(3, "changer", cache.dir().expect("a directory"));
     let mut dice = Dice::new(seed);
     let (mut done, mut busy) = (0, 0);
     for _ in 0..100 {
@@ -381,7 +381,7 @@ fn a_temporary_file_lives_as_long_as_its_writer() {
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).lock_wait(Duration::from_millis(50)).open().expect("a cache");
     let leftover = |tally: &larder::PruneReport| tally.removed.get(&Reason::Leftover).map_or(0, |t| t.entries);
-    let mut writer = start("giant", cache.dir());
+    let mut writer = start("giant", cache.dir().expect("a directory"));
     let end = Instant::now() + PATIENCE;
     // Until it stands still with a file half written, and no lock.
     loop {
@@ -407,5 +407,5 @@ fn a_temporary_file_lives_as_long_as_its_writer() {
     let report = cache.prune(&Prune::new()).expect("prune");
     assert_eq!((leftover(&report), temporary_files(&cache)), (1, 0));
     counts_match(&cache);
-    assert!(fs::read_dir(cache.dir().join("trash")).expect("the trash").next().is_none());
+    assert!(fs::read_dir(cache.dir().expect("a directory").join("trash")).expect("the trash").next().is_none());
 }

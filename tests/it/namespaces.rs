@@ -98,7 +98,8 @@ fn processes_of_other_pid_namespaces_share_a_cache() {
     let cache = Cache::file(dir.path().join("cache")).open().expect("a cache");
     cache.set("sum", "0", Ttl::Never).expect("set");
     let start = || {
-        let mut lodger = process::child("namespaces::child", "lodger", cache.dir()).through(&program).start();
+        let mut lodger =
+            process::child("namespaces::child", "lodger", cache.dir().expect("a directory")).through(&program).start();
         let pid: u32 = lodger.hear().parse().expect("a pid");
         assert_ne!(rustix::process::getpid().as_raw_nonzero().get().unsigned_abs(), pid);
         (lodger, pid)

@@ -80,7 +80,7 @@ fn a_new_cache_has_the_documented_settings() {
     let settings_of_a_tree = plain.settings().expect("settings");
     assert_eq!((settings_of_a_tree.policy, settings_of_a_tree.accelerate), (Policy::Lru, Accelerate::Off));
     assert_eq!(settings.created, SystemTime::UNIX_EPOCH + Duration::from_millis(START));
-    assert_eq!(cache.dir(), dir.path().join("cache"));
+    assert_eq!(cache.dir().expect("a directory"), dir.path().join("cache"));
     assert_eq!(format!("{cache:?}"), format!("Cache {{ dir: {:?}, .. }}", cache.dir()));
 }
 
@@ -386,10 +386,10 @@ fn a_cache_that_goes_away_under_a_handle_has_vanished() {
 fn before_it_is_noticed_nothing_is_made_in_a_removed_directory() {
     let (dir, _, cache) = plain::fresh();
     cache.set("key", "value", Ttl::Never).expect("set");
-    fs::remove_dir_all(cache.dir()).expect("to remove the cache");
+    fs::remove_dir_all(cache.dir().expect("a directory")).expect("to remove the cache");
     assert_eq!(get(&cache, "key"), None, "within the second in which nobody looks, it is a miss");
     let e = cache.set("new", "value", Ttl::Never).expect_err("there's no place to write to");
-    assert_eq!((e.kind(), e.path()), (ErrorKind::Vanished, Some(cache.dir())));
+    assert_eq!((e.kind(), e.path()), (ErrorKind::Vanished, Some(cache.dir().expect("a directory"))));
     assert_eq!(kind(cache.get("key")), Some(ErrorKind::Vanished), "now it has been noticed");
     assert!(fs::read_dir(dir.path()).expect("the directory above").next().is_none());
 }
@@ -399,7 +399,7 @@ fn before_it_is_noticed_nothing_is_made_in_a_removed_directory() {
 fn a_lost_control_file_is_remade_once_nobody_uses_the_old_one() {
     let (dir, clock, cache) = fresh();
     cache.set("key", "value", Ttl::Never).expect("set");
-    fs::remove_file(cache.dir().join("control")).expect("to remove the control file");
+    fs::remove_file(cache.dir().expect("a directory").join("control")).expect("to remove the control file");
     let quick = || options(&dir, &clock).lock_wait(Duration::from_millis(50)).open();
     assert_eq!(kind(quick()), Some(ErrorKind::Busy), "a handle is still open on the old one");
     clock.step(1000);
@@ -414,7 +414,7 @@ fn several_who_find_the_control_file_lost_remake_it_together() {
     for round in 0..20 {
         let (dir, clock, cache) = fresh();
         cache.set("key", "value", Ttl::Never).expect("set");
-        fs::remove_file(cache.dir().join("control")).expect("to remove the control file");
+        fs::remove_file(cache.dir().expect("a directory").join("control")).expect("to remove the control file");
         drop(cache);
         let (start, opened) = (Barrier::new(4), Barrier::new(4));
         std::thread::scope(|scope| {
@@ -530,10 +530,13 @@ fn errors_say_what_where_and_why() {
         (options(&parent, &clock).read_only(true).open().expect("a reader").clear().expect_err("a change"), {
             io::ErrorKind::ReadOnlyFilesystem
         }),
-        (Cache::file(cache.dir()).access(Access::Group).open().expect_err("other access"), io::ErrorKind::InvalidInput),
+        (
+            Cache::file(cache.dir().expect("a directory")).access(Access::Group).open().expect_err("other access"),
+            io::ErrorKind::InvalidInput,
+        ),
         (
             {
-                fs::remove_dir_all(cache.dir()).expect("to remove the cache");
+                fs::remove_dir_all(cache.dir().expect("a directory")).expect("to remove the cache");
                 cache.set("key", "value", Ttl::Never).expect_err("it's gone")
             },
             io::ErrorKind::NotFound,

@@ -184,7 +184,7 @@ fn a_new_directory_is_as_the_format_says() {
     for accelerate in [Accelerate::Off, Accelerate::Auto] {
         let dir = temp_dir();
         let cache = Cache::file(dir.path().join("cache")).accelerate(accelerate).open().expect("a cache");
-        let mut found: Vec<(String, bool, u32)> = fs::read_dir(cache.dir())
+        let mut found: Vec<(String, bool, u32)> = fs::read_dir(cache.dir().expect("a directory"))
             .expect("its directory")
             .map(|entry| {
                 let entry = entry.expect("an entry");

@@ -166,7 +166,10 @@ fn a_clear_spares_what_is_not_larders() {
     }
     cache.prune(&Prune::new()).expect("prune");
     cache.verify(Verify::new().repair(true), |_| ()).expect("verify");
-    let notes: Vec<_> = listing(cache.dir()).into_keys().filter(|path| path.ends_with("somebody's notes")).collect();
+    let notes: Vec<_> = listing(cache.dir().expect("a directory"))
+        .into_keys()
+        .filter(|path| path.ends_with("somebody's notes"))
+        .collect();
     assert_eq!(notes.len(), 1, "it still is somewhere: deleted are only names that Larder makes");
 }
 
@@ -178,7 +181,10 @@ fn a_control_file_cut_short_is_noticed_by_the_first_call() {
     cache.set("k", "v", Ttl::Never).expect("set");
     cache.clear().expect("clear");
     cache.set("k", "v", Ttl::Never).expect("set");
-    let control = fs::OpenOptions::new().write(true).open(cache.dir().join("control")).expect("the control file");
+    let control = fs::OpenOptions::new()
+        .write(true)
+        .open(cache.dir().expect("a directory").join("control"))
+        .expect("the control file");
     control.set_len(0).expect("a foreign truncation");
     let error = cache.stats().expect_err("the counts are gone");
     assert_eq!(error.kind(), ErrorKind::Vanished, "{error}");

@@ -21,7 +21,7 @@ fn has_no_directory(c: &Cache) {
     }
     let message = c.settings().expect_err("settings").to_string();
     assert!(message.starts_with(c.capabilities().store) && message.contains("settings"), "{message}");
-    assert_eq!(c.dir().as_os_str(), "");
+    assert_eq!(c.dir(), None);
     assert!(!c.capabilities().directory);
 }
 
@@ -79,7 +79,7 @@ fn null_refuses_what_others_refuse() {
 
 #[cfg(feature = "memory")]
 mod memory {
-    use larder::Event;
+    use larder::{Event, EvictReason};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -101,7 +101,7 @@ mod memory {
         let evicted = Arc::new(AtomicU64::new(0));
         let seen = evicted.clone();
         let options = Cache::memory().max_entries(100).max_bytes(0).on_event(move |event| {
-            if event == Event::Evict("entries") {
+            if event == Event::Evict(EvictReason::Entries) {
                 seen.fetch_add(1, Ordering::SeqCst);
             }
         });

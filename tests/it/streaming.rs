@@ -132,7 +132,7 @@ fn a_killed_writer_has_written_nothing() {
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).accelerate(Accelerate::Off).open().expect("a cache");
     cache.set("k", "old", Ttl::Never).expect("set");
-    let mut writer = process::child("streaming::child", "unfinished", cache.dir()).start();
+    let mut writer = process::child("streaming::child", "unfinished", cache.dir().expect("a directory")).start();
     assert_eq!(writer.hear(), "halfway");
     cache.prune(&Prune::new()).expect("prune");
     assert_eq!(files_below(&cache, "shards").len(), 2, "what a living one writes is left alone");

@@ -141,7 +141,7 @@ fn work(listener: &Listener) -> Vec<Told> {
     cache.prune(&Prune::new().max_entries(1)).expect("prune");
     let pruned = event("prune", Some("prune"), &[("examined", "2"), ("kept", "1")]);
     expect("a prune", &[enter("prune"), pruned, leave("prune")]);
-    fs::write(cache.dir().join("stranger"), "").expect("a foreign file");
+    fs::write(cache.dir().expect("a directory").join("stranger"), "").expect("a foreign file");
     cache.verify(Verify::new(), |_| {}).expect("verify");
     let verified = event("verify", Some("verify"), &[("entries", "1"), ("findings", "1")]);
     expect("a check", &[enter("verify"), verified, leave("verify")]);
@@ -159,7 +159,7 @@ fn work(listener: &Listener) -> Vec<Told> {
     assert_eq!(get(&cache, "e"), None);
     expect("damage", &[event("removed a damaged entry", None, &[("place", &damaged)])]);
 
-    fs::remove_dir_all(cache.dir()).expect("to remove the directory");
+    fs::remove_dir_all(cache.dir().expect("a directory")).expect("to remove the directory");
     clock.step(2000);
     assert!(cache.get("e").is_err());
     expect("the end", &[event("the directory vanished", None, &[])]);

@@ -23,7 +23,7 @@ fn a_directory_with_every_parameter() {
         dir.path().display()
     );
     let cache = Cache::from_url(&url).expect("a cache");
-    assert_eq!(cache.dir(), dir.path().join("with a space"));
+    assert_eq!(cache.dir().expect("a directory"), dir.path().join("with a space"));
     let s = cache.settings().expect("settings");
     assert_eq!((&*s.name, s.max_entries, s.max_bytes), ("shop", 10_000, 64 << 20));
     assert_eq!((s.min_free_bytes, s.min_free_inodes, s.default_ttl), (1000, 7, Ttl::secs(5400)));

@@ -61,9 +61,9 @@ fn a_sound_cache_has_no_findings() {
 #[test]
 fn verify_is_no_use_and_writes_nothing() {
     let (_dir, _clock, cache) = twenty();
-    let before = (listing(cache.dir()), cache.stats().expect("stats"));
+    let before = (listing(cache.dir().expect("a directory")), cache.stats().expect("stats"));
     assert_eq!(verify(&cache, Verify::new()).1.entries, 20);
-    assert!((listing(cache.dir()), cache.stats().expect("stats")) == before);
+    assert!((listing(cache.dir().expect("a directory")), cache.stats().expect("stats")) == before);
 }
 
 /// Breaks something, and holds verify to finding exactly that, writing nothing; and to mending it, or leaving it.
@@ -74,12 +74,12 @@ fn finds(what: &str, problem: Problem, mends: bool, breaks: impl Fn(&Cache, &Tem
     drop(cache);
     let cache = options(&dir, &clock).open().expect("a broken cache opens");
 
-    let before = listing(cache.dir());
+    let before = listing(cache.dir().expect("a directory"));
     let (found, report) = verify(&cache, Verify::new());
     assert_eq!(found.len(), 1, "{what}: {found:?}");
     assert_eq!((found[0].problem, &found[0].place, found[0].repaired), (problem, &place, false), "{what}: {found:?}");
     assert!(report.finished, "{what}");
-    assert!(listing(cache.dir()) == before, "{what}: without repair nothing is written");
+    assert!(listing(cache.dir().expect("a directory")) == before, "{what}: without repair nothing is written");
 
     let (found, _) = verify(&cache, Verify::new().repair(true));
     let at_place: Vec<_> = found.iter().filter(|finding| finding.place == place).collect();
@@ -91,7 +91,10 @@ fn finds(what: &str, problem: Problem, mends: bool, breaks: impl Fn(&Cache, &Tem
         assert_eq!(left, [], "{what}: mended");
     } else {
         assert_eq!(left, [(problem, &place)], "{what}: left alone");
-        assert!(place.is_empty() || fs::symlink_metadata(cache.dir().join(&place)).is_ok(), "{what}: still there");
+        assert!(
+            place.is_empty() || fs::symlink_metadata(cache.dir().expect("a directory").join(&place)).is_ok(),
+            "{what}: still there"
+        );
     }
     for i in 2..20 {
         let found = get(&cache, format!("k{i}"));
@@ -115,13 +118,13 @@ fn damaged_entries_are_found_and_removed() {
     for (what, at) in [("magic", 0), ("expiry", 9), ("flags", 51), ("head", 100), ("key", 177), ("value", 180)] {
         finds(what, Problem::Corrupt, true, |cache, _| {
             let place = seventh(cache);
-            flip(&cache.dir().join(&place), at);
+            flip(&cache.dir().expect("a directory").join(&place), at);
             place
         });
     }
     finds("sealed by a key", Problem::Corrupt, true, |cache, _| {
         let place = seventh(cache);
-        let file = cache.dir().join(&place);
+        let file = cache.dir().expect("a directory").join(&place);
         let mut bytes = fs::read(&file).expect("an entry");
         bytes[50] ^= 1;
         fs::write(file, bytes).expect("an entry of a cache with a key");
@@ -136,7 +139,8 @@ fn a_quick_look_sees_heads_and_no_values() {
     flip(&head, 100);
     flip(&value, 180);
     let places = |how| {
-        let mut places: Vec<_> = verify(&cache, how).0.into_iter().map(|f| cache.dir().join(f.place)).collect();
+        let mut places: Vec<_> =
+            verify(&cache, how).0.into_iter().map(|f| cache.dir().expect("a directory").join(f.place)).collect();
         places.sort();
         places
     };
@@ -150,7 +154,7 @@ fn entries_under_wrong_names_are_found_and_removed() {
     finds("another's name", Problem::Misplaced, true, |cache, _| {
         let place = seventh(cache);
         let other = fs::read(entry_file(cache, "k8")).expect("an entry");
-        fs::write(cache.dir().join(&place), other).expect("another entry");
+        fs::write(cache.dir().expect("a directory").join(&place), other).expect("another entry");
         place
     });
     finds("another's shard", Problem::Misplaced, true, |cache, _| {
@@ -160,7 +164,8 @@ fn entries_under_wrong_names_are_found_and_removed() {
         let other = other.into_iter().find(|place| !place.starts_with(shard)).expect("an entry of another shard");
         // A copy, so that the counts of both shards stay right.
         let place = format!("{shard}/{}", other.rsplit_once('/').expect("a name").1);
-        fs::copy(cache.dir().join(other), cache.dir().join(&place)).expect("a copy in the wrong shard");
+        fs::copy(cache.dir().expect("a directory").join(other), cache.dir().expect("a directory").join(&place))
+            .expect("a copy in the wrong shard");
         place
     });
 }
@@ -188,7 +193,7 @@ fn leftovers_are_found_and_removed() {
 
 /// A file as Larder would make it, but for its name.
 fn write(cache: &Cache, place: &str) {
-    let file = cache.dir().join(place);
+    let file = cache.dir().expect("a directory").join(place);
     fs::write(&file, "canary").expect("a file");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("its mode");
 }
@@ -208,7 +213,7 @@ fn strangers_are_found_and_left_alone() {
     });
     finds("a directory in a shard", Problem::Foreign, false, |cache, _| {
         let place = format!("{}/notes", seventh(cache).rsplit_once('/').expect("a shard").0);
-        fs::create_dir(cache.dir().join(&place)).expect("a directory");
+        fs::create_dir(cache.dir().expect("a directory").join(&place)).expect("a directory");
         place
     });
 }
@@ -216,8 +221,8 @@ fn strangers_are_found_and_left_alone() {
 #[test]
 fn what_a_file_system_makes_and_what_is_not_made_yet_are_no_findings() {
     let (_dir, _clock, cache) = fresh();
-    fs::create_dir(cache.dir().join("lost+found")).expect("a directory");
-    fs::remove_dir(cache.dir().join("shards")).expect("no shards yet");
+    fs::create_dir(cache.dir().expect("a directory").join("lost+found")).expect("a directory");
+    fs::remove_dir(cache.dir().expect("a directory").join("shards")).expect("no shards yet");
     let (found, report) = verify(&cache, Verify::new());
     assert_eq!((found, report.entries, report.finished), (vec![], 0, true));
 }
@@ -248,7 +253,7 @@ fn what_is_no_file_in_an_entrys_place_is_left_alone() {
 fn loose_permissions_are_found_and_tightened() {
     let chmod = |cache: &Cache, place: &str, mode| {
         let permissions = fs::Permissions::from_mode(mode);
-        fs::set_permissions(cache.dir().join(place), permissions).expect("another mode");
+        fs::set_permissions(cache.dir().expect("a directory").join(place), permissions).expect("another mode");
     };
     for (place, mode) in [("", 0o755), ("shards", 0o711), ("trash", 0o755), ("marker", 0o644), ("control", 0o640)] {
         finds(place, Problem::Mode, true, |cache, _| {
@@ -293,7 +298,8 @@ fn files_of_others_are_found_and_left_alone() {
     for place in [Some("README"), None] {
         finds("another's file", Problem::Owner, false, |cache, _| {
             let place = place.map_or_else(|| seventh(cache), ToOwned::to_owned);
-            std::os::unix::fs::chown(cache.dir().join(&place), Some(12_345), None).expect("a file given away");
+            std::os::unix::fs::chown(cache.dir().expect("a directory").join(&place), Some(12_345), None)
+                .expect("a file given away");
             place
         });
     }
@@ -302,7 +308,7 @@ fn files_of_others_are_found_and_left_alone() {
 #[test]
 fn what_cannot_be_read_is_found_and_left_alone() {
     finds("a link", Problem::Unreadable, false, |cache, dir| {
-        let file = cache.dir().join("CACHEDIR.TAG");
+        let file = cache.dir().expect("a directory").join("CACHEDIR.TAG");
         fs::remove_file(&file).expect("the tag");
         symlink(dir.path().join("nothing"), &file).expect("a link");
         "CACHEDIR.TAG".to_owned()
@@ -313,7 +319,7 @@ fn what_cannot_be_read_is_found_and_left_alone() {
 fn entries_of_a_newer_release_are_found_and_left_alone() {
     finds("a newer version", Problem::NewerFormat, false, |cache, _| {
         let place = seventh(cache);
-        let file = cache.dir().join(&place);
+        let file = cache.dir().expect("a directory").join(&place);
         let mut bytes = fs::read(&file).expect("an entry");
         bytes[48] = 2;
         fs::write(file, bytes).expect("a newer entry");
@@ -325,7 +331,7 @@ fn entries_of_a_newer_release_are_found_and_left_alone() {
 fn wrong_counts_are_found_and_mended() {
     finds("an entry removed by hand", Problem::Counts, true, |cache, _| {
         let place = seventh(cache);
-        fs::remove_file(cache.dir().join(&place)).expect("an entry");
+        fs::remove_file(cache.dir().expect("a directory").join(&place)).expect("an entry");
         place.rsplit_once('/').expect("a shard").0.to_owned()
     });
     // Words of 8 bytes for each shard, from byte 4096 on: entries, bytes, payload, inode.
@@ -333,7 +339,7 @@ fn wrong_counts_are_found_and_mended() {
         finds(what, Problem::Counts, true, |cache, _| {
             let place = seventh(cache);
             let shard = usize::from_str_radix(&place["shards/".len()..][..2], 16).expect("a shard's number");
-            flip(&cache.dir().join("control"), 4096 + 32 * shard + 8 * word);
+            flip(&cache.dir().expect("a directory").join("control"), 4096 + 32 * shard + 8 * word);
             place.rsplit_once('/').expect("a shard").0.to_owned()
         });
     }
@@ -360,11 +366,11 @@ fn a_reader_may_look_and_not_mend() {
     flip(&entry_file(&cache, "k7"), 100);
     drop(cache);
     let reader = options(&dir, &clock).read_only(true).open().expect("a reader");
-    let before = listing(reader.dir());
+    let before = listing(reader.dir().expect("a directory"));
     assert_eq!(verify(&reader, Verify::new()).1.findings, 1);
     let error = reader.verify(Verify::new().repair(true), |_| ()).expect_err("a reader mends nothing");
     assert_eq!(error.kind(), ErrorKind::ReadOnly);
-    assert!(listing(reader.dir()) == before);
+    assert!(listing(reader.dir().expect("a directory")) == before);
 }
 
 #[test]
@@ -393,7 +399,7 @@ fn a_reader_sees_wrong_counts() {
 #[test]
 fn shards_removed_by_hand_are_no_error() {
     let (_dir, _clock, cache) = fresh();
-    fs::remove_dir_all(cache.dir().join("shards")).expect("the shards");
+    fs::remove_dir_all(cache.dir().expect("a directory").join("shards")).expect("the shards");
     let (findings, report) = verify(&cache, Verify::new());
     assert!(findings.is_empty() && report.finished, "{findings:?}");
 }

@@ -206,7 +206,7 @@ fn ask(context: &Context, cache: &Cache, name: &str) -> Result<String, Failure> 
             format!("{} ({})", entries(stats.entries), approx_size(stats.bytes))
         }
     };
-    context.output.note(format_args!("this removes {what} from {}", cache.dir().display()));
+    context.output.note(format_args!("this removes {what} from {}", super::path_of(cache).display()));
     let mut typed = String::new();
     let read = write!(io::stderr(), "Type the cache's name, {}, to go on: ", escaped(name.as_bytes()))
         .and_then(|()| io::stdin().lock().read_line(&mut typed));

@@ -74,7 +74,7 @@ impl Set {
         } else {
             context.change()?
         };
-        let settings = cache.configure(&wanted.change(cache.dir())?)?;
+        let settings = cache.configure(&wanted.change(super::path_of(&cache))?)?;
         if !context.output.quiet && (context.output.terminal || context.output.json) {
             print(&context.output, &directory, &origin, Some(&settings))?;
         }

@@ -56,7 +56,7 @@ impl Copy {
         }
         let from = context.look_at(&context.place_of(&self.from)?)?;
         let to = context.make_at(&context.place_of(&self.to)?)?;
-        if !from.dir().as_os_str().is_empty() && same(&from, &to) {
+        if from.dir().is_some() && same(&from, &to) {
             return Err(Failure::usage("--from and --to are the same directory"));
         }
         let wanted = |entry: &Entry| {
@@ -85,6 +85,6 @@ impl Copy {
 }
 
 fn same(a: &Cache, b: &Cache) -> bool {
-    let real = |cache: &Cache| std::fs::canonicalize(cache.dir()).ok();
+    let real = |cache: &Cache| std::fs::canonicalize(cache.dir()?).ok();
     real(a).is_some_and(|a| Some(a) == real(b))
 }

@@ -60,9 +60,9 @@ impl Init {
         let name = cache.settings()?.name;
         let output = &context.output;
         if output.json {
-            output.record(&Answer { schema: "larder.init/1", dir: absolute(cache.dir()), name, created })?;
+            output.record(&Answer { schema: "larder.init/1", dir: absolute(super::path_of(&cache)), name, created })?;
         } else if !output.quiet {
-            let (verb, dir) = (if created { "made" } else { "already there:" }, cache.dir().display());
+            let (verb, dir) = (if created { "made" } else { "already there:" }, super::path_of(&cache).display());
             output.line(format_args!("{verb} cache {} in {dir}", escaped(name.as_bytes())))?;
         }
         Ok(Exit::Done)

@@ -132,6 +132,11 @@ impl Context {
     }
 }
 
+/// The cache's directory; an empty path where its store has none.
+pub fn path_of(cache: &Cache) -> &Path {
+    cache.dir().unwrap_or(Path::new(""))
+}
+
 /// The absolute form, for JSON; the path as given where there is none.
 pub fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path)).to_string_lossy().into_owned()

@@ -191,6 +191,6 @@ fn nothing_to_prune(context: &Context, path: &Path) -> Ended {
 fn bytes(size: Amount, cache: &Cache) -> Result<u64, Failure> {
     match size {
         Amount::Bytes(bytes) => Ok(bytes),
-        share => Ok(share.of(file_system_size(cache.dir())?)),
+        share => Ok(share.of(file_system_size(super::path_of(cache))?)),
     }
 }

@@ -106,8 +106,14 @@ impl Stats {
             context.output.record(&answer(&cache, &name, &figures, &over, expired_now))?;
         } else if !context.output.quiet {
             let counts = cache.capabilities().shared_counts;
-            let summary =
-                Summary { name: &name, dir: cache.dir(), figures: &figures, counts, over: &over, expired_now };
+            let summary = Summary {
+                name: &name,
+                dir: super::path_of(&cache),
+                figures: &figures,
+                counts,
+                over: &over,
+                expired_now,
+            };
             summary.print(&context.output)?;
         }
         if let Some(file) = &self.textfile {
@@ -135,7 +141,8 @@ fn over_limits(cache: &Cache, figures: &Figures) -> Result<Vec<&'static str>, Fa
     let mut all =
         vec![("max-entries", over(max_entries, figures.entries)), ("max-size", over(max_bytes, figures.bytes))];
     if cache.capabilities().directory {
-        let disk = rustix::fs::statvfs(cache.dir()).map_err(|error| Failure::failed(cache.dir().display(), error))?;
+        let disk = rustix::fs::statvfs(super::path_of(cache))
+            .map_err(|error| Failure::failed(super::path_of(cache).display(), error))?;
         all.push(("min-free", disk.f_bavail.saturating_mul(disk.f_frsize) < min_free_bytes));
         // File systems without a fixed number of inodes report none at all.
         all.push(("min-free-inodes", disk.f_files != 0 && disk.f_favail < min_free_inodes));
@@ -156,7 +163,7 @@ fn answer<'a>(
     Answer {
         schema: "larder.stats/1",
         name,
-        dir: if cache.capabilities().directory { absolute(cache.dir()) } else { String::new() },
+        dir: cache.dir().map(absolute).unwrap_or_default(),
         entries: counted(figures.entries),
         entries_by: counted_by(&places(figures)),
         bytes: counted(figures.bytes),

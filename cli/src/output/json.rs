@@ -103,6 +103,7 @@ pub fn codec(codec: Codec) -> String {
         Codec::Int => "int".to_owned(),
         Codec::Postcard => "postcard".to_owned(),
         Codec::Json => "json".to_owned(),
+        Codec::Text => "text".to_owned(),
         Codec::Custom(number) => format!("custom_{number}"),
         _ => "unknown".to_owned(),
     }

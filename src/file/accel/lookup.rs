@@ -1,6 +1,7 @@
 //! Finding an entry by the index: without a lock and, where it's small, without a system call.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::Accel;
 use super::append::Scratch;
 use crate::backend::{Backend, Expect, Reading, rules};
 use crate::clock::{Wait, from_ms};
-use crate::entry::{Entry, Extra, Facts, State, Value};
+use crate::entry::{Encoding, Entry, Extra, Facts, State, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::index::bucket::{At, Slot};
 use crate::file::index::table::{self, Hash};
@@ -504,7 +505,6 @@ impl FileBackend {
     }
 
     /// Whether all that there is to be known of a key lies in mapped memory: there's none, or a record.
-    #[cfg(feature = "tokio")]
     pub(in crate::file) fn accel_is_mapped(&self, accel: &Accel, id: Id<'_>) -> bool {
         let slot = accel.index.look(Hash::of(Name::of(&self.seed, id)));
         slot.is_none_or(|(_, slot)| slot.place.is_record())
@@ -537,8 +537,13 @@ impl FileBackend {
     }
 
     /// A live value into the caller's buffer, which holds it alone afterwards. Allocates where its capacity doesn't do.
-    /// `None`: what isn't plain goes the way of `get`.
-    pub(in crate::file) fn accel_get_into(&self, accel: &Accel, id: Id<'_>, out: &mut Vec<u8>) -> Result<Option<bool>> {
+    /// `Continue`: what isn't plain goes the way of `get`.
+    pub(in crate::file) fn accel_get_into(
+        &self,
+        accel: &Accel,
+        id: Id<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<ControlFlow<Option<Encoding>>> {
         let now = self.now()?;
         let hash = Hash::of(Name::of(&self.seed, id));
         out.clear();
@@ -552,10 +557,10 @@ impl FileBackend {
                 let value = opened.value_range();
                 out.truncate(value.end);
                 out.drain(..value.start);
-                Some(true)
+                ControlFlow::Break(Some(opened.facts.encoding()))
             }
-            Plain::Miss => Some(false),
-            Plain::File(..) | Plain::Other => None,
+            Plain::Miss => ControlFlow::Break(None),
+            Plain::File(..) | Plain::Other => ControlFlow::Continue(()),
         })
     }
 

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use larder::{Codec, ErrorKind, MAX_KEY_LEN, SetOptions, Ttl};
+use larder::{Codec, ErrorKind, MAX_KEY_LEN, Meta, SetOptions, Ttl};
 
 use super::Bench;
 use crate::support::{START, get};
@@ -181,6 +181,35 @@ pub(super) fn metadata(b: &Bench) {
     b.cache.set("rich", "w", Ttl::Never).expect("set");
     let replaced = b.cache.get("rich").expect("get").expect("a hit").meta();
     assert_eq!((replaced.tags.len(), replaced.user.len()), (0, 0), "set replaces the metadata too");
+}
+
+pub(super) fn encodings(b: &Bench) {
+    if !b.has_metadata() {
+        return;
+    }
+    let (mut buffer, long) = (Vec::new(), bytes(70_000));
+    for (key, value) in [("short", &b"{}"[..]), ("long", &long)] {
+        b.cache.set(key, value, Ttl::secs(60).codec(Codec::Json).schema(7).tag("t")).expect("set");
+        let encoding = b.cache.get_into(key, &mut buffer).expect("get_into").expect("a hit");
+        assert_eq!((encoding.codec, encoding.schema), (Codec::Json, 7));
+        assert!(buffer == value, "{key}");
+
+        let (read, token) = b.cache.get_with_token(key).expect("get").expect("a hit");
+        let before = read.meta();
+        assert!(b.cache.set_if(key, "other", read.options(), token).expect("set_if"));
+        let after = b.cache.get(key).expect("get").expect("a hit").meta();
+        assert_eq!(after, of_size(before, 5), "a value's options store the same entry again");
+    }
+    b.cache.set("own", "v", Ttl::Never.codec(Codec::Custom(200))).expect("set");
+    let encoding = b.cache.get_into("own", &mut buffer).expect("get_into").expect("a hit");
+    assert_eq!((encoding.codec, encoding.schema), (Codec::Custom(200), 0));
+    assert_eq!(b.cache.get_into("none", &mut buffer).expect("get_into"), None);
+    assert!(buffer.is_empty());
+}
+
+fn of_size(mut meta: Meta, size: u64) -> Meta {
+    meta.size = size;
+    meta
 }
 
 pub(super) fn too_large_metadata(b: &Bench) {

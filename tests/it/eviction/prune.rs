@@ -198,9 +198,12 @@ fn a_dry_run_changes_nothing_and_says_what_the_real_one_removes() {
     ];
     for (name, rules) in rules {
         let (_dir, _clock, cache) = something_of_everything();
-        let before = (listing(cache.dir()), cache.stats().expect("stats"));
+        let before = (listing(cache.dir().expect("a directory")), cache.stats().expect("stats"));
         let (would, dry) = told(&cache, rules().dry_run(true));
-        assert!((listing(cache.dir()), cache.stats().expect("stats")) == before, "{name}: a dry run writes nothing");
+        assert!(
+            (listing(cache.dir().expect("a directory")), cache.stats().expect("stats")) == before,
+            "{name}: a dry run writes nothing"
+        );
         assert!(dry.dry_run && dry.finished && !would.is_empty(), "{name}");
         let (did, real) = told(&cache, rules());
         assert_same(&would, &did, name);
@@ -277,7 +280,7 @@ fn who_is_asked_before_each_removal_can_stop_it() {
         let asked = RefCell::new(0);
         let rules = rules.on_remove(|removal| {
             assert!(removal.key.is_some_and(|key| key.starts_with(b"k")) && removal.namespace.is_empty());
-            assert!(cache.dir().join(removal.place).exists(), "asked before it goes");
+            assert!(cache.dir().expect("a directory").join(removal.place).exists(), "asked before it goes");
             *asked.borrow_mut() += 1;
             *asked.borrow() <= 5
         });
@@ -374,7 +377,7 @@ fn what_changes_after_it_was_agreed_on_stays() {
 #[test]
 fn a_want_of_inodes_alone_evicts() {
     let (_dir, _clock, cache) = thirty();
-    if rustix::fs::statvfs(cache.dir()).expect("a file system").f_files == 0 {
+    if rustix::fs::statvfs(cache.dir().expect("a directory")).expect("a file system").f_files == 0 {
         println!("skipped: this file system makes inodes as it needs them");
         return;
     }
@@ -387,7 +390,7 @@ fn a_want_of_inodes_alone_evicts() {
 fn what_is_not_larders_in_the_trash_stays() {
     let (_dir, _clock, cache) = thirty();
     cache.clear().expect("clear");
-    let trash = cache.dir().join("trash");
+    let trash = cache.dir().expect("a directory").join("trash");
     let strangers = ["notes", &"x".repeat(32), &"0".repeat(31)].map(|dir| trash.join(dir).join("0".repeat(30)));
     for stranger in &strangers {
         fs::create_dir(stranger.parent().expect("a directory")).expect("a directory");
@@ -446,7 +449,8 @@ fn of_several_prunes_one_gets_the_maintenance_lock() {
 /// With an index the limits are the same: each by itself, to the last entry and byte, and none where there is nothing over.
 #[test]
 fn with_an_index_each_limit_is_held_by_itself() {
-    let inodes = |cache: &Cache| rustix::fs::statvfs(cache.dir()).expect("a file system").f_files > 0;
+    let inodes =
+        |cache: &Cache| rustix::fs::statvfs(cache.dir().expect("a directory")).expect("a file system").f_files > 0;
     for large in [false, true] {
         let value = vec![7; if large { 9000 } else { 10 }];
         let (_dir, _clock, cache) = crate::support::fresh();

@@ -148,7 +148,7 @@ fn a_clear_that_cannot_set_shards_aside_leaves_them_to_a_prune() {
 #[test]
 fn a_trash_that_is_missing_is_made_and_one_that_cannot_be_read_is_told() {
     let (_dir, _clock, cache) = fresh();
-    let trash = cache.dir().join("trash");
+    let trash = cache.dir().expect("a directory").join("trash");
     let remove = |trash: &Path| fs::remove_dir(trash).is_ok() || !trash.exists();
     cache.set("k", "v", Ttl::Never).expect("set");
     assert!(remove(&trash));

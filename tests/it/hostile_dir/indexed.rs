@@ -17,7 +17,7 @@ fn scene(size: usize, case: impl FnOnce(&Cache, &Path, &Canary)) {
     let (dir, clock) = (temp_dir(), HandClock::new());
     let cache = options(&dir, &clock).accelerate(Accelerate::Auto).open().expect("a cache");
     cache.set("key", vec![7; size], Ttl::Never).expect("set");
-    let place = cache.dir().join(cache.info("key").expect("info").expect("an entry").place);
+    let place = cache.dir().expect("a directory").join(cache.info("key").expect("info").expect("an entry").place);
     assert_eq!(fs::metadata(&place).expect("a file").len(), size as u64 + 179);
     assert_eq!(get(&cache, "key"), Some(vec![7; size]));
     case(&cache, &place, &Canary::new(&dir, &[]));
@@ -74,7 +74,7 @@ fn another_entry_in_the_place_of_a_known_file_is_a_miss() {
     });
     scene(20_000, |cache, place, _| {
         cache.set("yek", vec![8; 20_000], Ttl::Never).expect("set");
-        let other = cache.dir().join(cache.info("yek").expect("info").expect("an entry").place);
+        let other = cache.dir().expect("a directory").join(cache.info("yek").expect("info").expect("an entry").place);
         fs::copy(other, place).expect("to copy");
         assert_eq!(get(cache, "key"), None, "another key");
         assert_eq!(get(cache, "yek"), Some(vec![8; 20_000]));

@@ -59,14 +59,14 @@ fn killing(accelerate: Accelerate, seed: u64, least: u64) -> u64 {
     let options = Cache::file(dir.path().join("cache")).accelerate(accelerate).max_entries(150);
     let cache = options.open().expect("a cache");
     let mut dice = Dice::new(seed);
-    let mut mixers = start_all(6, "mixer", cache.dir());
+    let mut mixers = start_all(6, "mixer", cache.dir().expect("a directory"));
     let (mut kills, mut trouble) = (0, Vec::new());
     while kills < least {
         std::thread::sleep(Duration::from_micros(dice.below(20_000)));
         let victim = mixers.swap_remove(usize::try_from(dice.below(6)).expect("one of six"));
         trouble.extend(victim.kill());
         kills += 1;
-        mixers.push(start("mixer", cache.dir()));
+        mixers.push(start("mixer", cache.dir().expect("a directory")));
     }
     for mixer in mixers {
         trouble.extend(mixer.kill());

@@ -155,7 +155,10 @@ fn a_set_after_a_power_cut_is_not_below_a_floor_that_survived() {
 
 /// What a start of the machine leaves: some words of the control file as they were before, and another boot.
 fn power_cut(cache: &Cache, words: &[(u64, u64)]) {
-    let control = fs::File::options().write(true).open(cache.dir().join("control")).expect("the control file");
+    let control = fs::File::options()
+        .write(true)
+        .open(cache.dir().expect("a directory").join("control"))
+        .expect("the control file");
     for (at, word) in words.iter().chain(&[(120, 0)]) {
         control.write_all_at(&word.to_le_bytes(), *at).expect("a word to write");
     }
@@ -184,7 +187,7 @@ fn a_slot_whose_file_is_gone_is_no_longer_counted() {
     let (_dir, _clock, cache) = crate::support::fresh();
     cache.set("k", vec![1; 10_000], Ttl::Never).expect("set");
     cache.set("other", "v", Ttl::Never).expect("set");
-    let file = cache.dir().join(cache.info("k").expect("info").expect("an entry").place);
+    let file = cache.dir().expect("a directory").join(cache.info("k").expect("info").expect("an entry").place);
     fs::remove_file(file).expect("to remove it");
     let no_rename = |call: &Call| (call.name.starts_with("rename")).then_some(libc::EIO);
     let (set, _) = with_faults(no_rename, || cache.set("k", vec![2; 10_000], Ttl::Never));
@@ -218,7 +221,7 @@ fn a_number_in_a_file_is_added_to_by_many() {
 #[test]
 fn prune_sweeps_the_marker_of_a_dead_configure() {
     let (_dir, _clock, cache) = fresh();
-    let leftover = cache.dir().join(".tmp-000000000000-000102030405060708090a0b0c0d0e0f");
+    let leftover = cache.dir().expect("a directory").join(".tmp-000000000000-000102030405060708090a0b0c0d0e0f");
     fs::write(&leftover, "half").expect("a leftover");
     let swept = |rules: Prune| cache.prune(&rules).expect("prune").removed.get(&Reason::Leftover).map(|t| t.entries);
     assert_eq!((swept(Prune::new().dry_run(true)), leftover.exists()), (Some(1), true));

@@ -156,7 +156,8 @@ fn a_garbled_number_of_buckets_leads_no_walk_out_of_the_table() {
     for i in 0..20 {
         cache.set(format!("k{i}"), "value", Ttl::Never).expect("set");
     }
-    let file = fs::File::options().write(true).open(cache.dir().join("index")).expect("the index");
+    let file =
+        fs::File::options().write(true).open(cache.dir().expect("a directory").join("index")).expect("the index");
     for garbled in [1 << 22, u64::MAX] {
         std::os::unix::fs::FileExt::write_all_at(&file, &u64::to_le_bytes(garbled), 8 * 8).expect("a word");
         assert_eq!(cache.entries().expect("a listing").flatten().count(), 20);
@@ -178,7 +179,7 @@ fn what_a_rebuild_cannot_read_is_neither_lost_nor_brought_back() {
         cache.set(key, large().expect("a value"), Ttl::Never).expect("set");
         places.push(cache.info(key).expect("info").expect("an entry").place);
     }
-    let index = cache.dir().join("index");
+    let index = cache.dir().expect("a directory").join("index");
     drop(cache);
     fs::remove_file(&index).expect("the index");
     let rebuild =
@@ -219,7 +220,7 @@ fn a_prune_takes_in_what_a_rebuild_could_not_read() {
     let (dir, clock, cache) = fresh();
     cache.set("k", large().expect("a value"), Ttl::Never).expect("set");
     let place = cache.info("k").expect("info").expect("an entry").place;
-    let index = cache.dir().join("index");
+    let index = cache.dir().expect("a directory").join("index");
     drop(cache);
     fs::remove_file(&index).expect("the index");
     let cache = inject(Unreadable(place), || options(&dir, &clock).open().expect("the cache"));
@@ -243,7 +244,7 @@ fn a_rebuild_goes_on_after_a_bad_moment() {
     }
     let (dir, clock, cache) = fresh();
     cache.set("k", large().expect("a value"), Ttl::Never).expect("set");
-    let index = cache.dir().join("index");
+    let index = cache.dir().expect("a directory").join("index");
     drop(cache);
     fs::remove_file(&index).expect("the index");
     let failed = Rc::new(Cell::new(0));
@@ -337,7 +338,7 @@ fn what_cannot_be_unlinked_is_not_deleted_and_does_not_come_back() {
     for key in ["deleted", "popped", "replaced"] {
         assert!(cache.delete(key).expect("delete"));
     }
-    let index = cache.dir().join("index");
+    let index = cache.dir().expect("a directory").join("index");
     drop(cache);
     fs::remove_file(&index).expect("the index");
     let cache = options(&dir, &clock).open().expect("the cache");

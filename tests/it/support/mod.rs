@@ -129,7 +129,7 @@ pub(crate) fn get(cache: &Cache, key: impl AsRef<[u8]>) -> Option<Vec<u8>> {
 /// The file that holds a key.
 pub(crate) fn entry_file(cache: &Cache, key: impl AsRef<[u8]>) -> PathBuf {
     let entry = cache.info(key).expect("info").expect("an entry");
-    cache.dir().join(entry.place)
+    cache.dir().expect("a directory").join(entry.place)
 }
 
 /// What can be seen of a file from outside, times included.
@@ -177,7 +177,7 @@ pub(crate) fn listing(dir: &Path) -> BTreeMap<PathBuf, Seen> {
 
 /// All regular files below a directory of the cache, such as `shards` or `trash`.
 pub(crate) fn files_below(cache: &Cache, name: &str) -> Vec<PathBuf> {
-    let root = cache.dir().join(name);
+    let root = cache.dir().expect("a directory").join(name);
     let files = listing(&root).into_iter().filter(|(_, seen)| seen.bytes.is_some());
     files.map(|(path, _)| root.join(path)).collect()
 }

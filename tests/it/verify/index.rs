@@ -17,12 +17,14 @@ const BITMAPS: u64 = 528_384;
 
 fn word(cache: &Cache, file: &str, index: u64) -> u64 {
     let mut bytes = [0; 8];
-    File::open(cache.dir().join(file)).and_then(|f| f.read_exact_at(&mut bytes, index * 8)).expect("a word");
+    File::open(cache.dir().expect("a directory").join(file))
+        .and_then(|f| f.read_exact_at(&mut bytes, index * 8))
+        .expect("a word");
     u64::from_le_bytes(bytes)
 }
 
 fn set_word(cache: &Cache, file: &str, index: u64, value: u64) {
-    let file = File::options().write(true).open(cache.dir().join(file)).expect("a mapped file");
+    let file = File::options().write(true).open(cache.dir().expect("a directory").join(file)).expect("a mapped file");
     file.write_all_at(&value.to_le_bytes(), index * 8).expect("a word");
 }
 
@@ -40,7 +42,7 @@ fn set_live(cache: &Cache, offset: u64, live: bool) {
 }
 
 fn file_of(cache: &Cache, key: &str) -> PathBuf {
-    cache.dir().join(cache.info(key).expect("info").expect("an entry").place)
+    cache.dir().expect("a directory").join(cache.info(key).expect("info").expect("an entry").place)
 }
 
 /// Twenty records and three files, two of them with an end.
@@ -64,7 +66,7 @@ fn a_sound_accelerated_cache_has_no_findings_and_looking_writes_nothing() {
     cache.set("k4", vec![1; 20_000], Ttl::Never).expect("set");
     cache.set("k4", "small again", Ttl::Never).expect("set");
     let reader = options(&dir, &clock).read_only(true).open().expect("a reader");
-    let before = listing(cache.dir());
+    let before = listing(cache.dir().expect("a directory"));
     for handle in [&cache, &reader] {
         for how in [Verify::new(), Verify::new().quick(true)] {
             let (found, report) = verify(handle, how);
@@ -72,7 +74,7 @@ fn a_sound_accelerated_cache_has_no_findings_and_looking_writes_nothing() {
             assert_eq!((report.entries, report.finished), (22, true));
             assert_eq!(report.bytes, cache.stats().expect("stats").bytes);
         }
-        assert!(listing(cache.dir()) == before);
+        assert!(listing(cache.dir().expect("a directory")) == before);
     }
     assert_eq!(verify(&cache, Verify::new().repair(true)).0, []);
 }
@@ -83,12 +85,12 @@ fn finds(problem: Problem, breaks: impl Fn(&Cache) -> String) -> (TempDir, HandC
     let (dir, clock, cache) = mixed();
     let place = breaks(&cache);
     let reader = options(&dir, &clock).read_only(true).open().expect("a reader");
-    let before = listing(cache.dir());
+    let before = listing(cache.dir().expect("a directory"));
     for handle in [&cache, &reader] {
         let (found, _) = verify(handle, Verify::new());
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!((found[0].problem, &found[0].place, found[0].repaired), (problem, &place, false), "{found:?}");
-        assert!(listing(cache.dir()) == before, "{problem}: without repair nothing is written");
+        assert!(listing(cache.dir().expect("a directory")) == before, "{problem}: without repair nothing is written");
     }
     let (found, _) = verify(&cache, Verify::new().repair(true));
     assert!(found.len() == 1 && found[0].repaired, "{found:?}");
@@ -230,7 +232,7 @@ fn prune_finds_what_killed_processes_left() {
 fn prune_gives_blocks_back() {
     use std::os::unix::fs::MetadataExt;
     let (dir, clock, cache) = fresh();
-    let blocks = || fs::metadata(cache.dir().join("arena")).expect("the arena").blocks() * 512;
+    let blocks = || fs::metadata(cache.dir().expect("a directory").join("arena")).expect("the arena").blocks() * 512;
     for i in 0..4000 {
         cache.set(format!("k{i}"), vec![b'x'; 4000], Ttl::Never).expect("set");
     }
