@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::backend::Backend;
 use crate::error::{Doing, Result};
+use crate::file::entry_files::read::{self, Miss};
+use crate::file::entry_files::walk::{self, Listed};
 use crate::file::evict::count_shard;
-use crate::file::tree::read::{self, Miss};
-use crate::file::tree::walk::{self, Listed};
 use crate::file::{FileBackend, charged};
 use crate::format::header::Damage;
 use crate::format::names::{self, Name};

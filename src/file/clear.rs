@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use crate::error::{Doing, Result};
-use crate::file::control::{Scope, ShardCounts};
-use crate::file::tree::walk;
+use crate::file::directory::control::{Scope, ShardCounts};
+use crate::file::entry_files::walk;
 use crate::file::{FileBackend, charged, open};
 use crate::format::names::{self, Name};
 use crate::settings::Durability;

@@ -6,8 +6,8 @@ use crate::backend::Backend;
 use crate::entry::Entry;
 use crate::error::{Doing, Error, Result};
 use crate::file::FileBackend;
-use crate::file::tree::read::{self, Miss};
-use crate::file::tree::walk::{self, Listed};
+use crate::file::entry_files::read::{self, Miss};
+use crate::file::entry_files::walk::{self, Listed};
 use crate::format::names::Name;
 
 /// A walk over the tree; it holds the names of one shard at a time.

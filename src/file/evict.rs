@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 
 use crate::clock::SLACK_MS;
 use crate::error::{Doing, Result};
-use crate::file::control::ShardCounts;
-use crate::file::tree::walk::{self, Listed};
-use crate::file::tree::{read, write};
+use crate::file::directory::control::ShardCounts;
+use crate::file::entry_files::walk::{self, Listed};
+use crate::file::entry_files::{read, write};
 use crate::file::{FileBackend, charged, payload};
 use crate::format::names::{Name, SHARDS};
 use crate::policy::{self, Candidate, Order};

@@ -19,7 +19,7 @@ use std::thread::{self, ThreadId};
 use crate::backend::{Lead, Leadership, Lease};
 use crate::error::{Doing, Result};
 use crate::file::FileBackend;
-use crate::file::session::LEADERS;
+use crate::file::directory::session::LEADERS;
 use crate::format::names::{self, Name};
 use crate::sys::fork::Private;
 use crate::sys::fs::{self, Open};

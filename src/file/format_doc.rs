@@ -18,11 +18,11 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::entry::{Codec, Extra, Facts, NEVER, Ttl};
-use crate::file::control::{self, Control, Scope, ShardCounts};
+use crate::file::directory::control::{self, Control, Scope, ShardCounts};
+use crate::file::directory::marker::Marker;
+use crate::file::entry_files::read;
 use crate::file::index::table::{self, Hash};
-use crate::file::marker::Marker;
 use crate::file::segments;
-use crate::file::tree::read;
 use crate::format::header::{self, Damage, Header, Seal};
 use crate::format::location::Location;
 use crate::format::names::Name;
@@ -39,10 +39,10 @@ const SOURCES: &[(&str, &str)] = &[
     ("header", include_str!("../format/header.rs")),
     ("names", include_str!("../format/names.rs")),
     ("compression", include_str!("../format/compression.rs")),
-    ("write", include_str!("tree/write.rs")),
-    ("control", include_str!("control.rs")),
-    ("marker", include_str!("marker.rs")),
-    ("session", include_str!("session.rs")),
+    ("write", include_str!("entry_files/write.rs")),
+    ("control", include_str!("directory/control.rs")),
+    ("marker", include_str!("directory/marker.rs")),
+    ("session", include_str!("directory/session.rs")),
     ("table", include_str!("index/table.rs")),
     ("segments", include_str!("segments/mod.rs")),
     ("location", include_str!("../format/location.rs")),
@@ -436,7 +436,7 @@ fn what_postcard_encodes_has_the_documented_fields() {
         let those = rows(&["struct", "field", "type"]).into_iter().filter(|row| row["struct"] == name);
         those.map(|row| (row["field"].clone(), row["type"].clone())).collect()
     };
-    assert_eq!(fields(include_str!("marker.rs"), "Body"), documented("Body"));
+    assert_eq!(fields(include_str!("directory/marker.rs"), "Body"), documented("Body"));
     assert_eq!(fields(include_str!("../entry.rs"), "Extra"), documented("Extra"));
 }
 

@@ -2,7 +2,7 @@
 //! around it.
 
 use crate::entry::NEVER;
-use crate::file::marker::{self, Marker};
+use crate::file::directory::marker::{self, Marker};
 use crate::format::compression;
 use crate::format::header::{
     self, AT_EXPIRES, AT_FLAGS, AT_HEAD_SUM, AT_VALUE_SUM, Damage, FLAG_MAC, HEADER_LEN, Seal,

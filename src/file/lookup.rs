@@ -6,7 +6,7 @@ use crate::backend::{Backend, Expect};
 use crate::clock::{Wait, duration_ms, from_ms};
 use crate::entry::{Entry, Extra, State, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::file::tree::read::{self, Found, Miss};
+use crate::file::entry_files::read::{self, Found, Miss};
 use crate::file::{FileBackend, charged};
 use crate::format::header::Damage;
 use crate::format::names::Name;

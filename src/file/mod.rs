@@ -1,7 +1,7 @@
 //! The file-backed store: a directory that every process on the machine may share.
 //!
-//! Suggested reading order: [`tree`] (reading and writing files), [`control`] (shared words), [`session`] (locks),
-//! [`marker`], then this file (the operations), [`open`], [`evict`], [`clear`], and [`prune`] and [`check`] last.
+//! Suggested reading order: [`entry_files`] (reading and writing files), [`directory`] (shared words, locks,
+//! settings), then this file (the operations), [`open`], [`evict`], [`clear`], and [`prune`] and [`check`] last.
 //!
 //! **Lock order.** A change of any name in a shard, and of the shard's counts, happens under the shard's lock: first
 //! the mutex of this process, then the byte lock. Nobody ever holds two shard locks. The locks of unmapped control
@@ -19,8 +19,9 @@ mod accel;
 mod change;
 pub(crate) mod check;
 mod clear;
-pub(crate) mod control;
+pub(crate) mod directory;
 mod entries;
+pub(crate) mod entry_files;
 mod evict;
 mod flight;
 #[cfg(test)]
@@ -29,13 +30,10 @@ mod format_doc;
 pub mod fuzz;
 pub(crate) mod index;
 mod lookup;
-pub(crate) mod marker;
 mod open;
 pub(crate) mod prune;
 pub(crate) mod segments;
-pub(crate) mod session;
 mod stream;
-pub(crate) mod tree;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -63,12 +61,12 @@ use crate::sys::lock;
 
 use accel::Accel;
 use change::NewEntry;
-use control::{Control, Scope, ShardCounts};
+use directory::control::{Control, Scope, ShardCounts};
+use directory::session::{Process, ShardLock};
+use entry_files::read::{self, Found, Miss};
+use entry_files::write::Owner;
 use evict::Evictor;
 use flight::Flights;
-use session::{Process, ShardLock};
-use tree::read::{self, Found, Miss};
-use tree::write::Owner;
 
 pub(crate) use open::{Config, open};
 

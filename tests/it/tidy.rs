@@ -48,12 +48,10 @@ const LAYERS: &[(&str, Layer)] = &[
     ("backend::redis", Backends),
     ("backend::tiered", Backends),
     ("sys", Os),
-    ("file::tree", Stores),
+    ("file::directory", Stores),
+    ("file::entry_files", Stores),
     ("file::index", Stores),
     ("file::segments", Stores),
-    ("file::control", Stores),
-    ("file::marker", Stores),
-    ("file::session", Stores),
     ("file", Backends),
     ("options", Face),
     ("cache", Face),
@@ -88,7 +86,7 @@ const FOREIGN: &[(&[Layer], &[&str], &str)] = &[
     (&[Words, Pure, Os, Stores, Backends, Face], &["println!", "eprintln!", "print!"], "the library never prints"),
 ];
 
-/// The entry of `LAYERS` for a path such as `file::tree::read::Reader`.
+/// The entry of `LAYERS` for a path such as `file::entry_files::read::Found`.
 fn layer(mut path: &str) -> Option<(&'static str, Layer)> {
     loop {
         if let Some(&found) = LAYERS.iter().find(|(name, _)| *name == path) {
@@ -373,22 +371,22 @@ fn imports_follow_the_layers() {
     let bad = [
         ("src/key.rs", "use crate::sys::fs::Stat;"),
         ("src/sys/fs.rs", "use crate::key::Id;"),
-        ("src/policy/mod.rs", "use crate::{error::Result, file::tree::{walk::{self}, read}};"),
+        ("src/policy/mod.rs", "use crate::{error::Result, file::entry_files::{walk::{self}, read}};"),
         ("src/policy/mod.rs", "fn f() -> std::time::Instant"),
-        ("src/format/header.rs", "use crate::file::tree::read;"),
+        ("src/format/header.rs", "use crate::file::entry_files::read;"),
         ("src/file/index/table.rs", "use crate::sys::mmap::Memory;"),
         ("src/file/segments/mod.rs", "use crate::file::accel::Accel;"),
-        ("src/file/tree/read.rs", "use super::super::FileBackend;"),
+        ("src/file/entry_files/read.rs", "use super::super::FileBackend;"),
         ("src/file/check.rs", "fn f(_: crate::cache::Cache) {}"),
         ("src/file/check.rs", "fn f() { println!(); }"),
         ("src/file/check.rs", "use rustix::fs::unlinkat;"),
-        ("src/cache.rs", "use crate::file::tree::read;"),
+        ("src/cache.rs", "use crate::file::entry_files::read;"),
         ("src/key.rs", "use crate::nowhere::X;"),
         ("src/nowhere.rs", ""),
     ];
     let good = [
-        ("src/file/mod.rs", "use crate::{entry::{Meta, Ttl}, sys};\nmod tree;\nuse super::policy;"),
-        ("src/file/tree/read.rs", "pub(in crate::file) fn f() {}\nuse super::walk; // crate::cache"),
+        ("src/file/mod.rs", "use crate::{entry::{Meta, Ttl}, sys};\nmod index;\nuse super::policy;"),
+        ("src/file/entry_files/read.rs", "pub(in crate::file) fn f() {}\nuse super::walk; // crate::cache"),
         ("src/cache.rs", "use crate::file::check::Finding;\nfn f(e: i32) { e == libc::EIO }"),
         ("src/key.rs", "#[cfg(test)]\nmod tests {\n use crate::cache::Cache; }"),
         ("cli/src/main.rs", "use crate::args;"),

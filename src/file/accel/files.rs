@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{Accel, Quick};
-use crate::file::control::Control;
+use crate::file::directory::control::Control;
 use crate::file::index::Index;
 use crate::file::index::table::{
     self, BOOT, BUCKETS, FIRST_BUCKETS, LIFE, MAGIC_WORD, NODE, NODES, READY, ROOT, STATE, STRIDE,

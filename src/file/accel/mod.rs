@@ -21,11 +21,11 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::FileBackend;
+use crate::file::entry_files::read::{self, Miss};
 use crate::file::index::bucket::{Busy, Estate, Locked};
 use crate::file::index::table::{self, Hash};
 use crate::file::index::{Index, Totals};
 use crate::file::segments::Segments;
-use crate::file::tree::read::{self, Miss};
 use crate::format::location::Location;
 use crate::format::names::Name;
 use crate::format::record::{RecordSeal, SEQUENCE_WORD, sequence_word};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::clock::Wait;
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::file::control::Control;
+use crate::file::directory::control::Control;
 use crate::format::names::{CONTROL, LOCKS, SHARDS};
 use crate::sys::fork::Private;
 use crate::sys::fs::{self, Open};

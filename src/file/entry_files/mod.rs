@@ -1,4 +1,4 @@
-//! The tree: one self-verifying file per entry, in 256 shards.
+//! The files of entries: one self-verifying file per entry, in 256 shards.
 //!
 //! [`read`] and [`write`] touch the disk; [`walk`] lists. The bytes and names are [`format`](crate::format)'s.
 
