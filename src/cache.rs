@@ -9,13 +9,13 @@ use crate::backend::{Backend, Call, Condition, Listing};
 use crate::capabilities::Capabilities;
 use crate::entry::{Encoding, Entry, NEVER, SetOptions, State, Token, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::check::{Finding, Verify, VerifyReport};
-use crate::file::prune::{Prune, PruneReport};
 use crate::file::{FileBackend, MaintenanceLock};
 use crate::key::Id;
 use crate::options::Options;
+use crate::prune::{Prune, PruneReport};
 use crate::settings::{Change, Settings};
 use crate::stats::Stats;
+use crate::verify::{Finding, Verify, VerifyReport};
 
 /// A handle to a cache. Cheap to clone, and usable from any thread; all clones share one open directory.
 ///

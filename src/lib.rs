@@ -61,12 +61,14 @@ mod format;
 mod key;
 mod options;
 mod policy;
+mod prune;
 mod settings;
 mod stats;
 mod stream;
 mod sys;
 mod typed;
 pub mod units;
+mod verify;
 
 #[cfg(feature = "tokio")]
 pub use async_cache::AsyncCache;
@@ -76,15 +78,14 @@ pub use capabilities::{Capabilities, Reach};
 pub use copy::{Copied, copy};
 pub use entry::{Codec, Encoding, Entry, Meta, SetOptions, State, Token, Ttl, Value};
 pub use error::{Error, ErrorKind, Result};
-pub use file::check::{Finding, Problem, Verify, VerifyReport};
 #[cfg(feature = "fault")]
 #[doc(hidden)]
 pub use file::fuzz;
-pub use file::prune::{Prune, PruneReport, Reason, Removal, Tally};
 pub use flight::Fetch;
 pub use key::{MAX_KEY_LEN, MAX_NAMESPACE_LEN};
 pub use options::Options;
 pub use options::named::Caches;
+pub use prune::{Prune, PruneReport, Reason, Removal, Tally};
 pub use settings::{Accelerate, Access, Change, Compression, Durability, Policy, Settings};
 pub use stats::{
     Compressed, Event, EvictReason, Evictions, Limits, Mapped, MissReason, Misses, Network, Places, Stats,
@@ -96,6 +97,7 @@ pub use sys::fault;
 #[cfg(feature = "json")]
 pub use typed::Json;
 pub use typed::{Format, Postcard, Typed};
+pub use verify::{Finding, Problem, Verify, VerifyReport};
 
 /// README's examples, compiled and run as doc tests.
 #[cfg(doctest)]

@@ -2,7 +2,6 @@
 //!
 //! Nothing that Larder doesn't make is ever removed, and nothing that merely can't be read.
 
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::backend::Backend;
@@ -15,125 +14,7 @@ use crate::format::header::Damage;
 use crate::format::names::{self, Name};
 use crate::settings::Access;
 use crate::sys::fs::{self, Open, Stat};
-
-/// How to verify a cache.
-#[derive(Default)]
-#[must_use]
-pub struct Verify<'a> {
-    pub(super) repair: bool,
-    pub(super) quick: bool,
-    on_examine: Option<Box<dyn Fn(u64) -> bool + 'a>>,
-}
-
-impl<'a> Verify<'a> {
-    /// Everything, without repairs.
-    pub fn new() -> Self {
-        Verify::default()
-    }
-
-    /// Removes damaged and misplaced entries and leftovers, mends modes and counts. Default: false.
-    pub fn repair(mut self, yes: bool) -> Self {
-        self.repair = yes;
-        self
-    }
-
-    /// Checks the head of each entry alone and doesn't read its value. Default: false.
-    pub fn quick(mut self, yes: bool) -> Self {
-        self.quick = yes;
-        self
-    }
-
-    /// Called with the number of entries and files looked at so far, once for each; returns whether to go on. Default: goes on.
-    pub fn on_examine(mut self, call: impl Fn(u64) -> bool + 'a) -> Self {
-        self.on_examine = Some(Box::new(call));
-        self
-    }
-}
-
-impl fmt::Debug for Verify<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verify").field("repair", &self.repair).field("quick", &self.quick).finish_non_exhaustive()
-    }
-}
-
-/// What is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Problem {
-    /// An entry that doesn't prove itself.
-    Corrupt,
-    /// An entry under a name that isn't its own.
-    Misplaced,
-    /// A temporary file whose writer is dead.
-    Leftover,
-    /// Something that Larder doesn't make. Never removed.
-    Foreign,
-    /// Permissions other than those the cache was made with.
-    Mode,
-    /// A file of another user. Never removed.
-    Owner,
-    /// The index leads to an entry that isn't there.
-    Dangling,
-    /// A file or a record that the index doesn't lead to.
-    Orphan,
-    /// The index says other than the entry itself, or can't be as it is.
-    Index,
-    /// The shared counts differ from what is there.
-    Counts,
-    /// The operating system could not read it.
-    Unreadable,
-    /// Written by a newer release. Never removed.
-    NewerFormat,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Problem::Corrupt => "corrupt",
-            Problem::Misplaced => "misplaced",
-            Problem::Leftover => "leftover",
-            Problem::Foreign => "foreign",
-            Problem::Mode => "mode",
-            Problem::Owner => "owner",
-            Problem::Dangling => "dangling",
-            Problem::Orphan => "orphan",
-            Problem::Index => "index",
-            Problem::Counts => "counts",
-            Problem::Unreadable => "unreadable",
-            Problem::NewerFormat => "newer_format",
-        })
-    }
-}
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Finding {
-    /// Where, as a path below the cache's directory.
-    pub place: String,
-    /// What.
-    pub problem: Problem,
-    /// In words.
-    pub detail: String,
-    /// Whether it was mended.
-    pub repaired: bool,
-}
-
-/// What a verification found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct VerifyReport {
-    /// Sound entries.
-    pub entries: u64,
-    /// Bytes charged for them.
-    pub bytes: u64,
-    /// Things that are wrong.
-    pub findings: u64,
-    /// How many of them were mended.
-    pub repaired: u64,
-    /// False: `on_examine` asked to stop.
-    pub finished: bool,
-}
+use crate::verify::{Finding, Problem, Verify, VerifyReport};
 
 /// One verification on its way.
 pub(super) struct Run<'a> {

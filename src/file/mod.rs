@@ -17,7 +17,7 @@
 
 mod accel;
 mod change;
-pub(crate) mod check;
+mod check;
 mod clear;
 pub(crate) mod directory;
 mod entries;
@@ -31,7 +31,7 @@ pub mod fuzz;
 pub(crate) mod index;
 mod lookup;
 mod open;
-pub(crate) mod prune;
+mod prune;
 pub(crate) mod segments;
 mod stream;
 

@@ -35,6 +35,8 @@ const LAYERS: &[(&str, Layer)] = &[
     ("capabilities", Words),
     ("units", Words),
     ("trace", Words),
+    ("prune", Words),
+    ("verify", Words),
     ("format", Pure),
     ("file::index::table", Pure),
     ("policy", Pure),
@@ -387,7 +389,7 @@ fn imports_follow_the_layers() {
     let good = [
         ("src/file/mod.rs", "use crate::{entry::{Meta, Ttl}, sys};\nmod index;\nuse super::policy;"),
         ("src/file/entry_files/read.rs", "pub(in crate::file) fn f() {}\nuse super::walk; // crate::cache"),
-        ("src/cache.rs", "use crate::file::check::Finding;\nfn f(e: i32) { e == libc::EIO }"),
+        ("src/cache.rs", "use crate::verify::Finding;\nfn f(e: i32) { e == libc::EIO }"),
         ("src/key.rs", "#[cfg(test)]\nmod tests {\n use crate::cache::Cache; }"),
         ("cli/src/main.rs", "use crate::args;"),
     ];

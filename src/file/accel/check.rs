@@ -11,7 +11,7 @@ use super::lookup::Record;
 use super::walk::Buckets;
 use super::{Accel, Held};
 use crate::error::Result;
-use crate::file::check::{Problem, Run};
+use crate::file::check::Run;
 use crate::file::entry_files::read::{self, Found, Miss};
 use crate::file::index::bucket::{At, Slot};
 use crate::file::index::table::{self, Hash};
@@ -23,6 +23,7 @@ use crate::format::names::{ARENA, INDEX, LIVE, Name};
 use crate::format::record::UNIT;
 use crate::stats::Count;
 use crate::sys::fs::Stat;
+use crate::verify::Problem;
 
 /// How often something that others may be changing is looked at before it counts as wrong, and how far apart.
 const LOOKS: usize = 20;
