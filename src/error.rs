@@ -131,13 +131,12 @@ impl Error {
 }
 
 impl fmt::Display for Error {
+    /// What failed and where, without what lies beneath: whoever reports an error walks its
+    /// [`source`](std::error::Error::source)s, and would else print them twice.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.what)?;
         if let Some(path) = &self.0.path {
             write!(f, ": {}", path.display())?;
-        }
-        if let Some(source) = &self.0.source {
-            write!(f, ": {source}")?;
         }
         Ok(())
     }
@@ -145,7 +144,12 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error").field("kind", &self.0.kind).field("message", &self.to_string()).finish()
+        let mut shown = f.debug_struct("Error");
+        shown.field("kind", &self.0.kind).field("message", &self.to_string());
+        if let Some(source) = &self.0.source {
+            shown.field("source", source);
+        }
+        shown.finish()
     }
 }
 

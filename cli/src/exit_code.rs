@@ -101,8 +101,14 @@ impl Failure {
 
 impl From<larder::Error> for Failure {
     fn from(error: larder::Error) -> Failure {
-        Failure::new(Exit::of(error.kind()), error.to_string())
+        Failure::new(Exit::of(error.kind()), chain(&error))
     }
+}
+
+/// What an error says, and all that lies beneath it.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |error| error.source())
+        .fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
 /// For writes to standard output alone. A reader that has seen enough (`cachectl ls | head`) closed the pipe on

@@ -81,7 +81,7 @@ fn a_new_cache_has_the_documented_settings() {
     assert_eq!((settings_of_a_tree.policy, settings_of_a_tree.accelerate), (Policy::Lru, Accelerate::Off));
     assert_eq!(settings.created, SystemTime::UNIX_EPOCH + Duration::from_millis(START));
     assert_eq!(cache.dir().expect("a directory"), dir.path().join("cache"));
-    assert_eq!(format!("{cache:?}"), format!("Cache {{ dir: {:?}, .. }}", cache.dir()));
+    assert_eq!(format!("{cache:?}"), format!("Cache {{ dir: {:?}, .. }}", cache.dir().expect("a directory")));
 }
 
 #[test]
@@ -520,6 +520,9 @@ fn errors_say_what_where_and_why() {
 
     let below_a_file = Cache::file(path.join("precious/cache")).create(false).open().expect_err("below a file");
     assert!(below_a_file.to_string().contains("precious/cache"), "{below_a_file}");
+    let e = Cache::file(path.join("precious/cache")).open().expect_err("a directory below a file");
+    let beneath = e.source().expect("what the system said").to_string();
+    assert!(!e.to_string().contains(&beneath), "whoever walks the sources prints it: {e}");
 
     let (parent, clock, cache) = fresh_with(|options| options.max_bytes(100_000));
     let cases: [(Error, io::ErrorKind); 7] = [

@@ -7,7 +7,7 @@ use larder::{Cache, Entry};
 use serde::Serialize;
 
 use super::{Context, Ended};
-use crate::exit_code::{Exit, Failure};
+use crate::exit_code::{Exit, Failure, chain};
 use crate::output::{entries, escaped};
 use crate::units::approx_size;
 
@@ -65,7 +65,7 @@ impl Copy {
         };
         let done = larder::copy(&from, &to, wanted, |entry, error| {
             if let Some(error) = error {
-                context.output.note(format_args!("{}: {error}", escaped(&entry.key)));
+                context.output.note(format_args!("{}: {}", escaped(&entry.key), chain(&error)));
             }
         })?;
         if context.output.json {
