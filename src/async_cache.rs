@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-use crate::backend::{Call, Condition, Tasks};
+use crate::backend::{Call, Condition, Mutation, Outcome, Tasks};
 use crate::cache::{Cache, found, opposite, with_token};
 use crate::capabilities::Capabilities;
 use crate::entry::{Entry, SetOptions, Token, Ttl, Value};
@@ -230,7 +230,10 @@ impl AsyncCache {
 
     async fn store_if(&self, key: &[u8], value: Vec<u8>, options: SetOptions, condition: Condition) -> Result<bool> {
         match &self.tasks {
-            Some(tasks) => tasks.set(self.cache.id(key)?, &value, &options, condition).await,
+            Some(tasks) => {
+                let put = Mutation::Put { value: &value, options: &options };
+                tasks.change(self.cache.id(key)?, put, condition, None).await.map(Outcome::is_done)
+            }
             None => self.change(key, move |cache, key| cache.store_if(key, &value, &options, condition)).await,
         }
     }
@@ -296,8 +299,23 @@ impl AsyncCache {
     pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
         match &self.tasks {
-            Some(tasks) => tasks.delete_many(&[self.cache.id(key)?]).await.map(|n| n == 1),
+            Some(tasks) => {
+                let id = self.cache.id(key)?;
+                tasks.change(id, Mutation::Remove, Condition::Always, None).await.map(Outcome::took_live)
+            }
             None => self.change(key, |cache, key| cache.delete(key)).await,
+        }
+    }
+
+    /// See [`Cache::delete_if`].
+    pub async fn delete_if(&self, key: impl AsRef<[u8]>, token: Token) -> Result<bool> {
+        let key = key.as_ref();
+        match &self.tasks {
+            Some(tasks) => {
+                let (id, condition) = (self.cache.id(key)?, Condition::IfToken(token));
+                tasks.change(id, Mutation::Remove, condition, None).await.map(Outcome::is_done)
+            }
+            None => self.change(key, move |cache, key| cache.delete_if(key, token)).await,
         }
     }
 
@@ -324,7 +342,10 @@ impl AsyncCache {
     pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: impl Into<Ttl>) -> Result<bool> {
         let (key, ttl) = (key.as_ref(), ttl.into());
         match &self.tasks {
-            Some(tasks) => tasks.touch(self.cache.id(key)?, ttl).await,
+            Some(tasks) => {
+                let id = self.cache.id(key)?;
+                tasks.change(id, Mutation::Retime(ttl), Condition::IfPresent, None).await.map(Outcome::is_done)
+            }
             None => self.change(key, move |cache, key| cache.touch(key, ttl)).await,
         }
     }

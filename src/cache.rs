@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::{Backend, Call, Condition, Listing};
+use crate::backend::{Backend, Call, Condition, Listing, Mutation, Outcome};
 use crate::capabilities::Capabilities;
 use crate::entry::{Encoding, Entry, NEVER, SetOptions, State, Token, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
@@ -225,6 +225,14 @@ impl Cache {
     /// Removes a key. `Ok(true)`: there was a live value. `Ok(false)`: there was none; doing it twice is harmless.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         self.store.delete(self.id(key.as_ref())?)
+    }
+
+    /// Removes a key if it still is in the state that a token was taken of; see [`get_with_token`](Cache::get_with_token).
+    /// `Ok(false)`: it was set, deleted or evicted meanwhile, or its time is over, and nothing was removed. A `touch` is no
+    /// change of state.
+    pub fn delete_if(&self, key: impl AsRef<[u8]>, token: Token) -> Result<bool> {
+        let id = self.id(key.as_ref())?;
+        self.store.change(id, Mutation::Remove, Condition::IfToken(token), None).map(Outcome::is_done)
     }
 
     /// Removes several keys and returns how many had a live value.

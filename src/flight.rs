@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, Condition, Expect, Lead, Lease};
+use crate::backend::{Backend, Condition, Expect, Lead, Leadership, Mutation};
 use crate::cache::Cache;
 use crate::clock::Wait;
 use crate::entry::{Facts, NEVER, SetOptions, Value};
@@ -176,13 +176,13 @@ impl Flight<'_> {
     ) -> Result<Value, E> {
         let mut wait = Wait::new(self.fetch.wait_max).pausing(PAUSE);
         loop {
-            match self.store.lead(self.id) {
+            match self.store.lead(self.id, &self.fetch.options.extra.tags) {
                 Ok(Lead::Mine(leadership)) => {
                     // Somebody may have stored it between the look above and now.
                     let nonce = |value: &Value| value.facts().nonce;
                     return match self.fresh() {
                         Some(value) if known.as_ref().map(nonce) != Some(nonce(&value)) => Ok(value),
-                        _ => self.compute(known, Some(leadership.lease), compute),
+                        _ => self.compute(known, Some(&leadership), compute),
                     };
                 }
                 Ok(Lead::Taken) => {}
@@ -213,7 +213,7 @@ impl Flight<'_> {
     fn compute<E: From<Error>>(
         &self,
         known: Option<Value>,
-        lease: Option<Lease>,
+        leadership: Option<&Leadership>,
         compute: impl FnOnce(&mut SetOptions) -> Result<Vec<u8>, E>,
     ) -> Result<Value, E> {
         let mut options = self.fetch.options.clone();
@@ -230,10 +230,11 @@ impl Flight<'_> {
             (options.codec, options.schema) = (expect.codec, expect.schema);
         }
         options.cost_us = u32::try_from(start.elapsed().as_micros()).unwrap_or(u32::MAX);
-        if let Some(lease) = lease {
+        if let Some(lead) = leadership {
             // A cache that can't store it must not keep it from the caller; one that never could would have it computed
             // again and again.
-            match self.store.set(self.id, &bytes, &options, Condition::Leased(lease)) {
+            let put = Mutation::Put { value: &bytes, options: &options };
+            match self.store.change(self.id, put, Condition::Leased(lead.lease), Some(&lead.since)) {
                 Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error.into()),
                 _ => {}
             }

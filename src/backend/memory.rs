@@ -18,7 +18,10 @@ use std::thread::{self, ThreadId};
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
-use crate::backend::{Backend, Call, Condition, Expect, Lead, Leadership, Lease, Listing, Reading, Writing, rules};
+use crate::backend::rules::{self, Act};
+use crate::backend::{
+    Backend, Call, Condition, Expect, Lead, Leadership, Lease, Listing, Mutation, Outcome, Reading, Since, Writing,
+};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, from_ms};
 use crate::entry::{Codec, Encoding, Entry, Extra, Facts, SetOptions, State, Ttl, Value};
@@ -308,59 +311,83 @@ impl MemoryBackend {
         }
     }
 
-    /// Whether a condition holds. The caller holds the stripe.
-    fn holds(&self, condition: Condition, id: Id<'_>, extra: &Extra, now: u64, stripe: &Stripe) -> bool {
+    /// Whether a change may be made. The caller holds the stripe.
+    fn may(
+        &self,
+        id: Id<'_>,
+        condition: Condition,
+        since: Option<(&Since, &Extra)>,
+        now: u64,
+        stripe: &Stripe,
+    ) -> bool {
+        if since.is_some_and(|(since, extra)| self.is_cleared(since.at, id.namespace, Some(extra))) {
+            return false;
+        }
+        let live = || self.live(id, now).ok().map(|record| record.facts().nonce);
         match condition {
             Condition::Always => true,
-            Condition::IfAbsent => self.live(id, now).is_err(),
-            Condition::IfPresent => self.live(id, now).is_ok(),
-            Condition::IfToken(token) => self.live(id, now).is_ok_and(|record| record.facts().nonce == token.0),
             Condition::Leased(lease) => {
-                let stands = |flying: &Flying| flying.word == lease.word && flying.name.id() == id;
-                stripe.flying.iter().any(stands) && !self.is_cleared(lease.generation, id.namespace, Some(extra))
+                stripe.flying.iter().any(|flying| flying.word == lease.0 && flying.name.id() == id)
             }
+            other => rules::holds(other, live()) == Some(true),
         }
     }
 
-    fn store(
+    /// Makes a change; the bytes of a value that is put in place are handed over by `copy`.
+    fn make(
         &self,
         id: Id<'_>,
-        value: Vec<u8>,
-        options: &SetOptions,
+        mutation: Mutation<'_>,
+        copy: impl FnOnce() -> Vec<u8>,
         condition: Condition,
-        since: Option<u64>,
-    ) -> Result<bool> {
+        since: Option<&Since>,
+    ) -> Result<Outcome> {
         let now = self.clock.now();
-        let expires = options.ttl.expiry(now, self.default_ttl);
-        let facts = Facts { nonce: self.nonce(), ..rules::facts(options, now, expires) };
-        let generation = match condition {
-            Condition::Leased(lease) => lease.generation,
-            _ => since.unwrap_or_else(|| self.generation.load(SeqCst)),
+        let none = Extra::default();
+        let extra = if let Mutation::Put { options, .. } = mutation { &options.extra } else { &none };
+        let act = rules::settle(mutation, now, self.default_ttl);
+        let record = match act {
+            Act::Put(_, options, expires) => {
+                let facts = Facts { nonce: self.nonce(), ..rules::facts(options, now, expires) };
+                let generation = since.map_or_else(|| self.generation.load(SeqCst), |since| since.at);
+                Some(self.record(id, copy(), facts, options.extra.clone(), generation)?)
+            }
+            Act::Remove | Act::Retime(_) => None,
         };
-        let record = self.record(id, value, facts, options.extra.clone(), generation)?;
         let mut stripe = self.enter(id);
-        if since.is_some_and(|since| self.is_cleared(since, id.namespace, Some(&options.extra)))
-            || !self.holds(condition, id, &options.extra, now, &stripe)
-        {
-            return Ok(false);
+        if !self.may(id, condition, since.map(|since| (since, extra)), now, &stripe) {
+            return Ok(Outcome::Refused);
         }
-        self.counts.add(Count::Sets, 1);
-        if expires > now {
-            stripe.void(id);
-            self.put(id, record);
-        } else if condition != Condition::IfAbsent {
-            stripe.void(id);
-            self.remove(id, now);
-        }
-        Ok(true)
+        let outcome = match (act, record) {
+            (Act::Retime(expires), _) => {
+                let Ok(record) = self.live(id, now) else { return Ok(Outcome::Refused) };
+                record.expires.store(expires, SeqCst);
+                record.used.store(now, SeqCst);
+                Outcome::Stored
+            }
+            (_, Some(record)) => {
+                stripe.void(id);
+                self.put(id, record);
+                Outcome::Stored
+            }
+            (_, None) => {
+                stripe.void(id);
+                Outcome::Removed { live: self.remove(id, now) }
+            }
+        };
+        rules::count(&self.counts, mutation, outcome);
+        Ok(outcome)
     }
 
     /// Removes what there is, and says whether it was live. The caller holds the stripe.
     fn remove(&self, id: Id<'_>, now: u64) -> bool {
         let live = self.live(id, now).is_ok();
         self.map.remove(&id);
-        self.counts.add(Count::Deletes, u64::from(live));
         live
+    }
+
+    fn since(&self) -> Since {
+        Since { epoch: 0, at: self.generation.load(SeqCst) }
     }
 
     fn nonce(&self) -> u128 {
@@ -394,7 +421,7 @@ struct MemoryWriter {
     name: Name,
     options: SetOptions,
     /// A clear since then is a clear of this too.
-    generation: u64,
+    since: Since,
     bytes: Vec<u8>,
 }
 
@@ -415,8 +442,9 @@ impl io::Write for MemoryWriter {
 
 impl Writing for MemoryWriter {
     fn commit(self: Box<Self>, condition: Condition) -> Result<bool> {
-        let MemoryWriter { store, name, options, generation, bytes } = *self;
-        store.store(name.id(), bytes, &options, condition, Some(generation))
+        let MemoryWriter { store, name, options, since, bytes } = *self;
+        let mutation = Mutation::Put { value: &[], options: &options };
+        store.make(name.id(), mutation, || bytes, condition, Some(&since)).map(Outcome::is_done)
     }
 }
 
@@ -460,7 +488,7 @@ impl Backend for MemoryBackend {
         Ok(self.map.peek(&id).filter(usable).map(Record::value))
     }
 
-    fn lead(&self, id: Id<'_>) -> Result<Lead> {
+    fn lead(&self, id: Id<'_>, _: &[String]) -> Result<Lead> {
         let (mut stripe, me) = (self.enter(id), thread::current().id());
         match stripe.flying.iter().find(|flying| flying.name.id() == id) {
             Some(flying) if flying.thread == me => return Ok(Lead::Nested),
@@ -469,9 +497,9 @@ impl Backend for MemoryBackend {
         }
         let word = self.nonces.fetch_add(1, SeqCst);
         stripe.flying.push(Flying { name: id.into(), thread: me, word });
-        let lease = Lease { generation: self.generation.load(SeqCst), word };
+        let since = self.since();
         let hold = Holding { stripes: self.stripes.clone(), stripe: self.stripe_of(id), name: id.into() };
-        Ok(Lead::Mine(Leadership { lease, _hold: Box::new(hold) }))
+        Ok(Lead::Mine(Leadership { lease: Lease(word), since, _hold: Box::new(hold) }))
     }
 
     fn served_stale(&self) {
@@ -486,57 +514,40 @@ impl Backend for MemoryBackend {
         Ok(self.map.peek(&id).map(|record| self.describe(&record)))
     }
 
-    fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
+    fn change(
+        &self,
+        id: Id<'_>,
+        mutation: Mutation<'_>,
+        condition: Condition,
+        since: Option<&Since>,
+    ) -> Result<Outcome> {
+        let value: &[u8] = if let Mutation::Put { value, .. } = mutation { value } else { &[] };
         // Before it is copied.
         if value.len() as u64 > MAX_VALUE_LEN.min(self.max_record) {
             let text = format!("the value has {} bytes, more than this cache may hold", value.len());
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
-        self.store(id, value.to_vec(), options, condition, None)
+        self.make(id, mutation, || value.to_vec(), condition, since)
     }
 
     fn writer(self: Arc<Self>, id: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>> {
         rules::check(&options.extra, 0)?;
-        let generation = self.generation.load(SeqCst);
-        Ok(Box::new(MemoryWriter { name: id.into(), options, generation, bytes: Vec::new(), store: self }))
+        let since = self.since();
+        Ok(Box::new(MemoryWriter { name: id.into(), options, since, bytes: Vec::new(), store: self }))
     }
 
     fn reader(&self, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
         Ok(self.get(id, None)?.map(|value| Box::new(value) as Box<dyn Reading>))
     }
 
-    fn touch(&self, id: Id<'_>, ttl: Ttl) -> Result<bool> {
-        let (_stripe, now) = (self.enter(id), self.clock.now());
-        let expires = ttl.expiry(now, self.default_ttl);
-        if expires <= now {
-            return Ok(self.remove(id, now));
-        }
-        let Ok(record) = self.live(id, now) else { return Ok(false) };
-        record.expires.store(expires, SeqCst);
-        record.used.store(now, SeqCst);
-        Ok(true)
-    }
-
-    fn delete(&self, id: Id<'_>) -> Result<bool> {
-        let mut stripe = self.enter(id);
-        stripe.void(id);
-        Ok(self.remove(id, self.clock.now()))
-    }
-
     fn pop(&self, id: Id<'_>) -> Result<Option<Value>> {
         let (mut stripe, now) = (self.enter(id), self.clock.now());
         stripe.void(id);
-        match self.live(id, now) {
-            Ok(record) => {
-                self.remove(id, now);
-                self.counts.add(Count::Hits, 1);
-                Ok(Some(record.value()))
-            }
-            Err(reason) => {
-                self.counts.add(reason, 1);
-                Ok(None)
-            }
-        }
+        let found = self.live(id, now);
+        self.remove(id, now);
+        self.counts.add(found.as_ref().err().copied().unwrap_or(Count::Hits), 1);
+        self.counts.add(Count::Deletes, u64::from(found.is_ok()));
+        Ok(found.ok().map(Record::value))
     }
 
     fn incr(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
@@ -548,6 +559,8 @@ impl Backend for MemoryBackend {
             let (first, ttl) = initial.ok_or_else(rules::no_number)?;
             let expires = ttl.expiry(now, self.default_ttl);
             if expires <= now {
+                stripe.void(id);
+                self.remove(id, now);
                 self.counts.add(Count::Sets, 1);
                 return Ok(first);
             }

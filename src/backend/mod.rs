@@ -22,7 +22,18 @@ use crate::error::Result;
 use crate::key::Id;
 use crate::stats::Stats;
 
-/// When a value may be stored.
+/// What is to become of a key's entry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mutation<'a> {
+    /// This value, with its ttl and metadata, takes the place of whatever is there.
+    Put { value: &'a [u8], options: &'a SetOptions },
+    /// Whatever is there goes, live or not.
+    Remove,
+    /// A live entry gets another expiry and keeps the rest. Where there is none the change is refused.
+    Retime(Ttl),
+}
+
+/// Under what condition a change is made. It is judged in the same step, under the same lock, as the change itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
     Always,
@@ -36,13 +47,43 @@ pub(crate) enum Condition {
     Leased(Lease),
 }
 
-/// Leave to store what is being computed for a key.
+/// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lease {
-    /// The generation when the computation began: what was invalidated since must not be stored.
-    pub generation: u64,
-    /// Tells this lease from all others.
-    pub word: u64,
+pub(crate) enum Outcome {
+    /// The condition doesn't hold, or something was invalidated since: nothing happened.
+    Refused,
+    /// The value is in place, or the expiry is.
+    Stored,
+    /// Nothing is there any more.
+    Removed {
+        /// Whether the entry that went was live.
+        live: bool,
+    },
+}
+
+impl Outcome {
+    /// Whether the change was made.
+    pub(crate) fn is_done(self) -> bool {
+        self != Outcome::Refused
+    }
+
+    /// Whether it removed a live entry.
+    pub(crate) fn took_live(self) -> bool {
+        self == Outcome::Removed { live: true }
+    }
+}
+
+/// The leave to store what is being computed for a key. Its word tells it from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lease(pub u64);
+
+/// When a computation or a writer began, as invalidations go: what was invalidated since then must not be stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Since {
+    /// The state of the whole cache, which a clear changes.
+    pub epoch: u64,
+    /// How far invalidations were counted.
+    pub at: u64,
 }
 
 /// Who computes a value.
@@ -58,6 +99,7 @@ pub(crate) enum Lead {
 /// The leadership over a key's computation, and the leave to store what comes of it.
 pub(crate) struct Leadership {
     pub lease: Lease,
+    pub since: Since,
     /// Gives the leadership up when it's dropped.
     pub _hold: Box<dyn std::any::Any>,
 }
@@ -176,8 +218,9 @@ pub(crate) trait Backend: Send + Sync {
     /// The value that a `get` would return, or one that has expired but may still be served as stale. MUST count nothing.
     fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>>;
 
-    /// Tries to become the one who computes a value for a key. A leader that dies MUST be replaceable at once.
-    fn lead(&self, id: Id<'_>) -> Result<Lead>;
+    /// Tries to become the one who computes a value for a key; `tags` are those of the value that are known beforehand. A
+    /// leader that dies MUST be replaceable at once.
+    fn lead(&self, id: Id<'_>, tags: &[String]) -> Result<Lead>;
 
     /// Counts a stale value that was served.
     fn served_stale(&self);
@@ -189,9 +232,39 @@ pub(crate) trait Backend: Send + Sync {
     /// What is known of an entry, live or not. MUST NOT count as a use or read the value.
     fn info(&self, id: Id<'_>) -> Result<Option<Entry>>;
 
-    /// Stores value, ttl and metadata where the condition holds, and says whether it did. A call that fails MUST leave
-    /// the old value whole. A ttl that is over already MUST leave no entry, and report as if it had been stored.
-    fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool>;
+    /// Makes a change where the condition holds and, with `since`, nothing that concerns the entry was cleared or
+    /// invalidated since.
+    ///
+    /// 1. It is judged and made in one step; refused, nothing happens at all.
+    /// 2. A `Put` or `Remove` that is made voids the lease of whoever computes the key, also where nothing was there; a
+    ///    `Retime` doesn't.
+    /// 3. A `Put` or `Retime` whose ttl is over already is a `Remove` under the same condition and `since`
+    ///    ([`rules::settle`]).
+    /// 4. A call that fails MUST leave the old entry whole.
+    ///
+    /// `since` is not asked for with `Retime`.
+    fn change(
+        &self,
+        id: Id<'_>,
+        mutation: Mutation<'_>,
+        condition: Condition,
+        since: Option<&Since>,
+    ) -> Result<Outcome>;
+
+    /// Stores a value where the condition holds, and says whether it did.
+    fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
+        self.change(id, Mutation::Put { value, options }, condition, None).map(Outcome::is_done)
+    }
+
+    /// Gives a live entry a new ttl and leaves the rest; `false`: there is none.
+    fn touch(&self, id: Id<'_>, ttl: Ttl) -> Result<bool> {
+        self.change(id, Mutation::Retime(ttl), Condition::IfPresent, None).map(Outcome::is_done)
+    }
+
+    /// Removes an entry; `false`: there was no live one.
+    fn delete(&self, id: Id<'_>) -> Result<bool> {
+        self.change(id, Mutation::Remove, Condition::Always, None).map(Outcome::took_live)
+    }
 
     /// A value to be written piece by piece.
     fn writer(self: Arc<Self>, id: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>>;
@@ -199,17 +272,13 @@ pub(crate) trait Backend: Send + Sync {
     /// A live value to be read piece by piece, checked. MUST count as a `get` does.
     fn reader(&self, id: Id<'_>) -> Result<Option<Box<dyn Reading>>>;
 
-    /// Gives a live entry a new ttl and leaves the rest; `false`: there is none.
-    fn touch(&self, id: Id<'_>, ttl: Ttl) -> Result<bool>;
-
-    /// Removes an entry; `false`: there was no live one.
-    fn delete(&self, id: Id<'_>) -> Result<bool>;
-
-    /// Removes a live entry and returns its value, to exactly one of many callers.
+    /// Removes whatever is there, which voids the lease, and returns the value of a live entry, to exactly one of many
+    /// callers.
     fn pop(&self, id: Id<'_>) -> Result<Option<Value>>;
 
     /// Adds to a decimal integer and returns the sum; ttl, tags and metadata stay. Without a live entry: `NotFound`, or
-    /// with `initial` its number is stored, with its ttl, and returned. MUST be atomic.
+    /// with `initial` its number is stored, with its ttl, and returned. MUST be atomic. It voids the lease where it stores, and
+    /// with `initial` always.
     fn incr(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64>;
 
     /// Invalidates all entries with this tag that were set before the call.
@@ -263,19 +332,18 @@ pub(crate) type Calling<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send
 pub(crate) trait Tasks: Send + Sync {
     fn get<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<Value>>>;
     fn get_many<'a>(&'a self, ids: &'a [Id<'a>]) -> Calling<'a, Result<Vec<Option<Value>>>>;
-    fn set<'a>(
+    fn change<'a>(
         &'a self,
         id: Id<'a>,
-        value: &'a [u8],
-        options: &'a SetOptions,
+        mutation: Mutation<'a>,
         condition: Condition,
-    ) -> Calling<'a, Result<bool>>;
+        since: Option<&'a Since>,
+    ) -> Calling<'a, Result<Outcome>>;
     fn set_many<'a>(&'a self, items: &'a [(Id<'a>, &'a [u8])], options: &'a SetOptions)
     -> Calling<'a, Vec<Result<()>>>;
     fn delete_many<'a>(&'a self, ids: &'a [Id<'a>]) -> Calling<'a, Result<u64>>;
     fn expiry<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<u64>>>;
     fn info<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<Entry>>>;
-    fn touch<'a>(&'a self, id: Id<'a>, ttl: Ttl) -> Calling<'a, Result<bool>>;
     fn pop<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<Value>>>;
     fn incr<'a>(&'a self, id: Id<'a>, by: i64, initial: Option<(i64, Ttl)>) -> Calling<'a, Result<i64>>;
     fn invalidate_tag<'a>(&'a self, tag: &'a str) -> Calling<'a, Result<()>>;

@@ -3,7 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::backend::{Backend, Call, Condition, Expect, Lead, Leadership, Lease, Listing, Reading, Writing, rules};
+use crate::backend::{
+    Backend, Call, Condition, Expect, Lead, Leadership, Lease, Listing, Mutation, Outcome, Reading, Since, Writing,
+    rules,
+};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::Clock;
 use crate::entry::{Encoding, Entry, SetOptions, Ttl, Value};
@@ -51,16 +54,21 @@ impl io::Write for NullWriter {
 
 impl Writing for NullWriter {
     fn commit(self: Box<Self>, condition: Condition) -> Result<bool> {
-        Ok(self.store.stored(condition))
+        let mutation = Mutation::Put { value: &[], options: &SetOptions::new() };
+        Ok(self.store.pretend(mutation, condition).is_done())
     }
 }
 
 impl NullBackend {
-    /// Whether a store reports success, where there's never an entry.
-    fn stored(&self, condition: Condition) -> bool {
-        let stored = matches!(condition, Condition::Always | Condition::IfAbsent | Condition::Leased(_));
-        self.counts.add(Count::Sets, u64::from(stored));
-        stored
+    /// What is reported of a change where there's never an entry.
+    fn pretend(&self, mutation: Mutation<'_>, condition: Condition) -> Outcome {
+        let outcome = match (mutation, rules::holds(condition, None)) {
+            (Mutation::Retime(_), _) | (_, Some(false)) => Outcome::Refused,
+            (Mutation::Put { .. }, _) => Outcome::Stored,
+            (Mutation::Remove, _) => Outcome::Removed { live: false },
+        };
+        rules::count(&self.counts, mutation, outcome);
+        outcome
     }
 }
 
@@ -93,8 +101,8 @@ impl Backend for NullBackend {
     }
 
     /// Everybody computes for himself.
-    fn lead(&self, _: Id<'_>) -> Result<Lead> {
-        Ok(Lead::Mine(Leadership { lease: Lease { generation: 0, word: 0 }, _hold: Box::new(()) }))
+    fn lead(&self, _: Id<'_>, _: &[String]) -> Result<Lead> {
+        Ok(Lead::Mine(Leadership { lease: Lease(0), since: Since::default(), _hold: Box::new(()) }))
     }
 
     fn served_stale(&self) {}
@@ -107,9 +115,11 @@ impl Backend for NullBackend {
         Ok(None)
     }
 
-    fn set(&self, _: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
-        rules::check(&options.extra, value.len())?;
-        Ok(self.stored(condition))
+    fn change(&self, _: Id<'_>, mutation: Mutation<'_>, condition: Condition, _: Option<&Since>) -> Result<Outcome> {
+        if let Mutation::Put { value, options } = mutation {
+            rules::check(&options.extra, value.len())?;
+        }
+        Ok(self.pretend(mutation, condition))
     }
 
     fn writer(self: Arc<Self>, _: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>> {
@@ -120,14 +130,6 @@ impl Backend for NullBackend {
     fn reader(&self, _: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
         self.miss();
         Ok(None)
-    }
-
-    fn touch(&self, _: Id<'_>, _: Ttl) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn delete(&self, _: Id<'_>) -> Result<bool> {
-        Ok(false)
     }
 
     fn pop(&self, _: Id<'_>) -> Result<Option<Value>> {

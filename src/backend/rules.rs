@@ -1,10 +1,11 @@
 //! What every store makes of a call's arguments, so that limits, numbers and times are the same in all of them.
 
+use crate::backend::{Condition, Mutation, Outcome};
 use crate::clock::{SLACK_MS, duration_ms};
-use crate::entry::{Extra, Facts, SetOptions};
+use crate::entry::{Extra, Facts, SetOptions, Ttl};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::{MAX_META_LEN, MAX_TAG_LEN, MAX_TAGS, MAX_VALUE_LEN};
-use crate::stats::Count;
+use crate::stats::{Count, Counts};
 
 /// Refuses metadata and values over the limits, and returns the metadata as it lies in an entry: nothing for none.
 pub(crate) fn check(extra: &Extra, value_len: usize) -> Result<Vec<u8>> {
@@ -24,6 +25,46 @@ pub(crate) fn check(extra: &Extra, value_len: usize) -> Result<Vec<u8>> {
         return too_large(format!("metadata and tags take {} bytes; {MAX_META_LEN} is the most", meta.len()));
     }
     Ok(meta)
+}
+
+/// A change whose time is settled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Act<'a> {
+    /// Puts this in place, until the expiry.
+    Put(&'a [u8], &'a SetOptions, u64),
+    Remove,
+    /// Until when the entry lives.
+    Retime(u64),
+}
+
+/// Settles when a change's entry expires. What would be over at once is a removal, whatever was to be stored.
+pub(crate) fn settle(mutation: Mutation<'_>, now: u64, default_ttl: Ttl) -> Act<'_> {
+    let in_time = |ttl: Ttl| Some(ttl.expiry(now, default_ttl)).filter(|expires| *expires > now);
+    match mutation {
+        Mutation::Put { value, options } => {
+            in_time(options.ttl).map_or(Act::Remove, |expires| Act::Put(value, options, expires))
+        }
+        Mutation::Retime(ttl) => in_time(ttl).map_or(Act::Remove, Act::Retime),
+        Mutation::Remove => Act::Remove,
+    }
+}
+
+/// Whether a condition on what is there holds; `None`: it depends on a lease instead. `live`: the nonce of a live entry.
+pub(crate) fn holds(condition: Condition, live: Option<u128>) -> Option<bool> {
+    match condition {
+        Condition::Always => Some(true),
+        Condition::IfAbsent => Some(live.is_none()),
+        Condition::IfPresent => Some(live.is_some()),
+        Condition::IfToken(token) => Some(live == Some(token.0)),
+        Condition::Leased(_) => None,
+    }
+}
+
+/// Counts a change.
+pub(crate) fn count(counts: &Counts, mutation: Mutation<'_>, outcome: Outcome) {
+    let is_put = matches!(mutation, Mutation::Put { .. });
+    counts.add(Count::Sets, u64::from(is_put && outcome.is_done()));
+    counts.add(Count::Deletes, u64::from(outcome.took_live()));
 }
 
 /// The facts of a set with these options, but for the nonce.

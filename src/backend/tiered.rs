@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Backend, Call, Condition, Expect, Lead, Listener, Listing, Reading, Writing};
+use crate::backend::{
+    Backend, Call, Condition, Expect, Lead, Listener, Listing, Mutation, Outcome, Reading, Since, Writing,
+};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{duration_ms, from_ms};
 use crate::entry::{Codec, Entry, Extra, Facts, SetOptions, Ttl, Value};
@@ -170,7 +172,8 @@ impl TieredBackend {
         copy.extend_from_slice(found.map_or(&[], |value| value));
         let options = SetOptions::new().ttl(Ttl::At(from_ms(until))).tags(label.extra.tags);
         // What can't be stored near is read far again.
-        let _ = self.near.set(id, &copy, &options, Condition::Leased(leadership.lease));
+        let copy = Mutation::Put { value: &copy, options: &options };
+        let _ = self.near.change(id, copy, Condition::Leased(leadership.lease), Some(&leadership.since));
     }
 
     /// After a change of a key. A copy that can't be deleted is good until its time is over, as if others had made the change.
@@ -245,7 +248,7 @@ impl Backend for TieredBackend {
             Near::Absent => return Ok(None),
             Near::Unknown => {}
         }
-        let lead = self.near.lead(id);
+        let lead = self.near.lead(id, &[]);
         let found = self.far.get(id, expect)?;
         // What is there but not as expected is no absence.
         if found.is_some() || expect.is_none() {
@@ -261,7 +264,7 @@ impl Backend for TieredBackend {
             match self.look(*id, None) {
                 Near::Hit(value) => found[i] = Some(value),
                 Near::Absent => {}
-                Near::Unknown => asked.push((i, self.near.lead(*id))),
+                Near::Unknown => asked.push((i, self.near.lead(*id, &[]))),
             }
         }
         let far = self.far.get_many(&asked.iter().map(|(i, _)| ids[*i]).collect::<Vec<_>>())?;
@@ -288,8 +291,8 @@ impl Backend for TieredBackend {
         self.far.peek(id, expect)
     }
 
-    fn lead(&self, id: Id<'_>) -> Result<Lead> {
-        self.far.lead(id)
+    fn lead(&self, id: Id<'_>, tags: &[String]) -> Result<Lead> {
+        self.far.lead(id, tags)
     }
 
     fn served_stale(&self) {
@@ -304,11 +307,17 @@ impl Backend for TieredBackend {
         self.far.info(id)
     }
 
-    fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
-        let stored = self.far.set(id, value, options, condition);
-        // Whatever came of it: after an error it may have been stored all the same.
+    fn change(
+        &self,
+        id: Id<'_>,
+        mutation: Mutation<'_>,
+        condition: Condition,
+        since: Option<&Since>,
+    ) -> Result<Outcome> {
+        let outcome = self.far.change(id, mutation, condition, since);
+        // Whatever came of it: after an error it may have been made all the same.
         self.forget(id);
-        stored
+        outcome
     }
 
     fn writer(self: Arc<Self>, id: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>> {
@@ -319,18 +328,6 @@ impl Backend for TieredBackend {
 
     fn reader(&self, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
         self.far.reader(id)
-    }
-
-    fn touch(&self, id: Id<'_>, ttl: Ttl) -> Result<bool> {
-        let touched = self.far.touch(id, ttl);
-        self.forget(id);
-        touched
-    }
-
-    fn delete(&self, id: Id<'_>) -> Result<bool> {
-        let deleted = self.far.delete(id);
-        self.forget(id);
-        deleted
     }
 
     fn pop(&self, id: Id<'_>) -> Result<Option<Value>> {

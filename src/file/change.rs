@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 
 pub(super) use crate::backend::rules::{facts, no_number, sum};
 use crate::backend::{Condition, rules};
-use crate::entry::{Codec, Extra, Facts, Token, Value};
+use crate::entry::{Codec, Extra, Facts, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::directory::session::ShardLock;
 use crate::file::entry_files::read::{self, Found, Miss};
@@ -24,7 +24,21 @@ use crate::stats::Count;
 use crate::sys::fs::{self, Stat};
 
 /// How often a set starts again because clears came in between.
-const CLEAR_RETRIES: usize = 16;
+pub(super) const CLEAR_RETRIES: usize = 16;
+
+/// Under what circumstances a change is made: final under the locks.
+#[derive(Clone, Copy)]
+pub(super) struct Precondition {
+    pub condition: Condition,
+    /// Nothing that concerns the entry was cleared or invalidated since this generation, which becomes the entry's.
+    pub since: Option<u64>,
+}
+
+impl From<Condition> for Precondition {
+    fn from(condition: Condition) -> Precondition {
+        Precondition { condition, since: None }
+    }
+}
 
 impl FileBackend {
     /// Opens a shard's directory, to change names in it without following a link; `None`: there's no such shard.
@@ -200,11 +214,11 @@ impl FileBackend {
     }
 
     /// Stores a value where the condition holds; the disk being full, makes room and tries once more.
-    pub(super) fn store(&self, new: &NewEntry<'_>, condition: Condition) -> Result<bool> {
+    pub(super) fn store(&self, new: &NewEntry<'_>, when: Precondition) -> Result<bool> {
         let name = Name::of(&self.seed, new.id);
-        let stored = match self.try_store(name, new, condition) {
+        let stored = match self.try_store(name, new, when) {
             Err(e) if e.kind() == ErrorKind::Full && self.make_room_on_disk(new.size(), name)? => {
-                self.try_store(name, new, condition)
+                self.try_store(name, new, when)
             }
             other => other,
         }?;
@@ -220,10 +234,10 @@ impl FileBackend {
         Ok(stored)
     }
 
-    fn try_store(&self, name: Name, new: &NewEntry<'_>, condition: Condition) -> Result<bool> {
-        let holds = || self.holds(condition, name, new);
+    fn try_store(&self, name: Name, new: &NewEntry<'_>, when: Precondition) -> Result<bool> {
+        let holds = || self.holds(when, name, new);
         // What is plain before anything is written: that an `add` finds an entry, and that the others find no file.
-        let plain = match condition {
+        let plain = match when.condition {
             Condition::IfAbsent => !holds()?,
             Condition::IfPresent | Condition::IfToken(_) => {
                 fs::stat_at(self.root(), &name.path()).doing("can't look at an entry")?.is_none()
@@ -235,10 +249,7 @@ impl FileBackend {
         }
         self.change(
             name.shard(),
-            |generation| match condition {
-                Condition::Leased(lease) => self.draft(name, lease.generation, new),
-                _ => self.draft(name, generation, new),
-            },
+            |generation| self.draft(name, when.since.unwrap_or(generation), new),
             |draft, lock| {
                 if !holds()? {
                     return Ok(Some(false));
@@ -249,23 +260,25 @@ impl FileBackend {
         )
     }
 
-    /// Whether a value may be stored now. Final under the shard's lock.
-    pub(super) fn holds(&self, condition: Condition, name: Name, new: &NewEntry<'_>) -> Result<bool> {
+    /// Whether a change may be made now. Final under the shard's lock.
+    pub(super) fn holds(&self, when: Precondition, name: Name, new: &NewEntry<'_>) -> Result<bool> {
         let current = || self.current(name, new.id, new.facts.created, read::READ_HEAD);
-        Ok(match condition {
+        if self.was_cleared(when, new)? {
+            return Ok(false);
+        }
+        Ok(match when.condition {
             Condition::Always => true,
-            Condition::IfAbsent => current()?.is_err(),
-            Condition::IfPresent => current()?.is_ok(),
-            Condition::IfToken(Token(nonce)) => current()?.is_ok_and(|found| found.header.facts.nonce == nonce),
             Condition::Leased(lease) => {
-                let tags = &new.extra.tags;
-                self.control.has_lease(name.hash(), lease.word).doing("can't read the control file")?
-                    && !self
-                        .control
-                        .is_cleared(lease.generation, new.id.namespace, tags)
-                        .doing("can't read the control file")?
+                self.control.has_lease(name.hash(), lease.0).doing("can't read the control file")?
             }
+            other => rules::holds(other, current()?.ok().map(|found| found.header.facts.nonce)) == Some(true),
         })
+    }
+
+    /// Whether something that concerns an entry was invalidated since it began.
+    pub(super) fn was_cleared(&self, when: Precondition, new: &NewEntry<'_>) -> Result<bool> {
+        let Some(since) = when.since else { return Ok(false) };
+        self.control.is_cleared(since, new.id.namespace, &new.extra.tags).doing("can't read the control file")
     }
 
     /// Whoever computes a value for this key must not store it any more. The caller holds the shard's lock.
@@ -273,37 +286,12 @@ impl FileBackend {
         self.control.void_lease(name.hash()).doing("can't write the control file")
     }
 
-    /// A set whose time is over already: what is there goes, and the caller hears that the value was stored.
-    pub(super) fn store_nothing(&self, new: &NewEntry<'_>, condition: Condition) -> Result<bool> {
-        let name = Name::of(&self.seed, new.id);
-        if condition == Condition::IfAbsent {
-            // There's nothing that could go.
-            let stored = self.holds(condition, name, new)?;
-            self.count(Count::Sets, u64::from(stored));
-            return Ok(stored);
-        }
-        let removed = self.remove_where(name, new.id, new.facts.created, || self.holds(condition, name, new))?;
-        self.count(Count::Deletes, u64::from(removed == Some(true)));
-        self.count(Count::Sets, u64::from(removed.is_some()));
-        Ok(removed.is_some())
-    }
-
-    /// Removes what a name leads to, and says whether it was a live entry.
-    pub(super) fn remove(&self, name: Name, id: Id<'_>, now: u64) -> Result<bool> {
-        self.remove_where(name, id, now, || Ok(true)).map(|removed| removed == Some(true))
-    }
-
-    /// The same where a condition holds, which is asked under the lock; `None`: it doesn't.
-    fn remove_where(
-        &self,
-        name: Name,
-        id: Id<'_>,
-        now: u64,
-        holds: impl FnOnce() -> Result<bool>,
-    ) -> Result<Option<bool>> {
+    /// Removes what the name of an entry leads to, and says whether that was live; `None`: a condition doesn't hold.
+    pub(super) fn discard(&self, new: &NewEntry<'_>, when: Precondition) -> Result<Option<bool>> {
+        let (name, now) = (Name::of(&self.seed, new.id), new.facts.created);
         let names = self.names_to_sync(name.shard())?;
         let lock = self.lock(name.shard())?;
-        if !holds()? {
+        if !self.holds(when, name, new)? {
             return Ok(None);
         }
         self.void_lease(name)?;
@@ -313,7 +301,7 @@ impl FileBackend {
             Self::sync_names(names.as_ref())?;
             return Ok(Some(false));
         };
-        let live = match self.current(name, id, now, read::READ_HEAD) {
+        let live = match self.current(name, new.id, now, read::READ_HEAD) {
             // It can't be read, but it can be removed, and that is what the caller wants.
             Err(e) => e.kind() == ErrorKind::Busy,
             Ok(found) => found.is_ok(),
@@ -331,7 +319,15 @@ impl FileBackend {
         self.void_lease(name)?;
         let found = match self.current(name, id, now, read::READ_WHOLE)? {
             Ok(found) => found,
-            Err(reason) => return Ok(Err(reason)),
+            Err(reason) => {
+                let left = fs::stat_at(self.root(), &name.path()).doing("can't look at an entry")?;
+                if let Some(stat) = left.filter(|stat| stat.regular) {
+                    self.unlink(name, &stat)?;
+                    drop(lock);
+                    Self::sync_names(names.as_ref())?;
+                }
+                return Ok(Err(reason));
+            }
         };
         let stat = found.stat;
         let value = readable(name, found.value(&self.seal, self.may_map))?;

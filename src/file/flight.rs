@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
-use crate::backend::{Lead, Leadership, Lease};
+use crate::backend::{Lead, Leadership, Lease, Since};
 use crate::error::{Doing, Result};
 use crate::file::FileBackend;
 use crate::file::directory::session::LEADERS;
@@ -72,6 +72,7 @@ impl FileBackend {
         let generation = self.control.generation().doing("can't read the control file")?;
         list.push((name, me));
         let hold = Box::new(Holding { flights: flights.clone(), name, file, byte });
-        Ok(Lead::Mine(Leadership { lease: Lease { generation, word }, _hold: hold }))
+        let since = Since { epoch: 0, at: generation };
+        Ok(Lead::Mine(Leadership { lease: Lease(word), since, _hold: hold }))
     }
 }

@@ -44,7 +44,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::backend::{Backend, Call, Condition, Expect, Lead, Listing, Reading, Writing, put_into};
+use crate::backend::rules::{self, Act};
+use crate::backend::{
+    Backend, Call, Condition, Expect, Lead, Listing, Mutation, Outcome, Reading, Since, Writing, put_into,
+};
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, to_ms};
 use crate::entry::{Encoding, Entry, NEVER, SetOptions, State, Ttl, Value};
@@ -60,7 +63,7 @@ use crate::sys::fs::{self};
 use crate::sys::lock;
 
 use accel::Accel;
-use change::NewEntry;
+use change::{NewEntry, Precondition};
 use directory::control::{Control, Scope, ShardCounts};
 use directory::session::{Process, ShardLock};
 use entry_files::read::{self, Found, Miss};
@@ -270,6 +273,28 @@ impl FileBackend {
     }
 }
 
+impl FileBackend {
+    /// Removes what stands in the place of an entry that is not to be stored.
+    fn remove_for(&self, new: &NewEntry<'_>, when: Precondition) -> Result<Outcome> {
+        let removed = match &self.accel {
+            Some(accel) => self.accel_discard(accel, new, when)?,
+            None => self.discard(new, when)?,
+        };
+        let outcome = removed.map_or(Outcome::Refused, |live| Outcome::Removed { live });
+        self.count(Count::Deletes, u64::from(outcome.took_live()));
+        Ok(outcome)
+    }
+
+    fn touch_file(&self, id: Id<'_>, now: u64, expires: u64) -> Result<bool> {
+        let name = Name::of(&self.seed, id);
+        let _lock = self.lock(name.shard())?;
+        match self.current(name, id, now, read::READ_HEAD)? {
+            Err(_) => Ok(false),
+            Ok(found) => self.retime(found, name, id, now, expires).map(|()| true),
+        }
+    }
+}
+
 impl Drop for FileBackend {
     fn drop(&mut self) {
         self.hand_back();
@@ -332,7 +357,7 @@ impl Backend for FileBackend {
         Ok(self.read_stale(Name::of(&self.seed, id), id, now, expect))
     }
 
-    fn lead(&self, id: Id<'_>) -> Result<Lead> {
+    fn lead(&self, id: Id<'_>, _: &[String]) -> Result<Lead> {
         self.writable()?;
         self.try_lead(Name::of(&self.seed, id))
     }
@@ -370,30 +395,55 @@ impl Backend for FileBackend {
         }
     }
 
-    fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
+    fn change(
+        &self,
+        id: Id<'_>,
+        mutation: Mutation<'_>,
+        condition: Condition,
+        since: Option<&Since>,
+    ) -> Result<Outcome> {
         let now = self.writable()?;
+        let when = Precondition { condition, since: since.map(|since| since.at) };
+        let none = SetOptions::new();
+        let (value, options, ttl) = match mutation {
+            Mutation::Put { value, options } => (value, options, options.ttl),
+            Mutation::Retime(ttl) => (&[][..], &none, ttl),
+            Mutation::Remove => (&[][..], &none, Ttl::Never),
+        };
         let mapped = match &self.accel {
             Some(accel) => Some((accel, self.hash_of(accel, id), self.rules(accel)?)),
             None => None,
         };
-        let default_ttl =
-            if options.ttl == Ttl::Default { self.with_settings(|s| s.default_ttl)? } else { options.ttl };
-        let max_bytes = match &mapped {
-            Some((_, _, rules)) => rules.max_bytes,
-            None => self.with_settings(|s| s.max_bytes)?,
+        let default_ttl = if ttl == Ttl::Default { self.with_settings(|s| s.default_ttl)? } else { ttl };
+        let act = rules::settle(mutation, now, default_ttl);
+        let expires = match act {
+            Act::Put(_, _, expires) | Act::Retime(expires) => expires,
+            Act::Remove => now,
         };
-        let expires = options.ttl.expiry(now, default_ttl);
-        let mut new = NewEntry::new(id, change::facts(options, now, expires), &options.extra, value)?;
-        if expires > now {
-            new.compress(self.compression);
+        let mut new = NewEntry::new(id, rules::facts(options, now, expires), &options.extra, value)?;
+        if let Mutation::Put { .. } = mutation {
+            if matches!(act, Act::Put(..)) {
+                new.compress(self.compression);
+            }
+            let max_bytes = match &mapped {
+                Some((_, _, rules)) => rules.max_bytes,
+                None => self.with_settings(|s| s.max_bytes)?,
+            };
+            check_size(new.size(), max_bytes)?;
         }
-        check_size(new.size(), max_bytes)?;
-        match &mapped {
-            Some((accel, ..)) if expires <= now => self.accel_store_nothing(accel, &new, condition),
-            Some((accel, hash, rules)) => self.accel_store(accel, rules, *hash, &new, condition),
-            None if expires <= now => self.store_nothing(&new, condition),
-            None => self.store(&new, condition),
-        }
+        let stored = match (act, &mapped) {
+            (Act::Put(..), Some((accel, hash, rules))) => self.accel_store(accel, rules, *hash, &new, when)?,
+            (Act::Put(..), None) => self.store(&new, when)?,
+            (Act::Retime(expires), Some((accel, ..))) => self.accel_touch(accel, id, now, expires)?,
+            (Act::Retime(expires), None) => self.touch_file(id, now, expires)?,
+            (Act::Remove, _) => {
+                let outcome = self.remove_for(&new, when)?;
+                let sets = matches!(mutation, Mutation::Put { .. }) && outcome.is_done();
+                self.count(Count::Sets, u64::from(sets));
+                return Ok(outcome);
+            }
+        };
+        Ok(if stored { Outcome::Stored } else { Outcome::Refused })
     }
 
     fn writer(self: Arc<Self>, id: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>> {
@@ -405,39 +455,6 @@ impl Backend for FileBackend {
             return self.accel_reader(accel, id);
         }
         self.read(Name::of(&self.seed, id), id, None, read::READ_HEAD, |found| self.open_reader(found))
-    }
-
-    fn touch(&self, id: Id<'_>, ttl: Ttl) -> Result<bool> {
-        let now = self.writable()?;
-        let expires = ttl.expiry(now, self.with_settings(|s| s.default_ttl)?);
-        if let Some(accel) = &self.accel {
-            return if expires <= now {
-                self.accel_remove(accel, id, now)
-            } else {
-                self.accel_touch(accel, id, now, expires)
-            };
-        }
-        let name = Name::of(&self.seed, id);
-        if expires <= now {
-            let removed = self.remove(name, id, now)?;
-            self.count(Count::Deletes, u64::from(removed));
-            return Ok(removed);
-        }
-        let _lock = self.lock(name.shard())?;
-        match self.current(name, id, now, read::READ_HEAD)? {
-            Err(_) => Ok(false),
-            Ok(found) => self.retime(found, name, id, now, expires).map(|()| true),
-        }
-    }
-
-    fn delete(&self, id: Id<'_>) -> Result<bool> {
-        let now = self.writable()?;
-        if let Some(accel) = &self.accel {
-            return self.accel_remove(accel, id, now);
-        }
-        let removed = self.remove(Name::of(&self.seed, id), id, now)?;
-        self.count(Count::Deletes, u64::from(removed));
-        Ok(removed)
     }
 
     fn pop(&self, id: Id<'_>) -> Result<Option<Value>> {
@@ -454,11 +471,24 @@ impl Backend for FileBackend {
     fn incr(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
         let now = self.writable()?;
         let default_ttl = self.with_settings(|s| s.default_ttl)?;
-        let initial = initial.map(|(first, ttl)| (first, ttl.expiry(now, default_ttl)));
-        match &self.accel {
-            Some(accel) => self.accel_add_to(accel, id, by, initial, now),
-            None => self.add_to(id, by, initial, now),
+        let first = initial.map(|(first, ttl)| (first, ttl.expiry(now, default_ttl)));
+        let add = |first| match &self.accel {
+            Some(accel) => self.accel_add_to(accel, id, by, first, now),
+            None => self.add_to(id, by, first, now),
+        };
+        let Some((over, _)) = first.filter(|(_, expires)| *expires <= now) else { return add(first) };
+        // A first number whose time is over is stored and gone at once: what is there goes, unless it lives.
+        for _ in 0..change::CLEAR_RETRIES {
+            match add(None) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                outcome => return outcome,
+            }
+            if self.change(id, Mutation::Remove, Condition::IfAbsent, None)?.is_done() {
+                self.count(Count::Sets, 1);
+                return Ok(over);
+            }
         }
+        Err(Error::new(ErrorKind::Busy, "the entry was changed by others again and again").at(&self.dir))
     }
 
     fn invalidate_tag(&self, tag: &str) -> Result<()> {

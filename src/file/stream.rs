@@ -4,10 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::backend::{Backend, Condition, Reading, Writing};
+use crate::backend::{Backend, Condition, Outcome, Reading, Writing};
 use crate::entry::{Extra, Facts, Meta, NEVER, SetOptions, Ttl};
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::file::change::{self, NewEntry, halves};
+use crate::file::change::{self, NewEntry, Precondition, halves};
 use crate::file::entry_files::read::{Found, Miss};
 use crate::file::entry_files::write::Draft;
 use crate::file::index::table::Hash;
@@ -128,11 +128,9 @@ impl Writing for FileWriter {
         let id = Id::new(&namespace, version, &key)?;
         let name = Name::of(&store.seed, id);
         let new = NewEntry::new(id, Facts { created: now, expires, ..facts }, &extra, &[])?;
+        let when = Precondition { condition, since: Some(generation) };
         if new.facts.expires <= now {
-            return match &store.accel {
-                Some(accel) => store.accel_store_nothing(accel, &new, condition),
-                None => store.store_nothing(&new, condition),
-            };
+            return store.remove_for(&new, when).map(Outcome::is_done);
         }
         let header = new.header(generation, new.facts.nonce, len);
         let head = header::encode_head(&store.seal, &header, new.meta(), id, &hasher.finish());
@@ -145,12 +143,10 @@ impl Writing for FileWriter {
         let size = head_len + len;
         if let Some(accel) = &store.accel {
             let nonce = new.facts.nonce;
-            return store.accel_commit(accel, draft, &new, size, nonce, generation, condition);
+            return store.accel_commit(accel, draft, &new, size, nonce, generation, when);
         }
         let lock = store.lock(name.shard())?;
-        let cleared =
-            store.control.is_cleared(generation, &namespace, &extra.tags).doing("can't read the control file")?;
-        if cleared || !store.holds(condition, name, &new)? {
+        if !store.holds(when, name, &new)? {
             return Ok(false);
         }
         store.void_lease(name)?;

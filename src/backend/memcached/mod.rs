@@ -24,11 +24,9 @@ use crate::backend::net::envelope::{self, Label};
 use crate::backend::net::leases::{LEASE_MS, Other};
 use crate::backend::net::node::Again;
 use crate::backend::net::raw::Raw;
-use crate::backend::net::store::{
-    Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected,
-};
+use crate::backend::net::store::{Found, Is, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected};
 use crate::backend::net::wire::{Until, here};
-use crate::backend::{Backend, Lead, Leadership, Lease, Listing};
+use crate::backend::{Backend, Lead, Leadership, Lease, Listing, Since};
 use crate::capabilities::{self, Capabilities};
 use crate::entry::{Extra, Facts, Value};
 use crate::error::{Error, ErrorKind, Result};
@@ -241,21 +239,30 @@ impl Memcached {
     async fn remove(&self, id: Id<'_>, when: When<'_>, until: Until) -> Result<Stored> {
         let local = self.local()?;
         let (place, name) = local.place(id);
-        if let Some((since, _)) = when.since {
+        let Some(is) = Memcached::state_for(local, when) else { return Ok(Stored::Refused) };
+        if let Some(since) = when.since {
             let scopes = local.scopes(id.namespace, &Extra::default());
-            if Memcached::ids_since(local, place, &scopes, since, until).await?.is_none() {
+            if Memcached::ids_since(local, place, &scopes, since.at, until).await?.is_none() {
                 return Ok(Stored::Refused);
             }
         }
-        if *when.is == Is::Absent {
+        if is == Is::Absent {
             return Ok(Stored::Done);
         }
         let mut batch = Batch::default();
-        batch.push("md", &local.key('e', &name), &under(when.is));
+        batch.push("md", &local.key('e', &name), &under(&is));
         match local.run_one(place, &batch, Again::No, until).await? {
             Answer::Done { .. } => Ok(Stored::Done),
-            Answer::Absent if *when.is == Is::Anything => Ok(Stored::Done),
+            Answer::Absent if is == Is::Anything => Ok(Stored::Done),
             _ => Ok(Stored::Changed),
+        }
+    }
+
+    /// The state that must be there: with a lease that which was there when it was taken. `None`: the lease isn't held.
+    fn state_for(local: &Local, when: When<'_>) -> Option<Is> {
+        match when.lease {
+            Some(lease) => local.flights.note(lease.0).filter(|cas| *cas != 0).map(is),
+            None => Some(when.is.clone()),
         }
     }
 }
@@ -305,17 +312,12 @@ impl Server for Memcached {
         let local = self.local()?;
         let (place, name) = local.place(id);
         let scopes = local.scopes(id.namespace, put.extra);
-        let mut is = when.is.clone();
+        let Some(mut is) = Memcached::state_for(local, when) else { return Ok(Stored::Refused) };
         let mut ids = match when.since {
-            Some((since, cas)) => {
-                if when.lease != 0 {
-                    is = self::is(cas);
-                }
-                match Memcached::ids_since(local, place, &scopes, since, until).await? {
-                    Some(ids) => ids,
-                    None => return Ok(Stored::Refused),
-                }
-            }
+            Some(since) => match Memcached::ids_since(local, place, &scopes, since.at, until).await? {
+                Some(ids) => ids,
+                None => return Ok(Stored::Refused),
+            },
             None => place.lately(&scopes).unwrap_or_default(),
         };
         loop {
@@ -340,7 +342,7 @@ impl Server for Memcached {
                 Answer::Done { cas, .. } if is != Is::Anything => is = self::is(cas),
                 Answer::Done { .. } => {}
                 Answer::Error(text) => return Err(refusal(&text)),
-                _ if when.lease != 0 => return Ok(Stored::Refused),
+                _ if when.lease.is_some() => return Ok(Stored::Refused),
                 _ => return Ok(Stored::Changed),
             }
             place.note(&scopes, &now);
@@ -406,7 +408,7 @@ impl Server for Memcached {
             }
             let keys: Vec<Id<'_>> = now.iter().map(|i| ids[*i]).collect();
             for (i, found) in now.into_iter().zip(self.fetch_all(&keys, until).await?) {
-                let when = When { is: &found.is, since: None, lease: 0 };
+                let when = When::state(&found.is);
                 if self.remove(ids[i], when, until).await? == Stored::Done {
                     taken[i] = Some(Found { is: found.is, held: found.held.map(|(label, _)| label) });
                 }
@@ -427,10 +429,10 @@ impl Server for Memcached {
         }
         let facts = Facts { expires, ..label.facts };
         let put = Put { facts, extra: &label.extra, value: &value };
-        Ok(self.store(id, Some(put), When { is, since: None, lease: 0 }, until).await? == Stored::Done)
+        Ok(self.store(id, Some(put), When::state(is), until).await? == Stored::Done)
     }
 
-    async fn lead(&self, id: Id<'_>, until: Until) -> Result<Lead> {
+    async fn lead(&self, id: Id<'_>, _: &[String], until: Until) -> Result<Lead> {
         let local = self.local()?;
         let (place, name) = local.place(id);
         let word = local.numbers.word();
@@ -468,18 +470,13 @@ impl Server for Memcached {
                 return Err(busy());
             }
         }
-        let generation = local.counter(place, 0, until).await?;
-        Ok(Lead::Mine(Leadership { lease: Lease { generation, word }, _hold: Box::new(hold) }))
+        let since = Since { epoch: 0, at: local.counter(place, 0, until).await? };
+        Ok(Lead::Mine(Leadership { lease: Lease(word), since, _hold: Box::new(hold) }))
     }
 
-    fn moment_of(&self, lease: Lease) -> Option<Moment> {
-        let cas = self.local().ok()?.flights.note(lease.word)?;
-        Some((lease.generation, cas))
-    }
-
-    async fn moment(&self, id: Id<'_>, until: Until) -> Result<Moment> {
+    async fn since(&self, id: Id<'_>, _: &[String], until: Until) -> Result<Since> {
         let local = self.local()?;
-        Ok((local.counter(local.place(id).0, 0, until).await?, 0))
+        Ok(Since { epoch: 0, at: local.counter(local.place(id).0, 0, until).await? })
     }
 
     async fn invalidate(&self, scope: Scope<'_>, until: Until) -> Result<()> {

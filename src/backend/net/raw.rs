@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crate::backend::net::envelope::Label;
 use crate::backend::net::leases::{Flights, Other};
-use crate::backend::net::store::{Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, name_of, unexpected};
+use crate::backend::net::store::{Found, Is, Networked, Put, Scope, Server, Stored, When, name_of, unexpected};
 use crate::backend::net::wire::{Until, here};
-use crate::backend::{Lead, Leadership, Lease, Listing};
+use crate::backend::{Lead, Leadership, Lease, Listing, Since};
 use crate::capabilities::Capabilities;
 use crate::entry::{Facts, NEVER, Value};
 use crate::error::{Error, ErrorKind, Result};
@@ -187,11 +187,11 @@ impl<P: Plain> Server for Raw<P> {
         let key = self.key(id)?;
         put.as_ref().map_or(Ok(()), Self::check)?;
         let mut is = when.is.clone();
-        if when.lease != 0 {
+        if let Some(lease) = when.lease {
             // What was there when the lease was taken must be there still.
             let found = self.plain.read(std::slice::from_ref(&key), until).await?.pop().ok_or_else(unexpected)?;
             is = found.map_or(Is::Absent, |(_, is)| is);
-            if when.since.is_some_and(|(_, then)| then != word_of(&is)) {
+            if self.flights()?.note(lease.0) != Some(word_of(&is)) {
                 return Ok(Stored::Refused);
             }
         }
@@ -236,7 +236,7 @@ impl<P: Plain> Server for Raw<P> {
         })
     }
 
-    async fn lead(&self, id: Id<'_>, until: Until) -> Result<Lead> {
+    async fn lead(&self, id: Id<'_>, _: &[String], until: Until) -> Result<Lead> {
         let (key, flights) = (self.key(id)?, self.flights()?);
         let name = name_of(&blake3::hash(&key));
         let random = crate::sys::fs::random().map_err(|e| Error::io("can't draw random numbers", e))?;
@@ -262,15 +262,11 @@ impl<P: Plain> Server for Raw<P> {
         }
         let found = self.plain.read(&[key], until).await?.pop().ok_or_else(unexpected)?;
         flights.annotate(word, word_of(&found.map_or(Is::Absent, |(_, is)| is)));
-        Ok(Lead::Mine(Leadership { lease: Lease { generation: 0, word }, _hold: Box::new(hold) }))
+        Ok(Lead::Mine(Leadership { lease: Lease(word), since: Since::default(), _hold: Box::new(hold) }))
     }
 
-    fn moment_of(&self, lease: Lease) -> Option<Moment> {
-        Some((0, self.flights().ok()?.note(lease.word)?))
-    }
-
-    async fn moment(&self, _: Id<'_>, _: Until) -> Result<Moment> {
-        Ok((0, 0))
+    async fn since(&self, _: Id<'_>, _: &[String], _: Until) -> Result<Since> {
+        Ok(Since::default())
     }
 
     async fn invalidate(&self, scope: Scope<'_>, until: Until) -> Result<()> {

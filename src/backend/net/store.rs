@@ -13,7 +13,8 @@ use std::time::Duration;
 use crate::backend::net::config::{OnError, Remote};
 use crate::backend::net::envelope::Label;
 use crate::backend::net::wire::{Until, Way};
-use crate::backend::{Condition, Expect, Lead, Listener, Listing, rules};
+use crate::backend::rules::{self, Act};
+use crate::backend::{Condition, Expect, Lead, Lease, Listener, Listing, Mutation, Outcome, Since};
 use crate::capabilities::Capabilities;
 use crate::clock::SLACK_MS;
 use crate::entry::{Codec, Entry, Extra, Facts, NEVER, SetOptions, State, Ttl, Value};
@@ -54,13 +55,17 @@ pub(crate) struct Put<'a> {
 pub(crate) struct When<'a> {
     pub is: &'a Is,
     /// …nothing that concerns the entry was invalidated since; the entry then counts as one of that time.
-    pub since: Option<Moment>,
-    /// …the lease of this word is held; 0: none.
-    pub lease: u64,
+    pub since: Option<&'a Since>,
+    /// …this lease is held.
+    pub lease: Option<Lease>,
 }
 
-/// A time as invalidations go: two numbers of a server's own.
-pub(crate) type Moment = (u64, u64);
+impl<'a> When<'a> {
+    /// Depending on the state alone.
+    pub(crate) fn state(is: &'a Is) -> When<'a> {
+        When { is, since: None, lease: None }
+    }
+}
 
 /// What became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,13 +147,10 @@ pub(crate) trait Server: Send + Sync + Sized + 'static {
         async { None }
     }
 
-    fn lead(&self, id: Id<'_>, until: Until) -> impl Future<Output = Result<Lead>>;
+    fn lead(&self, id: Id<'_>, tags: &[String], until: Until) -> impl Future<Output = Result<Lead>>;
 
-    /// When a lease of this process was taken; `None`: it's lost.
-    fn moment_of(&self, lease: crate::backend::Lease) -> Option<Moment>;
-
-    /// The time of a key's server.
-    fn moment(&self, id: Id<'_>, until: Until) -> impl Future<Output = Result<Moment>> + Send;
+    /// What a writer begins with.
+    fn since(&self, id: Id<'_>, tags: &[String], until: Until) -> impl Future<Output = Result<Since>> + Send;
 
     fn invalidate(&self, scope: Scope<'_>, until: Until) -> impl Future<Output = Result<()>> + Send;
 
@@ -205,7 +207,6 @@ pub(crate) fn keep_for(facts: &Facts, now: u64) -> Option<u64> {
 
 /// What to make of what is there.
 enum Decision<T> {
-    Leave(T),
     Put(T, Facts, Extra, Vec<u8>),
     Remove(T),
 }
@@ -299,12 +300,11 @@ impl<S: Server> Networked<S> {
                 return Ok(done);
             }
             let (done, put) = match decide(held)? {
-                Decision::Leave(outcome) => return Ok(outcome),
                 Decision::Put(outcome, facts, extra, value) => (outcome, Some((facts, extra, value))),
                 Decision::Remove(outcome) => (outcome, None),
             };
             let put = put.as_ref().map(|(facts, extra, value)| Put { facts: *facts, extra, value });
-            let when = When { is: &found.is, since: None, lease: 0 };
+            let when = When::state(&found.is);
             if self.server.store(id, put, when, until).await? == Stored::Done {
                 return Ok(done);
             }
@@ -322,82 +322,94 @@ impl<S: Server> Networked<S> {
         Ok(Facts { nonce: self.server.nonce()?, ..rules::facts(options, now, expires) })
     }
 
-    /// Stores where a condition holds, and says whether it did; with `since`, unless it was cleared since.
-    async fn set_if(
+    /// Makes a change under its condition and, with `since`, unless something was invalidated since.
+    async fn make(
         &self,
         id: Id<'_>,
-        value: &[u8],
-        options: &SetOptions,
+        mutation: Mutation<'_>,
         condition: Condition,
-        since: Option<Moment>,
-        way: Way,
-    ) -> Result<bool> {
-        self.check(&options.extra, value.len())?;
-        let (until, now) = (Until::of(&self.remote, way), self.remote.clock.now());
-        let facts = self.facts(options, now)?;
-        let over = facts.expires <= now;
-        let put = (!over).then_some(Put { facts, extra: &options.extra, value });
-        let when = match condition {
-            Condition::Always if over => {
-                self.take(&[id], until).await?;
-                None
-            }
-            Condition::Always => Some(When { is: &Is::Anything, since, lease: 0 }),
-            Condition::Leased(lease) => match self.server.moment_of(lease) {
-                Some(moment) => Some(When { is: &Is::Anything, since: Some(moment), lease: lease.word }),
-                None => return Ok(false),
-            },
-            Condition::IfAbsent if !over => Some(When { is: &Is::Absent, since, lease: 0 }),
-            Condition::IfAbsent | Condition::IfPresent | Condition::IfToken(_) => None,
-        };
-        let mut stored = match when {
-            Some(when) => self.server.store(id, put, when, until).await? == Stored::Done,
-            None => condition == Condition::Always,
-        };
-        // Most often there is none to replace, or a live one.
-        if !stored && !matches!(condition, Condition::Always | Condition::Leased(_)) {
-            stored = self.set_by_what_is_there(id, put, condition, since, facts.nonce, until).await?;
+        since: Option<&Since>,
+        until: Until,
+    ) -> Result<Outcome> {
+        if let Mutation::Put { value, options } = mutation {
+            self.check(&options.extra, value.len())?;
         }
-        self.counts.add(Count::Sets, u64::from(stored));
-        Ok(stored)
+        let now = self.remote.clock.now();
+        let outcome = match rules::settle(mutation, now, self.remote.default_ttl) {
+            Act::Retime(expires) => self.retime(id, expires, condition, until).await?,
+            Act::Put(value, options, _) => {
+                let put = Put { facts: self.facts(options, now)?, extra: &options.extra, value };
+                self.replace(id, Some(put), condition, since, until).await?
+            }
+            Act::Remove if condition == Condition::Always && since.is_none() => {
+                let taken = self.server.take_many(&[id], until).await?.pop();
+                let live = taken.is_some_and(|found| found.held.is_ok_and(|label| self.is_live(&label)));
+                Outcome::Removed { live }
+            }
+            Act::Remove => self.replace(id, None, condition, since, until).await?,
+        };
+        rules::count(&self.counts, mutation, outcome);
+        Ok(outcome)
     }
 
-    async fn set_by_what_is_there(
+    /// Puts an entry in place of what is there, or nothing.
+    async fn replace(
         &self,
         id: Id<'_>,
         put: Option<Put<'_>>,
         condition: Condition,
-        since: Option<Moment>,
-        nonce: u128,
+        since: Option<&Since>,
         until: Until,
-    ) -> Result<bool> {
+    ) -> Result<Outcome> {
+        let done = |live| if put.is_some() { Outcome::Stored } else { Outcome::Removed { live } };
+        // Most often it is known beforehand what must be there.
+        let first = match condition {
+            Condition::Always if put.is_some() => Some(When { is: &Is::Anything, since, lease: None }),
+            Condition::Leased(lease) => Some(When { is: &Is::Anything, since, lease: Some(lease) }),
+            Condition::IfAbsent if put.is_some() => Some(When { is: &Is::Absent, since, lease: None }),
+            _ => None,
+        };
+        if let Some(when) = first {
+            match self.server.store(id, put, when, until).await? {
+                Stored::Done => return Ok(done(false)),
+                Stored::Refused => return Ok(Outcome::Refused),
+                Stored::Changed if condition != Condition::IfAbsent => return Ok(Outcome::Refused),
+                Stored::Changed => {}
+            }
+        }
         loop {
             let found = self.server.fetch(id, until).await?;
             let held = self.judge(found.held, None);
-            if !self.remote.raw && held.as_ref().is_ok_and(|held| held.facts().nonce == nonce) {
+            let live = held.as_ref().ok().map(|value| value.facts().nonce);
+            if !self.remote.raw && put.is_some_and(|put| live == Some(put.facts.nonce)) {
                 // The answer to an attempt before was lost.
-                return Ok(true);
+                return Ok(Outcome::Stored);
             }
-            let holds = match condition {
-                Condition::IfAbsent => held.is_err(),
-                Condition::IfPresent => held.is_ok(),
-                Condition::IfToken(token) => held.as_ref().is_ok_and(|value| value.facts().nonce == token.0),
-                Condition::Always | Condition::Leased(_) => true,
-            };
-            if !holds {
-                return Ok(false);
+            if rules::holds(condition, live) != Some(true) {
+                return Ok(Outcome::Refused);
             }
-            if put.is_none() && condition == Condition::IfAbsent {
-                return Ok(true);
-            }
-            match self.server.store(id, put, When { is: &found.is, since, lease: 0 }, until).await? {
-                Stored::Done => {
-                    self.counts.add(Count::Deletes, u64::from(put.is_none() && held.is_ok()));
-                    return Ok(true);
-                }
-                Stored::Refused => return Ok(false),
+            match self.server.store(id, put, When { is: &found.is, since, lease: None }, until).await? {
+                Stored::Done => return Ok(done(live.is_some())),
+                Stored::Refused => return Ok(Outcome::Refused),
                 Stored::Changed if until.is_over() => return Err(busy()),
                 Stored::Changed => {}
+            }
+        }
+    }
+
+    async fn retime(&self, id: Id<'_>, expires: u64, condition: Condition, until: Until) -> Result<Outcome> {
+        loop {
+            let found = self.server.look(id, until).await?;
+            let live = found.held.ok().filter(|label| self.is_live(label));
+            let Some(label) = live.filter(|label| rules::holds(condition, Some(label.facts.nonce)) == Some(true))
+            else {
+                return Ok(Outcome::Refused);
+            };
+            if self.server.touch(id, &found.is, &label, expires, until).await? {
+                return Ok(Outcome::Stored);
+            }
+            if until.is_over() {
+                return Err(busy());
             }
         }
     }
@@ -446,34 +458,9 @@ impl<S: Server> Networked<S> {
         Ok(outcomes)
     }
 
-    async fn touch_entry(&self, id: Id<'_>, ttl: Ttl, way: Way) -> Result<bool> {
-        let until = Until::of(&self.remote, way);
-        loop {
-            let now = self.remote.clock.now();
-            let expires = ttl.expiry(now, self.remote.default_ttl);
-            if expires <= now {
-                return Ok(self.take(&[id], until).await? == 1);
-            }
-            let found = self.server.look(id, until).await?;
-            let Some(label) = found.held.ok().filter(|label| self.is_live(label)) else { return Ok(false) };
-            if self.server.touch(id, &found.is, &label, expires, until).await? {
-                return Ok(true);
-            }
-            if until.is_over() {
-                return Err(busy());
-            }
-        }
-    }
-
     async fn pop_value(&self, id: Id<'_>, way: Way) -> Result<Result<Value, Count>> {
-        self.change(id, Until::of(&self.remote, way), |held| {
-            Ok(match held {
-                // Whoever computes an absent one must not store it any more.
-                Ok(_) | Err(Count::MissAbsent) => Decision::Remove(held),
-                Err(reason) => Decision::Leave(Err(reason)),
-            })
-        })
-        .await
+        // Whatever is there goes, and with it the lease of whoever computes the key.
+        self.change(id, Until::of(&self.remote, way), |held| Ok(Decision::Remove(held))).await
     }
 
     async fn add_to(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>, way: Way) -> Result<i64> {
@@ -494,7 +481,7 @@ impl<S: Server> Networked<S> {
                     let (first, ttl) = initial.ok_or_else(rules::no_number)?;
                     let expires = ttl.expiry(now, self.remote.default_ttl);
                     if expires <= now {
-                        return Ok(Decision::Leave(first));
+                        return Ok(Decision::Remove(first));
                     }
                     (first, Facts { expires, ..Facts::default() }, Extra::default())
                 };

@@ -24,11 +24,9 @@ use crate::backend::net::envelope::{self, Label};
 use crate::backend::net::leases::{LEASE_MS, Other};
 use crate::backend::net::node::Again;
 use crate::backend::net::raw::Raw;
-use crate::backend::net::store::{
-    Found, Is, Moment, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected,
-};
+use crate::backend::net::store::{Found, Is, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected};
 use crate::backend::net::wire::{Until, here};
-use crate::backend::{Backend, Lead, Leadership, Lease, Listener, Listing};
+use crate::backend::{Backend, Lead, Leadership, Lease, Listener, Listing, Since};
 use crate::capabilities::{self, Capabilities};
 use crate::entry::{Extra, Facts, Value};
 use crate::error::{Error, ErrorKind, Result};
@@ -142,7 +140,7 @@ impl Redis {
     }
 
     /// Epoch and generation of a part, as they were lately; they are made where there are none.
-    async fn lately(&self, local: &Local, part: &Part, until: Until) -> Result<Moment> {
+    async fn lately(&self, local: &Local, part: &Part, until: Until) -> Result<(u64, u64)> {
         match part.seen() {
             (0, _) => self.begin(local, part, until).await,
             seen => Ok(seen),
@@ -150,7 +148,7 @@ impl Redis {
     }
 
     /// The same as they are now.
-    async fn begin(&self, local: &Local, part: &Part, until: Until) -> Result<Moment> {
+    async fn begin(&self, local: &Local, part: &Part, until: Until) -> Result<(u64, u64)> {
         let command = self.begin_command(part, false)?;
         Redis::begun(part, local.run_one(part.slot, &command, Again::Yes, until).await?)
     }
@@ -161,7 +159,7 @@ impl Redis {
         Ok(command)
     }
 
-    fn begun(part: &Part, answer: Answer) -> Result<Moment> {
+    fn begun(part: &Part, answer: Answer) -> Result<(u64, u64)> {
         let parts = match answer {
             Answer::Array(parts) => parts,
             Answer::ServerError(error) => return Err(refusal(&error)),
@@ -293,7 +291,7 @@ impl Redis {
         }
     }
 
-    fn encode(&self, id: Id<'_>, put: Put<'_>, (epoch, generation): Moment) -> Result<Vec<u8>> {
+    fn encode(&self, id: Id<'_>, put: Put<'_>, (epoch, generation): (u64, u64)) -> Result<Vec<u8>> {
         let label = Label { facts: put.facts, extra: put.extra.clone(), generation, scopes: vec![epoch], len: 0 };
         envelope::encode(&self.seal, id, &label, put.value)
     }
@@ -305,7 +303,7 @@ impl Redis {
         id: Id<'_>,
         put: Option<Put<'_>>,
         when: When<'_>,
-        (epoch, generation): Moment,
+        (epoch, generation): (u64, u64),
     ) -> Result<Cmd> {
         let mut command = scripts::call(Name::Store, &[&place.entry, &place.lease(), &place.part.hash]);
         command.arg(&epoch.to_le_bytes()).arg(generation).arg(state(when.is));
@@ -322,7 +320,7 @@ impl Redis {
             }
         }
         if when.since.is_some() {
-            let word = if when.lease == 0 { Vec::new() } else { when.lease.to_le_bytes().to_vec() };
+            let word = when.lease.map_or_else(Vec::new, |lease| lease.0.to_le_bytes().to_vec());
             let none = Extra::default();
             let mut fields = generations::fields(id.namespace, put.map_or(&none, |put| put.extra));
             // One at least, for the command's sake.
@@ -435,7 +433,7 @@ impl Server for Redis {
         let again = if put.is_some() { Again::Yes } else { Again::No };
         loop {
             let now = match when.since {
-                Some(moment) => moment,
+                Some(since) => (since.epoch, since.at),
                 None => self.lately(local, place.part, until).await?,
             };
             let command = self.store_command(&place, id, put, when, now)?;
@@ -516,7 +514,7 @@ impl Server for Redis {
         }
     }
 
-    async fn lead(&self, id: Id<'_>, until: Until) -> Result<Lead> {
+    async fn lead(&self, id: Id<'_>, _: &[String], until: Until) -> Result<Lead> {
         let local = self.local()?;
         let place = local.place(id);
         let word = local.numbers.word();
@@ -546,19 +544,14 @@ impl Server for Redis {
             _ => return Ok(Lead::Taken),
         }
         local.flights.annotate(word, 1);
-        let (epoch, generation) = Redis::begun(place.part, answers.next().unwrap_or_default())?;
-        local.flights.annotate(word, epoch);
-        Ok(Lead::Mine(Leadership { lease: Lease { generation, word }, _hold: Box::new(hold) }))
+        let (epoch, at) = Redis::begun(place.part, answers.next().unwrap_or_default())?;
+        Ok(Lead::Mine(Leadership { lease: Lease(word), since: Since { epoch, at }, _hold: Box::new(hold) }))
     }
 
-    fn moment_of(&self, lease: Lease) -> Option<Moment> {
-        let epoch = self.local().ok()?.flights.note(lease.word)?;
-        Some((epoch, lease.generation))
-    }
-
-    async fn moment(&self, id: Id<'_>, until: Until) -> Result<Moment> {
+    async fn since(&self, id: Id<'_>, _: &[String], until: Until) -> Result<Since> {
         let local = self.local()?;
-        self.begin(local, local.place(id).part, until).await
+        let (epoch, at) = self.begin(local, local.place(id).part, until).await?;
+        Ok(Since { epoch, at })
     }
 
     async fn invalidate(&self, scope: Scope<'_>, until: Until) -> Result<()> {
@@ -633,7 +626,7 @@ impl Drop for Holding {
         if self.process != fork::epoch() {
             return;
         }
-        let held = self.local.flights.note(self.word).is_some_and(|epoch| epoch != 0);
+        let held = self.local.flights.note(self.word).is_some_and(|held| held != 0);
         self.local.flights.end(self.word);
         if held {
             let mut command = scripts::call(Name::Release, &[&self.lease]);

@@ -6,10 +6,10 @@ use std::os::fd::AsFd;
 use super::append::Unpublished;
 use super::lookup::Rest;
 use super::{Accel, Ground, Held, Rules, SMALL, SMALL_RECORD};
-use crate::backend::Condition;
-use crate::entry::{Facts, Token, Value};
+use crate::backend::{Condition, rules};
+use crate::entry::{Facts, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::file::change::NewEntry;
+use crate::file::change::{NewEntry, Precondition};
 use crate::file::directory::session::ShardLock;
 use crate::file::entry_files::read::{self, Miss};
 use crate::file::entry_files::write::{Draft, Temp};
@@ -67,26 +67,25 @@ impl FileBackend {
         Ok(Keys { found: bucket.find(hash), bucket, shard })
     }
 
-    /// Whether a value may be stored now. Final under the locks.
-    fn may_store(
+    /// Whether a change may be made now. Final under the locks.
+    fn may_change(
         &self,
         accel: &Accel,
-        condition: Condition,
+        when: Precondition,
         found: Option<(At, Slot)>,
         hash: Hash,
         new: &NewEntry<'_>,
     ) -> Result<bool> {
         let current = || self.standing(accel, found, hash, new.id, new.facts.created, read::READ_HEAD);
-        Ok(match condition {
+        if self.was_cleared(when, new)? {
+            return Ok(false);
+        }
+        Ok(match when.condition {
             Condition::Always => true,
-            Condition::IfAbsent => current()?.is_err(),
-            Condition::IfPresent => current()?.is_ok(),
-            Condition::IfToken(Token(nonce)) => current()?.is_ok_and(|rest| rest.facts().nonce == nonce),
             Condition::Leased(lease) => {
-                let doing = "can't read the control file";
-                self.control.has_lease(hash.name().hash(), lease.word).doing(doing)?
-                    && !self.control.is_cleared(lease.generation, new.id.namespace, &new.extra.tags).doing(doing)?
+                self.control.has_lease(hash.name().hash(), lease.0).doing("can't read the control file")?
             }
+            other => rules::holds(other, current()?.ok().map(|rest| rest.facts().nonce)) == Some(true),
         })
     }
 
@@ -117,18 +116,18 @@ impl FileBackend {
         rules: &Rules,
         hash: Hash,
         new: &NewEntry<'_>,
-        condition: Condition,
+        when: Precondition,
     ) -> Result<bool> {
-        if condition != Condition::Always {
+        if when.condition != Condition::Always {
             self.wait_for_rebuild(accel)?;
         }
-        if self.is_refused(accel, hash, new, condition)? {
+        if self.is_refused(accel, hash, new, when.condition)? {
             self.sound(accel)?;
             return Ok(false);
         }
-        let stored = match self.try_accel_store(accel, rules, hash, new, condition) {
+        let stored = match self.try_accel_store(accel, rules, hash, new, when) {
             Err(e) if e.kind() == ErrorKind::Full && self.accel_free_disk(accel, new.size(), hash)? => {
-                self.try_accel_store(accel, rules, hash, new, condition)
+                self.try_accel_store(accel, rules, hash, new, when)
             }
             other => other,
         }?;
@@ -152,16 +151,16 @@ impl FileBackend {
         rules: &Rules,
         hash: Hash,
         new: &NewEntry<'_>,
-        condition: Condition,
+        when: Precondition,
     ) -> Result<Option<(u64, bool)>> {
         for _ in 0..CLEAR_RETRIES {
-            let generation = match condition {
-                Condition::Leased(lease) => lease.generation,
-                _ => self.control.generation().doing("can't read the control file")?,
+            let generation = match when.since {
+                Some(since) => since,
+                None => self.control.generation().doing("can't read the control file")?,
             };
             let fresh = self.prepare(accel, rules, hash, generation, new)?;
-            let outcome = self
-                .put(accel, hash, generation, new, fresh, |found| self.may_store(accel, condition, found, hash, new))?;
+            let outcome =
+                self.put(accel, hash, generation, new, fresh, |found| self.may_change(accel, when, found, hash, new))?;
             match outcome {
                 Put::Stored(size, fresh) => return Ok(Some((size, fresh))),
                 Put::Refused => return Ok(None),
@@ -348,41 +347,17 @@ impl FileBackend {
         gone
     }
 
-    /// A set whose time is over already: what is there goes.
-    pub(in crate::file) fn accel_store_nothing(
+    /// Removes the entry that has this one's name, and says whether that was live; `None`: a condition doesn't hold.
+    pub(in crate::file) fn accel_discard(
         &self,
         accel: &Accel,
         new: &NewEntry<'_>,
-        condition: Condition,
-    ) -> Result<bool> {
-        if condition != Condition::Always {
+        when: Precondition,
+    ) -> Result<Option<bool>> {
+        if when.condition != Condition::Always {
             self.wait_for_rebuild(accel)?;
         }
-        let hash = self.hash_of(accel, new.id);
-        let removed = self.accel_remove_where(accel, hash, new.id, new.facts.created, |found| {
-            self.may_store(accel, condition, found, hash, new)
-        })?;
-        self.count(Count::Deletes, u64::from(removed == Some(true)));
-        self.count(Count::Sets, u64::from(removed.is_some()));
-        Ok(removed.is_some())
-    }
-
-    pub(in crate::file) fn accel_remove(&self, accel: &Accel, id: Id<'_>, now: u64) -> Result<bool> {
-        let hash = self.hash_of(accel, id);
-        let removed = self.accel_remove_where(accel, hash, id, now, |_| Ok(true))? == Some(true);
-        self.count(Count::Deletes, u64::from(removed));
-        Ok(removed)
-    }
-
-    /// Removes a name's entry where a condition holds, and says whether it was live; `None`: it doesn't hold.
-    fn accel_remove_where(
-        &self,
-        accel: &Accel,
-        hash: Hash,
-        id: Id<'_>,
-        now: u64,
-        holds: impl FnOnce(Option<(At, Slot)>) -> Result<bool>,
-    ) -> Result<Option<bool>> {
+        let (hash, id, now) = (self.hash_of(accel, new.id), new.id, new.facts.created);
         let ground = self.ground(accel)?;
         let names = if self.rules(accel)?.durable { self.shard_dir(hash.name().shard())? } else { None };
         let keys = self.lock_keys(&ground, hash, false)?;
@@ -390,7 +365,7 @@ impl FileBackend {
         if let Some((_, slot)) = found {
             accel.segments.prefetch_head(slot.place);
         }
-        if !holds(found)? {
+        if !self.may_change(accel, when, found, hash, new)? {
             return Ok(None);
         }
         self.void_lease(hash.name())?;
@@ -426,7 +401,14 @@ impl FileBackend {
         self.void_lease(hash.name())?;
         let rest = match self.standing(accel, found, hash, id, now, read::READ_WHOLE)? {
             Ok(rest) => rest,
-            Err(reason) => return Ok(Err(reason)),
+            Err(reason) => {
+                if let Some((at, slot)) = found {
+                    self.drop_slot(&keys.bucket, at, &slot, hash).doing("can't remove an entry")?;
+                }
+                drop(keys);
+                FileBackend::sync_names(names.as_ref())?;
+                return Ok(Err(reason));
+            }
         };
         let value = match self.value_of(rest) {
             Err(Miss::Io(e)) => {
@@ -543,15 +525,12 @@ impl FileBackend {
         size: u64,
         nonce: u128,
         generation: u64,
-        condition: Condition,
+        when: Precondition,
     ) -> Result<bool> {
         self.wait_for_rebuild(accel)?;
         let hash = self.hash_of(accel, new.id);
         let fresh = Fresh::File(Box::new(draft), nonce, size);
-        let may = |found: Option<(At, Slot)>| {
-            let cleared = self.control.is_cleared(generation, new.id.namespace, &new.extra.tags);
-            Ok(!cleared.doing("can't read the control file")? && self.may_store(accel, condition, found, hash, new)?)
-        };
+        let may = |found: Option<(At, Slot)>| self.may_change(accel, when, found, hash, new);
         match self.put(accel, hash, generation, new, fresh, may)? {
             Put::Stored(size, is_new) => {
                 self.count(Count::Sets, 1);

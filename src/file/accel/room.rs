@@ -579,7 +579,7 @@ mod tests {
             let extra = Extra::default();
             let new = NewEntry::stored(id, facts, &extra, value, compression, 1000).expect("an entry");
             let (rules, hash) = (store.rules(accel).expect("settings"), store.hash_of(accel, id));
-            assert!(store.accel_store(accel, &rules, hash, &new, Condition::Always).expect("a set"));
+            assert!(store.accel_store(accel, &rules, hash, &new, Condition::Always.into()).expect("a set"));
             hash
         };
         let newer = put(b"newer", &[7; 100], 200);

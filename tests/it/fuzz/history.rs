@@ -81,13 +81,6 @@ impl Model {
         self.held.insert(key, Held { value, expiry, tag, stamp: self.stamps });
     }
 
-    /// An `add` whose time is over leaves what has expired where it is.
-    fn store_absent(&mut self, key: u8, value: &[u8], expiry: Option<u64>, now: u64) {
-        if expiry.is_none_or(|at| at > now) {
-            self.store(key, value, expiry, now);
-        }
-    }
-
     fn add_to(&mut self, key: u8, by: i64, now: u64) -> Result<i64, ErrorKind> {
         let held = self.live(key, now).ok_or(ErrorKind::NotFound)?;
         let number = std::str::from_utf8(&held.value).ok().and_then(|text| text.parse::<i64>().ok());
@@ -180,7 +173,7 @@ impl<'a> History<'a> {
                 let absent = self.model.live(*k, now).is_none();
                 same(&c.add(key(*k), value, self.ttl(*life)).map_err(failed)?, &absent, op)?;
                 if absent {
-                    self.model.store_absent(*k, value, self.expiry(*life), now);
+                    self.model.store(*k, value, self.expiry(*life), now);
                 }
             }
             Op::Replace(k, value, life) => {
@@ -194,10 +187,10 @@ impl<'a> History<'a> {
                 let live = self.model.live(*k, now).cloned();
                 same(&c.touch(key(*k), self.ttl(*life)).map_err(failed)?, &live.is_some(), op)?;
                 match (live, self.expiry(*life)) {
-                    // A touch whose time is over removes what has expired, too.
-                    (_, Some(at)) if at <= now => drop(self.model.held.remove(k)),
-                    (Some(held), expiry) => drop(self.model.held.insert(*k, Held { expiry, ..held })),
+                    // What has expired is not touched at all.
                     (None, _) => {}
+                    (Some(_), Some(at)) if at <= now => drop(self.model.held.remove(k)),
+                    (Some(held), expiry) => drop(self.model.held.insert(*k, Held { expiry, ..held })),
                 }
             }
             Op::Delete(k) => {
@@ -209,9 +202,7 @@ impl<'a> History<'a> {
                 let value = self.model.live(*k, now).map(|held| held.value.clone());
                 let popped = c.pop(key(*k)).map_err(failed)?.map(larder::Value::into_vec);
                 same(&popped, &value, op)?;
-                if value.is_some() {
-                    self.model.held.remove(k);
-                }
+                self.model.held.remove(k);
             }
             Op::Incr(k, by) => {
                 let sum = c.incr(key(*k), *by).map_err(|e| e.kind());
@@ -220,7 +211,7 @@ impl<'a> History<'a> {
             Op::IncrOr(k, by, first, life) => {
                 let mut expected = self.model.add_to(*k, *by, now);
                 if expected == Err(ErrorKind::NotFound) {
-                    self.model.store_absent(*k, first.to_string().as_bytes(), self.expiry(*life), now);
+                    self.model.store(*k, first.to_string().as_bytes(), self.expiry(*life), now);
                     expected = Ok(*first);
                 }
                 let sum = c.incr_or(key(*k), *by, *first, self.ttl(*life)).map_err(|e| e.kind());

@@ -3,9 +3,11 @@
 use std::io;
 use std::sync::{Arc, Weak};
 
-use super::{Moment, Networked, PIECE, Scope, Server};
+use super::{Networked, PIECE, Scope, Server};
 use crate::backend::net::wire::{Until, Way, here};
-use crate::backend::{Backend, Condition, Expect, Lead, Listener, Listing, Reading, Writing, rules};
+use crate::backend::{
+    Backend, Condition, Expect, Lead, Listener, Listing, Mutation, Outcome, Reading, Since, Writing, rules,
+};
 #[cfg(feature = "tokio")]
 use crate::backend::{Calling, Tasks};
 use crate::capabilities::Capabilities;
@@ -48,10 +50,11 @@ impl<S: Server> Networked<S> {
             match self.set_all(some, options, way).await {
                 Ok(done) => {
                     for ((id, value), outcome) in some.iter().zip(done) {
-                        let outcome = match outcome {
-                            Some(outcome) => outcome,
-                            None => self.set_if(*id, value, options, Condition::Always, None, way).await.map(drop),
+                        let alone = async || {
+                            let put = Mutation::Put { value, options };
+                            self.make(*id, put, Condition::Always, None, self.until(way)).await.map(drop)
                         };
+                        let outcome = if let Some(outcome) = outcome { outcome } else { alone().await };
                         outcomes.push(self.or_miss(outcome, || ()));
                     }
                 }
@@ -83,19 +86,16 @@ impl<S: Server> Networked<S> {
         Ok(self.or_miss(label, || None)?.map(|label| self.describe(id, &label, false, &[])))
     }
 
-    async fn set_by(
+    async fn change_by(
         &self,
         way: Way,
         id: Id<'_>,
-        value: &[u8],
-        options: &SetOptions,
+        mutation: Mutation<'_>,
         condition: Condition,
-    ) -> Result<bool> {
-        self.or_miss(self.set_if(id, value, options, condition, None, way).await, || false)
-    }
-
-    async fn touch_by(&self, way: Way, id: Id<'_>, ttl: Ttl) -> Result<bool> {
-        self.or_miss(self.touch_entry(id, ttl, way).await, || false)
+        since: Option<&Since>,
+    ) -> Result<Outcome> {
+        let outcome = self.make(id, mutation, condition, since, self.until(way)).await;
+        self.or_miss(outcome, || Outcome::Refused)
     }
 
     async fn pop_by(&self, way: Way, id: Id<'_>) -> Result<Option<Value>> {
@@ -130,7 +130,7 @@ struct NetworkedWriter<S: Server> {
     version: u64,
     key: Vec<u8>,
     options: SetOptions,
-    since: Option<Moment>,
+    since: Option<Since>,
     bytes: Vec<u8>,
 }
 
@@ -149,9 +149,8 @@ impl<S: Server> io::Write for NetworkedWriter<S> {
 impl<S: Server> Writing for NetworkedWriter<S> {
     fn commit(self: Box<Self>, condition: Condition) -> Result<bool> {
         let id = Id { namespace: &self.namespace, version: self.version, key: &self.key };
-        let outcome = self.store.set_if(id, &self.bytes, &self.options, condition, self.since, Way::Blocking);
-        let outcome = here(outcome);
-        self.store.or_miss(outcome, || false)
+        let put = Mutation::Put { value: &self.bytes, options: &self.options };
+        here(self.store.change_by(Way::Blocking, id, put, condition, self.since.as_ref())).map(Outcome::is_done)
     }
 }
 
@@ -199,8 +198,8 @@ impl<S: Server> Backend for Networked<S> {
         self.or_miss(found, || None).map(|value| value.filter(usable))
     }
 
-    fn lead(&self, id: Id<'_>) -> Result<Lead> {
-        here(self.server.lead(id, self.until(Way::Blocking)))
+    fn lead(&self, id: Id<'_>, tags: &[String]) -> Result<Lead> {
+        here(self.server.lead(id, tags, self.until(Way::Blocking)))
     }
 
     fn served_stale(&self) {
@@ -215,28 +214,26 @@ impl<S: Server> Backend for Networked<S> {
         here(self.info_by(Way::Blocking, id))
     }
 
-    fn set(&self, id: Id<'_>, value: &[u8], options: &SetOptions, condition: Condition) -> Result<bool> {
-        here(self.set_by(Way::Blocking, id, value, options, condition))
+    fn change(
+        &self,
+        id: Id<'_>,
+        mutation: Mutation<'_>,
+        condition: Condition,
+        since: Option<&Since>,
+    ) -> Result<Outcome> {
+        here(self.change_by(Way::Blocking, id, mutation, condition, since))
     }
 
     fn writer(self: Arc<Self>, id: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>> {
         rules::check(&options.extra, 0)?;
-        let moment = here(self.server.moment(id, self.until(Way::Blocking)));
-        let since = self.or_miss(moment.map(Some), || None)?;
+        let since = here(self.server.since(id, &options.extra.tags, self.until(Way::Blocking)));
+        let since = self.or_miss(since.map(Some), || None)?;
         let (namespace, version, key) = (id.namespace.to_owned(), id.version, id.key.to_vec());
         Ok(Box::new(NetworkedWriter { namespace, version, key, options, since, bytes: Vec::new(), store: self }))
     }
 
     fn reader(&self, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
         Ok(here(self.get_by(Way::Blocking, id, None))?.map(|value| Box::new(value) as Box<dyn Reading>))
-    }
-
-    fn touch(&self, id: Id<'_>, ttl: Ttl) -> Result<bool> {
-        here(self.touch_by(Way::Blocking, id, ttl))
-    }
-
-    fn delete(&self, id: Id<'_>) -> Result<bool> {
-        here(self.delete_many_by(Way::Blocking, &[id])).map(|n| n == 1)
     }
 
     fn pop(&self, id: Id<'_>) -> Result<Option<Value>> {
@@ -307,18 +304,14 @@ impl<S: Server> Tasks for Networked<S> {
         Box::pin(async move { self.info_by(Way::of_task(), id).await })
     }
 
-    fn set<'a>(
+    fn change<'a>(
         &'a self,
         id: Id<'a>,
-        value: &'a [u8],
-        options: &'a SetOptions,
+        mutation: Mutation<'a>,
         condition: Condition,
-    ) -> Calling<'a, Result<bool>> {
-        Box::pin(async move { self.set_by(Way::of_task(), id, value, options, condition).await })
-    }
-
-    fn touch<'a>(&'a self, id: Id<'a>, ttl: Ttl) -> Calling<'a, Result<bool>> {
-        Box::pin(async move { self.touch_by(Way::of_task(), id, ttl).await })
+        since: Option<&'a Since>,
+    ) -> Calling<'a, Result<Outcome>> {
+        Box::pin(async move { self.change_by(Way::of_task(), id, mutation, condition, since).await })
     }
 
     fn pop<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<Value>>> {
