@@ -67,8 +67,8 @@ impl FileBackend {
             return Ok(Lead::Taken);
         }
         let random = fs::random().doing("no random bytes to be had")?;
-        let word = random.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)).max(1);
-        self.control.grant_lease(name.hash(), word).doing("can't write the control file")?;
+        let random = random.first_chunk().map_or(1, |bytes| u32::from_le_bytes(*bytes)).max(1);
+        let word = self.control.grant_lease(name.hash(), random).doing("can't write the control file")?;
         let generation = self.control.generation().doing("can't read the control file")?;
         list.push((name, me));
         let hold = Box::new(Holding { flights: flights.clone(), name, file, byte });

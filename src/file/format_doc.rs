@@ -507,7 +507,9 @@ fn the_control_file_has_its_words_where_the_document_says() -> std::io::Result<(
     control.invalidate(Scope::All, 0)?;
     control.invalidate(Scope::Namespace("ns"), 0)?;
     control.invalidate(Scope::Tag("tag"), 90)?;
-    control.grant_lease(4097, 11)?;
+    let lease = control.grant_lease(0x1234_5678_9abc_de00 + 3, 11)?;
+    let failed = control.grant_lease(3, 12)?;
+    control.end_lease(3, failed, true)?;
     control.set_swept(12)?;
     control.next_life()?;
 
@@ -533,7 +535,9 @@ fn the_control_file_has_its_words_where_the_document_says() -> std::io::Result<(
     assert_eq!(word("FLOOR", 0), 2);
     assert_eq!(word("NAMESPACE_FLOORS", floor("ns")), 3);
     assert_eq!(word("TAG_FLOORS", floor("tag")), 90);
-    assert_eq!(word("LEASES", 1), 11);
+    assert_eq!(word("LEASES", 8 * 3), lease);
+    assert_eq!(lease, ((0x1234_5678_9abc_de00 / 512) & 0x7fff_ffff) << 32 | 0xb);
+    assert_eq!(word("LEASES", 8 * 3 + 1), 1 << 63 | 0xc);
     assert_eq!(word("SWEPT", 0), 12);
     assert_eq!(word("LIFE", 0), 1);
     Ok(())

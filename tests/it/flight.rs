@@ -123,24 +123,36 @@ fn of_sixteen_threads_that_miss_at_once_one_computes() {
 /// A computation of one key is in nobody's way who asks for another.
 #[test]
 fn other_keys_dont_wait() {
-    let attempt = || {
-        let (_dir, _clock, cache) = fresh();
-        scope(|scope| {
-            let leader = Leader::start(scope, &cache, Ttl::Never);
-            for i in 0..100 {
-                let other = cache.get_or_set_with(format!("{i}"), Ttl::Never, |_| value("other"));
-                assert_eq!(&*other.expect("a value"), b"other");
+    let (_dir, _clock, cache) = fresh();
+    scope(|scope| {
+        let leader = Leader::start(scope, &cache, Ttl::Never);
+        for i in 0..100 {
+            let other = cache.get_or_set_with(format!("{i}"), Ttl::Never, |_| value("other"));
+            assert_eq!(&*other.expect("a value"), b"other");
+        }
+        let namespaced = fetch(&cache.namespace("a"), Ttl::Never, || value("elsewhere"));
+        assert_eq!(namespaced, value("elsewhere"));
+        assert_eq!(get(&cache, "k"), None);
+        assert_eq!(leader.finish(value("one")), value("one"));
+    });
+    assert_eq!(get(&cache, "k").as_deref(), Some(b"one".as_slice()));
+}
+
+/// 4,096 lease words were shared by hash, and each change of a key set its word to 0: beside 2,000 sets a second of other
+/// keys a computation of two seconds was voided with 62 %.
+#[test]
+fn a_computation_is_stored_although_a_hundred_thousand_other_keys_are_set_meanwhile() {
+    for (cache, sets) in [(fresh(), 100_000), (plain::fresh(), 10_000)] {
+        let (_dir, _clock, cache) = cache;
+        let computed = fetch(&cache, Ttl::Never, || {
+            for i in 0..sets {
+                cache.set(format!("other {i}"), "v", Ttl::Never)?;
             }
-            let namespaced = fetch(&cache.namespace("a"), Ttl::Never, || value("elsewhere"));
-            assert_eq!(namespaced, value("elsewhere"));
-            assert_eq!(get(&cache, "k"), None);
-            assert_eq!(leader.finish(value("one")), value("one"));
+            value("one")
         });
-        get(&cache, "k")
-    };
-    // Two keys of 4,096 share a lease by chance, and then the value is not stored: one time in 40 here.
-    let stored = (0..5).find_map(|_| attempt());
-    assert_eq!(stored.as_deref(), Some(b"one".as_slice()));
+        assert_eq!(computed, value("one"));
+        assert_eq!(get(&cache, "k").as_deref(), Some(b"one".as_slice()));
+    }
 }
 
 #[test]

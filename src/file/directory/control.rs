@@ -7,7 +7,7 @@
 //! byte 0      magic, version        4096   256 shards of 4 words: entries, bytes, payload, epoch
 //! byte 64     generation, floor     12288  4,096 floors of namespaces
 //!             session, cursor, …    45056  4,096 floors of tags
-//! byte 512    64 counters of use    77824  4,096 leases; 110592 reserved, zero; 131072 end
+//! byte 512    64 counters of use    77824  512 lines of 8 leases; 110592 stripes; 131072 end
 //! ```
 //!
 //! What may be trusted: nothing without a look. A wrong count makes the cache cull too early or too late, and is mended
@@ -59,7 +59,9 @@ pub(crate) const NAMESPACE_FLOORS: usize = 1536;
 pub(crate) const TAG_FLOORS: usize = 5632;
 pub(crate) const FLOORS: usize = 4096;
 pub(crate) const LEASES: usize = 9728;
-pub(crate) const LEASE_WORDS: usize = 4096;
+pub(crate) const LEASE_LINES: usize = 512;
+/// Words of a line, as many as a cache line has.
+pub(crate) const LEASE_LINE: usize = 8;
 /// Counters of use once more, in stripes: what threads count, each in one of these, doesn't make them wait for a cache
 /// line. The sum of all is what counts.
 pub(crate) const STRIPES: usize = 13_824;
@@ -68,7 +70,7 @@ pub(crate) const STRIPE_COUNT: usize = 32;
 const _: () = assert!(FLOOR == GENERATION + 1);
 const _: () = assert!(COUNTS + 64 <= SHARD_WORDS && Count::ALL <= 64);
 const _: () = assert!(SHARD_WORDS + 4 * SHARDS == NAMESPACE_FLOORS && NAMESPACE_FLOORS + FLOORS == TAG_FLOORS);
-const _: () = assert!(TAG_FLOORS + FLOORS == LEASES && LEASES + LEASE_WORDS == STRIPES);
+const _: () = assert!(TAG_FLOORS + FLOORS == LEASES && LEASES + LEASE_LINES * LEASE_LINE == STRIPES);
 const _: () = assert!((STRIPES + 64 * STRIPE_COUNT) * 8 <= LEN);
 
 /// How far generations and sessions leap at the first opening after the machine was started: more than a power cut can
@@ -198,6 +200,8 @@ impl Control {
         }
         self.update(GENERATION, |g| g.max(now).saturating_add(LEAP))?;
         self.update(SESSION, |n| n.wrapping_add(SESSION_LEAP))?;
+        // Nobody who had a lease lives.
+        (LEASES..STRIPES).try_for_each(|index| self.update(index, |_| 0).map(drop))?;
         self.update(BOOT, |_| boot).map(drop)
     }
 
@@ -214,7 +218,7 @@ impl Control {
     }
 
     #[inline]
-    fn load_run(&self, index: usize, out: &mut [u64]) -> io::Result<()> {
+    pub(super) fn load_run(&self, index: usize, out: &mut [u64]) -> io::Result<()> {
         match &self.words {
             Words::Mapped(words) => {
                 for (i, word) in out.iter_mut().enumerate() {
@@ -235,7 +239,7 @@ impl Control {
     }
 
     /// Changes one word and gives back what it was.
-    fn update(&self, index: usize, change: impl Fn(u64) -> u64) -> io::Result<u64> {
+    pub(super) fn update(&self, index: usize, change: impl Fn(u64) -> u64) -> io::Result<u64> {
         match &self.words {
             Words::Mapped(words) => {
                 let update = words.word(index).fetch_update(Ordering::AcqRel, Ordering::Acquire, |w| Some(change(w)));
@@ -296,27 +300,6 @@ impl Control {
             }
         }
         Ok(false)
-    }
-
-    /// Writes down a lease on a key, by the hash in its name. Where two keys share the word, the later lease voids the
-    /// earlier, whose holder then returns its value without storing it.
-    pub(crate) fn grant_lease(&self, hash: u64, word: u64) -> io::Result<()> {
-        self.update(lease_word(hash), |_| word).map(drop)
-    }
-
-    /// Whether a lease still stands.
-    pub(crate) fn has_lease(&self, hash: u64, word: u64) -> io::Result<bool> {
-        Ok(self.load(lease_word(hash))? == word)
-    }
-
-    /// Voids whatever lease a key has, since it was changed. The caller holds the shard's lock, as does whoever stores
-    /// by a lease.
-    pub(crate) fn void_lease(&self, hash: u64) -> io::Result<()> {
-        let index = lease_word(hash);
-        if self.load(index)? != 0 {
-            self.update(index, |_| 0)?;
-        }
-        Ok(())
     }
 
     /// Adds to a counter of use. Failures are dropped: a count isn't worth an error to the caller.
@@ -521,10 +504,6 @@ fn stripe() -> usize {
         first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % STRIPE_COUNT
     });
     MINE.with(|mine| *mine)
-}
-
-fn lease_word(hash: u64) -> usize {
-    LEASES + usize::try_from(hash % LEASE_WORDS as u64).unwrap_or(0)
 }
 
 fn cut_short() -> io::Error {
