@@ -135,7 +135,7 @@ impl AsyncCache {
 }
 
 /// What a thread that may block makes of it. A panic there is one here.
-async fn on_the_pool<T: Send + 'static, E: From<Error> + Send + 'static>(
+pub(crate) async fn on_the_pool<T: Send + 'static, E: From<Error> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, E> {
     match spawn_blocking(work).await {
@@ -401,6 +401,16 @@ impl AsyncCache {
             Some(tasks) => tasks.clear(None).await,
             None => self.other(Cache::clear_all).await,
         }
+    }
+
+    /// See [`Cache::remove_where`]. Goes to the pool of threads that may block, as a listing takes its time.
+    pub async fn remove_where(&self, predicate: impl FnMut(&Entry) -> bool + Send + 'static) -> Result<u64> {
+        self.blocking(move |cache| cache.remove_where(predicate)).await
+    }
+
+    /// See [`Cache::metrics`].
+    pub async fn metrics(&self, name: &str) -> Result<String> {
+        Ok(self.stats().await?.to_prometheus(name, &self.capabilities()))
     }
 
     /// See [`Cache::stats`].

@@ -382,9 +382,53 @@ impl Cache {
         Ok(Entries { listing, namespace: self.namespace.clone(), prefix: Vec::new(), all_states: false })
     }
 
+    /// Removes the live entries of this handle's namespace (all, where it has none) that `predicate` chooses, and
+    /// returns how many. O(entries). Each goes only if it's still the one that was shown: what is set anew meanwhile
+    /// stays. On the first error it stops; what was removed stays removed.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let cache = larder::Cache::file(dir.path().join("app")).open()?;
+    /// # cache.set("small", "v", larder::Ttl::Never)?;
+    /// # cache.set("large", vec![7; 2 << 20], larder::Ttl::Never)?;
+    /// assert_eq!(cache.remove_where(|entry| entry.meta.size > 1 << 20)?, 1);
+    /// # assert!(cache.contains("small")?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported`: this store doesn't list its keys, as [`capabilities`](Cache::capabilities) says.
+    pub fn remove_where(&self, mut predicate: impl FnMut(&Entry) -> bool) -> Result<u64> {
+        let mut removed = 0;
+        for entry in self.entries()? {
+            let entry = entry?;
+            if predicate(&entry) {
+                let handle = self.namespace(&entry.namespace).version(entry.version);
+                removed += u64::from(handle.delete_if(&entry.key, entry.token)?);
+            }
+        }
+        Ok(removed)
+    }
+
     /// The counters, shared by all processes. O(1).
     pub fn stats(&self) -> Result<Stats> {
         self.store.stats()
+    }
+
+    /// The counters as metrics in Prometheus's text format, labelled `cache="NAME"`: what a program serves at
+    /// `/metrics`. O(1). [`Stats::to_prometheus`] lists them.
+    ///
+    /// ```
+    /// # fn main() -> larder::Result<()> {
+    /// let cache = larder::Cache::null().open()?;
+    /// cache.get("k")?;
+    /// assert!(cache.metrics("app")?.contains("larder_misses_total{cache=\"app\",reason=\"absent\"} 1\n"));
+    /// # Ok(()) }
+    /// ```
+    pub fn metrics(&self, name: &str) -> Result<String> {
+        Ok(self.stats()?.to_prometheus(name, &self.capabilities()))
     }
 
     /// The stores that this cache is made of, the nearest first, each with its own counters. A plain store is its only

@@ -310,6 +310,9 @@ pub struct Entry {
     pub accessed: SystemTime,
     /// Whether a `get` would return it.
     pub state: State,
+    /// Tells this state of the key from all others, for [`Cache::set_if`](crate::Cache::set_if): what was listed is
+    /// changed only if it's still the same.
+    pub token: Token,
     /// Where it rests, as a path below the cache's directory.
     pub place: String,
 }

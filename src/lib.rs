@@ -48,6 +48,10 @@ mod trace;
 
 #[cfg(feature = "tokio")]
 mod async_cache;
+#[cfg(feature = "tokio")]
+mod async_stream;
+#[cfg(feature = "tokio")]
+mod async_typed;
 mod backend;
 mod cache;
 mod capabilities;
@@ -59,6 +63,7 @@ mod file;
 mod flight;
 mod format;
 mod key;
+mod metrics;
 mod options;
 mod policy;
 mod prune;
@@ -72,6 +77,10 @@ mod verify;
 
 #[cfg(feature = "tokio")]
 pub use async_cache::AsyncCache;
+#[cfg(feature = "tokio")]
+pub use async_stream::{AsyncReader, AsyncWriter};
+#[cfg(feature = "tokio")]
+pub use async_typed::AsyncTyped;
 pub use backend::net::config::OnError;
 pub use cache::{Cache, Entries, Maintenance};
 pub use capabilities::{Capabilities, Reach};

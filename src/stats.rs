@@ -310,6 +310,24 @@ pub struct Misses {
     pub schema: u64,
 }
 
+impl Misses {
+    /// Every reason with its count, by the field's name.
+    pub fn by_name(&self) -> [(&'static str, u64); 10] {
+        [
+            ("absent", self.absent),
+            ("expired", self.expired),
+            ("cleared", self.cleared),
+            ("corrupt", self.corrupt),
+            ("foreign", self.foreign),
+            ("version", self.version),
+            ("clock", self.clock),
+            ("busy", self.busy),
+            ("io", self.io),
+            ("schema", self.schema),
+        ]
+    }
+}
+
 /// Bytes of values before and after compression, over all sets that used it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -332,6 +350,13 @@ pub struct Evictions {
     pub free_space: u64,
 }
 
+impl Evictions {
+    /// Every limit with its count, by the field's name.
+    pub fn by_name(&self) -> [(&'static str, u64); 3] {
+        [("entries", self.entries), ("bytes", self.bytes), ("free_space", self.free_space)]
+    }
+}
+
 impl Stats {
     /// Fills in what the counters say; the rest is the store's to add.
     pub(crate) fn from_counts(count: impl Fn(Count) -> u64) -> Stats {
@@ -347,8 +372,6 @@ impl Stats {
             io: count(Count::MissIo),
             schema: count(Count::MissSchema),
         };
-        let m = &misses_by;
-        let misses = [m.absent, m.expired, m.cleared, m.corrupt, m.foreign, m.version, m.clock, m.busy, m.io, m.schema];
         let evictions_by = Evictions {
             entries: count(Count::EvictedEntries),
             bytes: count(Count::EvictedBytes),
@@ -356,11 +379,11 @@ impl Stats {
         };
         Stats {
             hits: count(Count::Hits),
-            misses: misses.iter().fold(0, |sum, n| sum.wrapping_add(*n)),
+            misses: misses_by.by_name().iter().fold(0, |sum, (_, n)| sum.wrapping_add(*n)),
             misses_by,
             sets: count(Count::Sets),
             deletes: count(Count::Deletes),
-            evictions: evictions_by.entries.wrapping_add(evictions_by.bytes).wrapping_add(evictions_by.free_space),
+            evictions: evictions_by.by_name().iter().fold(0, |sum, (_, n)| sum.wrapping_add(*n)),
             evictions_by,
             expired: count(Count::Expired),
             corrupt_removed: count(Count::CorruptRemoved),

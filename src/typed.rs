@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::backend::{Condition, Expect};
-use crate::cache::Cache;
-use crate::entry::{Codec, SetOptions, Value};
+use crate::cache::{Cache, with_token};
+use crate::entry::{Codec, SetOptions, Token, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Fetch, Flight};
 
@@ -112,8 +112,41 @@ impl<T, F: Format> Typed<T, F> {
         Typed { cache: self.cache, schema: self.schema, of: PhantomData }
     }
 
-    fn expect(&self) -> Expect {
+    pub(crate) fn expect(&self) -> Expect {
         Expect { codec: F::CODEC, schema: self.schema }
+    }
+}
+
+/// What doesn't depend on the type: the calls of [`Cache`].
+impl<T, F> Typed<T, F> {
+    /// See [`Cache::delete`]: whatever its schema or format.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.cache.delete(key)
+    }
+
+    /// See [`Cache::delete_many`].
+    pub fn delete_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<u64> {
+        self.cache.delete_many(keys)
+    }
+
+    /// See [`Cache::contains`]: whatever its schema or format.
+    pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.cache.contains(key)
+    }
+
+    /// See [`Cache::ttl`].
+    pub fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
+        self.cache.ttl(key)
+    }
+
+    /// See [`Cache::touch`].
+    pub fn touch(&self, key: impl AsRef<[u8]>, ttl: impl Into<Ttl>) -> Result<bool> {
+        self.cache.touch(key, ttl)
+    }
+
+    /// The cache, for calls on bytes.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 }
 
@@ -124,15 +157,37 @@ impl<T: DeserializeOwned, F: Format> Typed<T, F> {
         value.map(|value| Self::decode(&value)).transpose()
     }
 
+    /// The value of a key, with a token of its state; see [`Cache::get_with_token`].
+    pub fn get_with_token(&self, key: impl AsRef<[u8]>) -> Result<Option<(T, Token)>> {
+        let value = self.cache.store().get(self.cache.id(key.as_ref())?, Some(self.expect()))?;
+        value.map(|value| Ok((Self::decode(&value)?, with_token(value).1))).transpose()
+    }
+
+    /// The values of several keys: those that were found and are of this schema and format, in the order asked for.
+    /// `Err` of kind `Codec`: the bytes of one of them don't make a `T`.
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<(K, T)>> {
+        self.decode_all(self.cache.get_many(keys)?)
+    }
+
     /// Removes a key and returns its value, to exactly one of many callers. A value of another schema or format is
     /// removed too, and is none.
     pub fn pop(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
-        let value = self.cache.pop(key)?;
+        self.decode_mine(self.cache.pop(key)?)
+    }
+
+    /// Values of another schema or format are none.
+    pub(crate) fn decode_mine(&self, value: Option<Value>) -> Result<Option<T>> {
         let expect = self.expect();
-        // Bare values don't say how they came about.
+        // Raw values carry no encoding.
         let is_mine = |v: &Value| v.facts().codec == expect.codec || !self.cache.capabilities().metadata;
         let value = value.filter(|v| is_mine(v) && v.facts().schema == expect.schema);
         value.map(|value| Self::decode(&value)).transpose()
+    }
+
+    pub(crate) fn decode_all<K>(&self, found: Vec<(K, Value)>) -> Result<Vec<(K, T)>> {
+        let decoded =
+            found.into_iter().map(|(key, value)| Ok(self.decode_mine(Some(value))?.map(|value| (key, value))));
+        decoded.filter_map(Result::transpose).collect()
     }
 
     fn decode(value: &Value) -> Result<T> {
@@ -156,13 +211,42 @@ impl<T: Serialize, F: Format> Typed<T, F> {
         self.store_if(key.as_ref(), value, options.into(), Condition::IfPresent)
     }
 
+    /// Stores a value if the key still is in the state that a token was taken of; see [`Cache::set_if`].
+    pub fn set_if(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: &T,
+        options: impl Into<SetOptions>,
+        token: Token,
+    ) -> Result<bool> {
+        self.store_if(key.as_ref(), value, options.into(), Condition::IfToken(token))
+    }
+
+    /// Stores several values with the same options. Returns those that failed, with the reason; see
+    /// [`Cache::set_many`].
+    pub fn set_many<'a, K: AsRef<[u8]>>(
+        &self,
+        items: impl IntoIterator<Item = (K, &'a T)>,
+        options: impl Into<SetOptions>,
+    ) -> Result<Vec<(K, Error)>>
+    where
+        T: 'a,
+    {
+        let encoded = items.into_iter().map(|(key, value)| Ok((key, Self::encode(value)?)));
+        self.cache.set_many(encoded.collect::<Result<Vec<_>>>()?, self.options(options.into()))
+    }
+
     fn store_if(&self, key: &[u8], value: &T, options: SetOptions, condition: Condition) -> Result<bool> {
-        let expect = self.expect();
-        let options = SetOptions { codec: expect.codec, schema: expect.schema, ..options };
+        let options = self.options(options);
         self.cache.store().set(self.cache.id(key)?, &Self::encode(value)?, &options, condition)
     }
 
-    fn encode(value: &T) -> Result<Vec<u8>> {
+    /// These options, with this format and schema.
+    pub(crate) fn options(&self, options: SetOptions) -> SetOptions {
+        options.codec(F::CODEC).schema(self.schema)
+    }
+
+    pub(crate) fn encode(value: &T) -> Result<Vec<u8>> {
         F::encode(value).map_err(|e| Error::new(ErrorKind::Codec, "can't encode the value").because(e))
     }
 }

@@ -24,7 +24,7 @@ use crate::backend::{
 };
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, from_ms};
-use crate::entry::{Codec, Encoding, Entry, Extra, Facts, SetOptions, State, Ttl, Value};
+use crate::entry::{Codec, Encoding, Entry, Extra, Facts, SetOptions, State, Token, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::MAX_VALUE_LEN;
 use crate::key::Id;
@@ -410,6 +410,7 @@ impl MemoryBackend {
             charged: record.charged,
             accessed: from_ms(record.used.load(SeqCst)),
             state,
+            token: Token(record.facts().nonce),
             place: String::new(),
         }
     }

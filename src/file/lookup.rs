@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::backend::{Backend, Expect};
 use crate::clock::{Wait, duration_ms, from_ms};
-use crate::entry::{Entry, Extra, State, Value};
+use crate::entry::{Entry, Extra, State, Token, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::entry_files::read::{self, Found, Miss};
 use crate::file::{FileBackend, charged};
@@ -174,6 +174,7 @@ impl FileBackend {
             charged: charged(found.stat.size),
             accessed: from_ms(found.stat.atime),
             state,
+            token: Token(found.header.facts.nonce),
             place: name.path(),
         })
     }

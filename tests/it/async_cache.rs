@@ -95,6 +95,8 @@ fn calls_mean_the_same() {
             }
             same!(name, a, b, pop("x"));
             same!(name, a, b, delete("x"));
+            same!(name, a, b, remove_where(|entry| entry.key == b"large" || entry.key == b"none"));
+            same!(name, a, b, metrics("x"), |text| text.lines().count());
             same!(name, a, b, delete_many(["y", "none"]));
             same!(name, a, b, invalidate_tag("t"));
             same!(name, a, b, get("k"));
@@ -105,6 +107,76 @@ fn calls_mean_the_same() {
             same!(name, a, b, tiers(), |tiers| tiers.len());
             same!(name, a, b, stats(), |s| (s.hits, s.misses_by, s.sets, s.deletes, s.entries));
             assert_eq!(a.capabilities(), b.capabilities());
+        });
+    }
+}
+
+#[test]
+fn typed_calls_mean_the_same() {
+    for (name, options) in stores() {
+        let (left, right, clock) = (temp_dir(), temp_dir(), HandClock::new());
+        let sync = options(right.path()).clock(clock.source()).open().expect("a cache");
+        runtime().block_on(async {
+            let a = AsyncCache::open(options(left.path()).clock(clock.source())).await.expect("a cache");
+            if !a.capabilities().metadata {
+                return;
+            }
+            let (wrong_a, wrong_b) = (a.typed::<u8>(1), sync.typed::<u8>(1));
+            let (a, b) = (a.typed::<(String, u32)>(2), sync.typed::<(String, u32)>(2));
+            let (ann, bob) = (("ann".to_owned(), 7), ("bob".to_owned(), 9));
+            same!(name, a, b, set("k", &ann, Ttl::secs(9)));
+            same!(name, a, b, get("k"));
+            same!(name, wrong_a, wrong_b, get("k"));
+            same!(name, wrong_a, wrong_b, get_many(["k", "none"]));
+            same!(name, a, b, add("k", &bob, Ttl::Never));
+            same!(name, a, b, replace("k", &bob, Ttl::Never));
+            same!(name, a, b, set_many([("x", &ann), ("", &ann)], Ttl::Never), |failed| failed.len());
+            same!(name, a, b, get_many(["k", "none", "x"]));
+            same!(name, a, b, contains("k"));
+            same!(name, a, b, touch("k", Ttl::secs(3)));
+            same!(name, a, b, ttl("k"));
+            same!(name, a, b, get_with_token("x"), |found| found.map(|(value, _)| value));
+            if let (Some((_, t)), Some((_, u))) = (a.get_with_token("x").await.unwrap(), b.get_with_token("x").unwrap())
+            {
+                assert!(a.set_if("x", &bob, Ttl::Never, t).await.unwrap(), "{name}");
+                assert!(b.set_if("x", &bob, Ttl::Never, u).unwrap());
+                assert!(!a.set_if("x", &ann, Ttl::Never, t).await.unwrap(), "{name}");
+            }
+            same!(name, a, b, pop("x"));
+            same!(name, a, b, delete("k"));
+            same!(name, a, b, delete("k"));
+        });
+    }
+}
+
+#[test]
+fn values_are_written_and_read_in_pieces() {
+    for (name, options) in stores() {
+        let dir = temp_dir();
+        runtime().block_on(async {
+            let c = AsyncCache::open(options(dir.path())).await.expect("a cache");
+            let mut out = c.writer("k", Ttl::hours(1)).await.expect("a writer");
+            for piece in [&b"one, "[..], b"", b"two, ", b"three"] {
+                out.write(piece).await.expect("a piece");
+            }
+            assert_eq!(c.get("k").await.expect("get"), None, "{name}: not before it is committed");
+            assert!(out.commit().await.expect("commit"), "{name}");
+            let Some(mut value) = c.reader("k").await.expect("a reader") else {
+                assert_eq!(c.capabilities().store, "null");
+                return;
+            };
+            assert_eq!((value.len(), value.meta().size), (15, 15));
+            assert_eq!(value.read(4).await.expect("read"), b"one,", "{name}");
+            c.delete("k").await.expect("delete");
+            assert_eq!(value.read(100).await.expect("read"), b" two, three", "{name}: a reader keeps what it opened");
+            assert!(value.read(100).await.expect("read").is_empty());
+            assert_eq!(value.seek(std::io::SeekFrom::Start(5)).await.expect("seek"), 5);
+            assert_eq!(value.read(3).await.expect("read"), b"two");
+
+            let out = c.writer("k", Ttl::Never).await.expect("a writer");
+            assert!(out.commit_if_absent().await.expect("commit"));
+            let out = c.writer("k", Ttl::Never).await.expect("a writer");
+            assert!(!out.commit_if_absent().await.expect("commit"), "{name}");
         });
     }
 }

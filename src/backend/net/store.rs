@@ -17,7 +17,7 @@ use crate::backend::rules::{self, Act};
 use crate::backend::{Condition, Expect, Lead, Lease, Listener, Listing, Mutation, Outcome, Since};
 use crate::capabilities::Capabilities;
 use crate::clock::SLACK_MS;
-use crate::entry::{Codec, Entry, Extra, Facts, NEVER, SetOptions, State, Ttl, Value};
+use crate::entry::{Codec, Entry, Extra, Facts, NEVER, SetOptions, State, Token, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::header;
 use crate::key::Id;
@@ -513,6 +513,7 @@ impl<S: Server> Networked<S> {
             accessed: meta.created,
             meta,
             state,
+            token: Token(label.facts.nonce),
             place: String::from_utf8_lossy(place).into_owned(),
         }
     }

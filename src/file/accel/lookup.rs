@@ -9,7 +9,7 @@ use super::Accel;
 use super::append::Scratch;
 use crate::backend::{Backend, Expect, Reading, rules};
 use crate::clock::{Wait, from_ms};
-use crate::entry::{Encoding, Entry, Extra, Facts, State, Value};
+use crate::entry::{Encoding, Entry, Extra, Facts, State, Token, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::entry_files::read::{self, Found, Miss};
 use crate::file::index::bucket::{At, Slot};
@@ -500,6 +500,7 @@ impl FileBackend {
             charged: size,
             accessed: from_ms(accessed),
             state,
+            token: Token(facts.nonce),
             place,
         })
     }

@@ -137,6 +137,30 @@ pub(super) fn contains_and_ttl(b: &Bench) {
     assert_eq!((stats.hits, stats.misses), (0, 0), "neither counts as a use");
 }
 
+pub(super) fn remove_where(b: &Bench) {
+    if !b.lists() {
+        let refused = b.cache.remove_where(|_| true).expect_err("a listing");
+        assert_eq!(refused.kind(), ErrorKind::Unsupported);
+        return;
+    }
+    for n in 0..10 {
+        b.cache.set(format!("key {n}"), "v".repeat(n), Ttl::Never).expect("set");
+    }
+    let large = |entry: &larder::Entry| entry.meta.size >= 7;
+    assert_eq!(b.cache.remove_where(large).expect("remove_where"), 3);
+    assert_eq!(b.cache.remove_where(large).expect("remove_where"), 0);
+    // What is set anew between the listing and the removal is another entry.
+    let again = |entry: &larder::Entry| {
+        if entry.key == b"key 3" {
+            b.cache.set("key 3", "anew", Ttl::Never).expect("set");
+        }
+        entry.key == b"key 3" || entry.key == b"key 4"
+    };
+    assert_eq!(b.cache.remove_where(again).expect("remove_where"), 1);
+    assert_eq!(get(&b.cache, "key 3").as_deref(), Some(&b"anew"[..]));
+    assert_eq!(get(&b.cache, "key 4"), None);
+}
+
 pub(super) fn many_at_once(b: &Bench) {
     let c = &b.cache;
     let failed = c.set_many((0..50).map(|i| (format!("k{i}"), i.to_string())), Ttl::secs(90)).expect("set_many");

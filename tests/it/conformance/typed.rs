@@ -152,7 +152,17 @@ pub(super) fn typed_calls(b: &Bench) {
     let c = b.cache.namespace("a");
     assert!(c.touch("k", Ttl::secs(30)).expect("touch"));
     assert_eq!(typed.get("k").expect("get"), Some(vec![4, 5]), "a touch keeps the type");
-    assert_eq!(typed.pop("k").expect("pop"), Some(vec![4, 5]));
+    let (seen, token) = typed.get_with_token("k").expect("get_with_token").expect("a hit");
+    assert!(typed.set_if("k", &[seen, vec![6]].concat(), Ttl::secs(20), token).expect("set_if"));
+    assert!(!typed.set_if("k", &vec![], Ttl::secs(20), token).expect("set_if"), "it was changed since");
+    assert!(typed.set_many([("l", &vec![1]), ("m", &vec![2])], Ttl::Never).expect("set_many").is_empty());
+    c.typed::<u8>(9).set("o", &1, Ttl::Never).expect("set");
+    let found = typed.get_many(["m", "o", "none", "l"]).expect("get_many");
+    assert_eq!(found, [("m", vec![2]), ("l", vec![1])], "another schema's value is none");
+    assert!(typed.contains("l").expect("contains") && typed.touch("l", Ttl::secs(5)).expect("touch"));
+    assert_eq!(typed.delete_many(["l", "m", "o"]).expect("delete_many"), 3);
+    assert!(!typed.delete("l").expect("delete"));
+    assert_eq!(typed.pop("k").expect("pop"), Some(vec![4, 5, 6]));
     assert_eq!((typed.pop("k").expect("pop"), get(&c, "k")), (None, None));
     c.typed::<u8>(9).set("k", &1, Ttl::Never).expect("set");
     assert_eq!(typed.pop("k").expect("pop"), None, "another schema's value is none");
