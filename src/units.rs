@@ -260,7 +260,8 @@ pub fn approx_size(bytes: u64) -> String {
     }
 }
 
-/// A length of time for the eye: its two largest units, cut off, not rounded up.
+/// A length of time for the eye: its two largest units, rounded, so that what has just been set to live 90 minutes is
+/// shown as `1h30m`.
 pub fn approx_span(span: Duration) -> String {
     let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let unit = SPAN_UNITS[1..].iter().find(|(_, factor)| ms >= *factor).map_or(1, |(_, factor)| *factor);
@@ -270,7 +271,7 @@ pub fn approx_span(span: Duration) -> String {
         60_000 | 1_000 => 1_000,
         _ => 1,
     };
-    Span(Duration::from_millis(ms / coarsest_kept * coarsest_kept)).to_string()
+    Span(Duration::from_millis((ms.saturating_add(coarsest_kept / 2)) / coarsest_kept * coarsest_kept)).to_string()
 }
 
 /// `1234567` as `1,234,567`.

@@ -4,14 +4,14 @@
 use std::env;
 use std::ffi::OsString;
 
-use clap::{ArgAction, Args, ColorChoice, CommandFactory, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{ArgAction, Args, ColorChoice, CommandFactory, Parser};
 
+use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter, CompletionCandidate};
 use larder::MAX_NAMESPACE_LEN;
 
-use crate::cmd::{
-    clear, completion, config, copy, exec, get, has, incr, init, ls, man, prune, rm, set, show, stats, touch, ttl,
-    verify,
-};
+use crate::cmd::Command;
+use crate::complete;
 use crate::output::Color;
 
 const OVERVIEW: &str = "\
@@ -71,62 +71,6 @@ pub struct Global {
     pub quiet: bool,
 }
 
-/// The commands in the order of `--help`. What each does is said at its own struct.
-#[derive(Subcommand)]
-pub enum Command {
-    Init(init::Init),
-    Stats(stats::Stats),
-    Ls(ls::Ls),
-    Show(show::Show),
-    Has(has::Has),
-    Ttl(ttl::TtlOf),
-    Get(get::Get),
-    Set(set::Set),
-    Rm(rm::Rm),
-    Touch(touch::Touch),
-    Incr(incr::Incr),
-    Decr(incr::Decr),
-    Exec(exec::Exec),
-    Prune(prune::Prune),
-    Clear(clear::Clear),
-    Verify(verify::Verify),
-    Copy(copy::Copy),
-    /// Show or change the settings that rest in the cache, and where its directory was found
-    #[command(subcommand)]
-    Config(config::Config),
-    Completion(completion::Completion),
-    Man(man::Man),
-}
-
-impl Command {
-    /// Whether the command is about the entries of one namespace when told so. For the others `--ns` is an error:
-    /// pruning everything is not what somebody meant who named a part.
-    pub fn takes_namespace(&self) -> bool {
-        match self {
-            Command::Ls(_)
-            | Command::Show(_)
-            | Command::Has(_)
-            | Command::Ttl(_)
-            | Command::Get(_)
-            | Command::Set(_)
-            | Command::Rm(_)
-            | Command::Touch(_)
-            | Command::Incr(_)
-            | Command::Decr(_)
-            | Command::Exec(_)
-            | Command::Copy(_)
-            | Command::Clear(_) => true,
-            Command::Init(_)
-            | Command::Stats(_)
-            | Command::Prune(_)
-            | Command::Verify(_)
-            | Command::Config(_)
-            | Command::Completion(_)
-            | Command::Man(_) => false,
-        }
-    }
-}
-
 /// An empty name stands for no namespace in the library; here it is rather a variable that a script forgot to set, and
 /// `clear --ns ""` would clear everything.
 fn namespace(text: &str) -> Result<String, String> {
@@ -135,6 +79,35 @@ fn namespace(text: &str) -> Result<String, String> {
         1..=MAX_NAMESPACE_LEN => Ok(text.to_owned()),
         _ => Err(format!("a namespace has at most {MAX_NAMESPACE_LEN} bytes")),
     }
+}
+
+/// What other tools call our commands.
+const ELSEWHERE: [(&str, &[&str]); 13] = [
+    ("set", &["put", "store", "write", "add", "push"]),
+    ("get", &["cat", "fetch", "read"]),
+    ("rm", &["del", "delete", "remove", "unlink", "forget", "drop", "invalidate"]),
+    ("show", &["info", "inspect", "describe", "meta"]),
+    ("ls", &["list", "keys", "scan", "find", "entries"]),
+    ("has", &["exists", "contains"]),
+    ("clear", &["flush", "flushall", "flushdb", "purge", "wipe", "empty", "reset"]),
+    ("prune", &["gc", "clean", "cleanup", "trim", "evict", "sweep", "vacuum", "shrink"]),
+    ("exec", &["run", "memo", "memoize", "cached"]),
+    ("verify", &["check", "fsck", "scrub", "repair"]),
+    ("stats", &["status", "stat", "usage"]),
+    ("config", &["configure", "settings"]),
+    ("copy", &["cp", "migrate", "sync"]),
+];
+
+/// A command that is called otherwise elsewhere gets our name for it as a tip.
+pub fn with_advice(mut error: clap::Error) -> clap::Error {
+    let word = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) => word.clone(),
+        _ => return error,
+    };
+    if let Some((ours, _)) = ELSEWHERE.iter().find(|(_, theirs)| theirs.contains(&word.as_str())) {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![(*ours).to_owned()]));
+    }
+    error
 }
 
 /// Whether the command line, right or wrong, is one of `exec`, which has exit codes of its own.
@@ -157,11 +130,28 @@ pub fn command() -> clap::Command {
         "--color" => args.get(i + 1)?.to_str(),
         other => other.strip_prefix("--color="),
     });
-    Cli::command().color(match color {
+    let command = with_candidates(Cli::command());
+    command.color(match color {
         Some("never") => ColorChoice::Never,
         Some("always") => ColorChoice::Always,
         _ => ColorChoice::Auto,
     })
+}
+
+/// What completion offers for arguments that take any text: keys, names of commands and settings.
+fn with_candidates(command: clap::Command) -> clap::Command {
+    let commands: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let command = command.mut_subcommand("man", |man| {
+        man.mut_arg("command", |arg| {
+            arg.add(ArgValueCandidates::new(move || commands.iter().map(CompletionCandidate::new).collect()))
+        })
+    });
+    let named = [("get", "keys"), ("has", "keys"), ("rm", "keys"), ("touch", "keys"), ("show", "key"), ("ttl", "key")];
+    let command = named.into_iter().fold(command, |command, (name, arg)| {
+        command
+            .mut_subcommand(name, |command| command.mut_arg(arg, |arg| arg.add(ArgValueCompleter::new(complete::keys))))
+    });
+    command.mut_arg("directory", |arg| arg.add(ArgValueCompleter::new(complete::caches)))
 }
 
 #[cfg(test)]

@@ -8,17 +8,21 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use larder::{Access, Cache, Options};
 use serde::Deserialize;
 
 use crate::exit_code::Failure;
 use crate::output::note;
 
 const SYSTEM_SETTINGS: &str = "/etc/cachectl/config.toml";
+
+/// The mode of a directory that belongs to a group.
+const GROUP_MODE: u32 = 0o2770;
 
 const WAYS: &str = "no directory given. Name the cache's directory by one of
   cachectl -C DIR …              (or -C @NAME, for a cache named in a settings file)
@@ -42,20 +46,33 @@ pub enum Store {
 }
 
 impl Store {
-    /// A path, or a URL where it looks like one.
+    /// A path, or a URL where it looks like one, in whatever case its scheme is: `Redis://user:secret@host` must not
+    /// become a directory of that name.
     pub fn named(given: &OsStr) -> Result<Store, Failure> {
-        let scheme = given.to_str().and_then(|text| text.split_once(':'));
-        let is_scheme = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b"+-".contains(&b));
-        match scheme {
+        let split = given.to_str().and_then(|text| text.split_once(':'));
+        let is_scheme = |text: &str| {
+            text.starts_with(|c: char| c.is_ascii_alphabetic())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+        };
+        match split {
             Some((scheme, rest)) if is_scheme(scheme) && (rest.starts_with("//") || scheme == "tiered") => {
+                let scheme = scheme.to_ascii_lowercase();
                 if scheme == "memory" {
                     return Err(Failure::usage(
                         "memory:// is within the process that opened it, out of cachectl's reach",
                     ));
                 }
-                Ok(Store::Url(given.to_string_lossy().into_owned()))
+                Ok(Store::Url(format!("{scheme}:{rest}")))
             }
             _ => Ok(Store::Directory(PathBuf::from(given))),
+        }
+    }
+
+    /// What `clear` asks for where there is no cache's name: the URL, without user and password.
+    pub fn name(&self) -> String {
+        match self {
+            Store::Directory(path) => path.to_string_lossy().into_owned(),
+            Store::Url(url) => without_secrets(url),
         }
     }
 
@@ -71,6 +88,26 @@ impl Store {
             }
         }
     }
+}
+
+/// A URL without what stands before an `@` in its authority, and without passwords in the query.
+pub fn without_secrets(url: &str) -> String {
+    // A tiered store holds URLs, with secrets of their own, in its query.
+    let split = url.split_once("://").filter(|(scheme, _)| !scheme.contains('?'));
+    let Some((scheme, rest)) = split else {
+        return url.split(['?', '@']).next().unwrap_or_default().to_owned();
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let secret = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
+        !["password", "pass", "user", "username", "mac_key"].contains(&name.as_str())
+    };
+    let query: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty()).filter(secret).collect();
+    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+    format!("{scheme}://{host}{path}{query}")
 }
 
 impl fmt::Debug for Store {
@@ -175,6 +212,12 @@ impl Surroundings {
         )))
     }
 
+    /// All that `-C @NAME` may be.
+    pub fn names(&self) -> Vec<String> {
+        let settings = self.settings_files().into_iter().filter_map(|file| self.read(&file).ok().flatten());
+        settings.flat_map(|settings| settings.caches.into_keys()).collect()
+    }
+
     /// The files that may name a cache, nearest first; most of them don't exist.
     fn settings_files(&self) -> Vec<PathBuf> {
         let config_home = self.config_home.clone().or_else(|| Some(self.home.as_ref()?.join(".config")));
@@ -185,22 +228,44 @@ impl Surroundings {
         files
     }
 
-    /// `Ok(None)` when there is no such file, or when it is somebody else's.
+    /// `Ok(None)` when there is no such file, or when another user may have written it.
     fn read(&self, file: &Path) -> Result<Option<Settings>, Failure> {
         let unreadable = |error: io::Error| Failure::usage(format!("{}: {error}", file.display()));
-        let metadata = match fs::metadata(file) {
-            Ok(metadata) => metadata,
+        let skipped = |why: &str| {
+            note(format_args!("{}: {why}, not read", file.display()));
+            Ok(None)
+        };
+        let trusted = |uid: u32| uid == self.user || uid == 0;
+        let link = match fs::symlink_metadata(file) {
+            Ok(link) => link,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(None);
             }
             Err(error) => return Err(unreadable(error)),
         };
-        // Anybody can put a cachectl.toml into /tmp and wait for root to run `cachectl clear` somewhere below.
-        if metadata.uid() != self.user && metadata.uid() != 0 {
-            note(format_args!("{}: belongs to another user, not read", file.display()));
-            return Ok(None);
+        // Anybody can put a cachectl.toml into /tmp and wait for root to run `cachectl clear` somewhere below: the file
+        // itself, or a link to one of root's own.
+        if link.is_symlink() && !trusted(link.uid()) {
+            return skipped("a link of another user's");
         }
-        let text = fs::read_to_string(file).map_err(unreadable)?;
+        // Opened once, so that what is looked at is what is read.
+        let mut opened = match fs::File::open(file) {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(error)),
+        };
+        let about = opened.metadata().map_err(unreadable)?;
+        if !trusted(about.uid()) {
+            return skipped("belongs to another user");
+        }
+        if about.mode() & 0o002 != 0 {
+            return skipped(&format!(
+                "others may write to it (mode {:04o}; chmod o-w mends it)",
+                about.mode() & 0o7777
+            ));
+        }
+        let mut text = String::new();
+        opened.read_to_string(&mut text).map_err(unreadable)?;
         let settings: Settings = toml::from_str(&text).map_err(|error| {
             // Without the line that is wrong: there may be a password in it.
             let lines = error.span().map_or(0, |span| text[..span.start].matches('\n').count());
@@ -212,7 +277,7 @@ impl Surroundings {
     fn store(&self, named: &Named, file: &Path) -> Result<Option<Store>, Failure> {
         match (&named.dir, &named.url) {
             (None, None) => Ok(None),
-            (Some(dir), None) => Ok(Some(Store::Directory(self.resolve(dir, file)))),
+            (Some(dir), None) => Ok(Some(Store::Directory(self.resolve(dir, file)?))),
             (None, Some(url)) => match Store::named(OsStr::new(url))? {
                 Store::Directory(_) => Err(Failure::usage(format!("{}: url is no URL", file.display()))),
                 store => Ok(Some(store)),
@@ -221,13 +286,70 @@ impl Surroundings {
         }
     }
 
-    /// A relative path starts at the file that has it; `~/` at the home directory.
-    fn resolve(&self, dir: &str, file: &Path) -> PathBuf {
-        match (dir.strip_prefix("~/"), &self.home) {
-            (Some(rest), Some(home)) => home.join(rest),
-            _ => file.parent().unwrap_or(Path::new("/")).join(dir),
+    /// A relative path starts at the file that has it; `~/` and `$HOME/` at the home directory.
+    fn resolve(&self, dir: &str, file: &Path) -> Result<PathBuf, Failure> {
+        let below_home = ["~/", "$HOME/", "${HOME}/"].iter().find_map(|prefix| dir.strip_prefix(prefix));
+        if let (Some(rest), Some(home)) = (below_home, &self.home) {
+            return Ok(home.join(rest));
         }
+        if dir.contains('$') || dir.starts_with('~') {
+            return Err(Failure::usage(format!(
+                "{}: dir = {dir:?}: of variables only $HOME is known here (and ~/), at the beginning of the path",
+                file.display()
+            )));
+        }
+        Ok(file.parent().unwrap_or(Path::new("/")).join(dir))
     }
+}
+
+/// How cachectl opens a directory. One whose mode says that it is its group's is taken for that: the library then checks
+/// that its marker says so too.
+pub fn options(path: &Path) -> Options {
+    let options = Cache::file(path);
+    match fs::symlink_metadata(path) {
+        Ok(about) if about.is_dir() && about.mode() & 0o7777 == GROUP_MODE => options.access(Access::Group),
+        _ => options,
+    }
+}
+
+/// The directory that a link leads to, where the link is root's or our own, as those of systemd (`/var/cache/app` to
+/// `private/app`) and of releases are. Another user's link may lead anywhere tomorrow: it is left to be refused.
+pub fn behind_link(path: &Path) -> PathBuf {
+    // `link/` would follow the link; the components leave such an ending out.
+    let path: PathBuf = path.components().collect();
+    let trusted = |about: &fs::Metadata| about.uid() == 0 || about.uid() == rustix::process::geteuid().as_raw();
+    match fs::symlink_metadata(&path) {
+        Ok(about) if about.is_symlink() && trusted(&about) => fs::canonicalize(&path).unwrap_or(path),
+        _ => path,
+    }
+}
+
+/// The absolute form, for JSON; the path as given where there is none.
+pub fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path)).to_string_lossy().into_owned()
+}
+
+/// A file system, as far as limits go by it.
+pub struct FileSystem {
+    pub bytes: u64,
+    /// What a process without privileges may still use.
+    pub free_bytes: u64,
+    pub free_inodes: u64,
+    /// Some file systems make inodes as they go, and report none.
+    pub has_inodes: bool,
+}
+
+/// The file system that holds `path`, which itself need not exist yet.
+pub fn file_system(path: &Path) -> Result<FileSystem, Failure> {
+    let absolute = std::path::absolute(path).map_err(|error| Failure::failed(path.display(), error))?;
+    let existing = absolute.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    let about = rustix::fs::statvfs(existing).map_err(|error| Failure::failed(existing.display(), error))?;
+    Ok(FileSystem {
+        bytes: about.f_blocks.saturating_mul(about.f_frsize),
+        free_bytes: about.f_bavail.saturating_mul(about.f_frsize),
+        free_inodes: about.f_favail,
+        has_inodes: about.f_files != 0,
+    })
 }
 
 /// What a settings file may hold. An unknown name is an error, since a misspelt one would otherwise send a `clear`

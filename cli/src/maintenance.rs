@@ -18,11 +18,21 @@ use crate::units::Span;
 /// How often a waiting run looks again. The lock is the kernel's and free of charge to ask for; nobody notices less.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// `--if-locked` of `prune`, which the next run makes up for.
 #[derive(clap::Args)]
-pub struct IfLocked {
-    /// What to do while another maintenance run is at work: skip (exit 0), wait:30s, or fail (exit 75)
+pub struct OrSkip {
+    /// What to do while another maintenance run is at work: skip (exit 0), wait:30s (then exit 75), or fail (exit 75)
     /// [default: fail on a terminal, else skip]
     #[arg(long, value_name = "skip|wait:D|fail")]
+    if_locked: Option<WhenLocked>,
+}
+
+/// `--if-locked` of all others: nothing may end with exit code 0 that wasn't done.
+#[derive(clap::Args)]
+pub struct OrFail {
+    /// What to do while another maintenance run is at work: wait:30s (then exit 75), or fail (exit 75)
+    /// [default: wait:1m]
+    #[arg(long, value_name = "wait:D|fail", value_parser = no_skip)]
     if_locked: Option<WhenLocked>,
 }
 
@@ -48,35 +58,70 @@ impl FromStr for WhenLocked {
     }
 }
 
-impl IfLocked {
+fn no_skip(text: &str) -> Result<WhenLocked, String> {
+    match text.parse()? {
+        WhenLocked::Skip => {
+            Err("only prune can be skipped; write fail, or wait: and a duration, like wait:30s".to_owned())
+        }
+        other => Ok(other),
+    }
+}
+
+impl OrSkip {
     /// The lock; or `None`, said on standard error, when this run is to be skipped.
     pub fn take(&self, cache: &Cache, output: &Output, interrupt: &Interrupt) -> Result<Option<Maintenance>, Failure> {
         let person = std::io::stdin().is_terminal() && output.stderr_terminal;
         let when = self.if_locked.unwrap_or(if person { WhenLocked::Fail } else { WhenLocked::Skip });
-        let deadline = match when {
-            WhenLocked::Wait(span) => Instant::now().checked_add(span),
-            _ => Some(Instant::now()),
-        };
-        loop {
-            if let Some(lock) = cache.maintenance()? {
-                return Ok(Some(lock));
-            }
-            if let Some(exit) = interrupt.exit() {
-                return Err(Failure::new(exit, "interrupted while waiting for another maintenance run"));
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                break;
-            }
-            thread::sleep(LOOK_AGAIN);
+        take(when, cache, output, interrupt)
+    }
+}
+
+impl OrFail {
+    pub fn take(&self, cache: &Cache, output: &Output, interrupt: &Interrupt) -> Result<Maintenance, Failure> {
+        let when = self.if_locked.unwrap_or(WhenLocked::Wait(Duration::from_secs(60)));
+        take(when, cache, output, interrupt)?.ok_or_else(busy)
+    }
+}
+
+fn busy() -> Failure {
+    Failure::new(Exit::Busy, BUSY)
+}
+
+const BUSY: &str = "another maintenance run is at work on this cache";
+
+fn take(
+    when: WhenLocked,
+    cache: &Cache,
+    output: &Output,
+    interrupt: &Interrupt,
+) -> Result<Option<Maintenance>, Failure> {
+    let (start, mut told) = (Instant::now(), false);
+    let deadline = match when {
+        WhenLocked::Wait(span) => start.checked_add(span),
+        _ => Some(start),
+    };
+    loop {
+        if let Some(lock) = cache.maintenance()? {
+            return Ok(Some(lock));
         }
-        let busy = "another maintenance run is at work on this cache";
-        match when {
-            WhenLocked::Skip => {
-                note(format_args!("{busy}; skipped"));
-                Ok(None)
-            }
-            _ => Err(Failure::new(Exit::Busy, busy)),
+        if let Some(exit) = interrupt.exit() {
+            return Err(Failure::new(exit, "interrupted while waiting for another maintenance run"));
         }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            break;
+        }
+        if !told && !output.quiet && start.elapsed() >= Duration::from_secs(1) {
+            told = true;
+            note(format_args!("{BUSY}; waiting for its end"));
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    match when {
+        WhenLocked::Skip => {
+            note(format_args!("{BUSY}; skipped"));
+            Ok(None)
+        }
+        _ => Err(busy()),
     }
 }
 
@@ -117,5 +162,7 @@ mod tests {
         for text in ["", "wait", "wait:", "wait:30", "Skip", "wait:skip"] {
             text.parse::<WhenLocked>().expect_err(text);
         }
+        assert!(no_skip("skip").unwrap_err().contains("only prune"));
+        assert_eq!(no_skip("fail"), Ok(WhenLocked::Fail));
     }
 }

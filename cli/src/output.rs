@@ -74,7 +74,7 @@ impl Output {
             stderr_terminal: io::stderr().is_terminal(),
             json,
             quiet,
-            plain: plain || !terminal,
+            plain: plain || !terminal || !unicode(),
             color,
             stdout,
         }
@@ -93,6 +93,17 @@ impl Output {
         let mut stdout = self.stdout.borrow_mut();
         serde_json::to_writer(&mut *stdout, record)?;
         stdout.write_all(b"\n")
+    }
+
+    /// The same, with a value as its last field: as text where it is text, else as Base64. The value goes out as it is
+    /// encoded, and is never held in another form.
+    pub fn record_with_value(&self, record: &impl Serialize, value: &[u8]) -> io::Result<()> {
+        let mut head = serde_json::to_string(record)?;
+        head.pop();
+        let mut stdout = self.stdout.borrow_mut();
+        stdout.write_all(head.as_bytes())?;
+        json::write_value(&mut *stdout, value)?;
+        stdout.write_all(b"}\n")
     }
 
     /// A key as `--names` prints it: as it is for scripts, escaped for eyes.
@@ -153,6 +164,16 @@ impl Output {
     }
 }
 
+/// Whether the locale is one of UTF-8, and the terminal more than a typewriter.
+fn unicode() -> bool {
+    let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    // The first of these that is set decides, as for setlocale(3).
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| set(name)).unwrap_or_default();
+    let locale = locale.to_ascii_lowercase();
+    let utf_8 = locale.ends_with("utf-8") || locale.ends_with("utf8") || locale.contains("utf-8@");
+    utf_8 && env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
 /// A remark for people, on standard error. A closed standard error is no reason to fail.
 pub fn note(text: impl Display) {
     let _ = writeln!(io::stderr(), "cachectl: {text}");
@@ -161,20 +182,22 @@ pub fn note(text: impl Display) {
 /// Text that cannot do anything to a terminal: control characters, and those that reorder text, as `\n`, `\u{1b}`;
 /// bytes that are no UTF-8 as `\xff`.
 pub fn escaped(bytes: &[u8]) -> String {
-    escaped_but(bytes, |_| false)
+    escape(bytes, false)
 }
 
-/// A value for eyes: as [`escaped`], but its lines and tabs stay.
+/// A value for eyes: as [`escaped`], but its lines, tabs and backslashes stay.
 pub fn escaped_value(text: &str) -> String {
-    escaped_but(text.as_bytes(), |c| c == '\n' || c == '\t')
+    escape(text.as_bytes(), true)
 }
 
-fn escaped_but(bytes: &[u8], keep: impl Fn(char) -> bool) -> String {
+fn escape(bytes: &[u8], value: bool) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
-                c if keep(c) => text.push(c),
+                '\n' | '\t' if value => text.push(c),
+                // So that a key with a backslash and an n isn't taken for one with a line's end.
+                '\\' if !value => text.push_str("\\\\"),
                 '\n' | '\r' | '\t' => text.extend(c.escape_default()),
                 c if c.is_control() || reorders(c) => text.extend(c.escape_unicode()),
                 c => text.push(c),
@@ -194,8 +217,12 @@ fn reorders(c: char) -> bool {
 
 /// `1 entry`, `2 entries`.
 pub fn entries(n: u64) -> String {
-    let noun = if n == 1 { "entry" } else { "entries" };
-    format!("{} {noun}", crate::units::grouped(n))
+    counted(n, "entry", "entries")
+}
+
+/// A count with its noun in the right number.
+pub fn counted(n: u64, one: &str, more: &str) -> String {
+    format!("{} {}", crate::units::grouped(n), if n == 1 { one } else { more })
 }
 
 /// `3h5m ago`, `in 29s`, `now`.

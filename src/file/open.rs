@@ -321,11 +321,11 @@ fn open_root(dir: &Path, create: bool, durable: bool) -> Result<OwnedFd> {
     fs::open_root(dir).map_err(describe)
 }
 
-/// Makes a directory, and those above it that are missing, with mode 0700 whatever the umask: a level that others can
-/// write lets them swap what lies below.
+/// Makes a directory with mode 0700 whatever the umask, and those above it that are missing with the mode that any
+/// program gives them, which others may search, but not write: a level that they can write lets them swap what lies below.
 fn make_path(dir: &Path, durable: bool) -> io::Result<()> {
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
-        make_path(parent, durable)?;
+        make_parents(parent, durable)?;
     }
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
@@ -334,6 +334,17 @@ fn make_path(dir: &Path, durable: bool) -> io::Result<()> {
     if std::fs::symlink_metadata(dir)?.permissions().mode() & 0o777 != 0o700 {
         // The umask took from what is the owner's own.
         std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    }
+    sync_name(dir, durable)
+}
+
+fn make_parents(dir: &Path, durable: bool) -> io::Result<()> {
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
+        make_parents(parent, durable)?;
+    }
+    match DirBuilder::new().mode(0o755).create(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        other => other?,
     }
     sync_name(dir, durable)
 }

@@ -5,10 +5,10 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use larder::{Cache, ErrorKind, Problem, Prune, Reason, Verify};
 use serde::Serialize;
 
-use super::{Context, Ended};
-use crate::directory::Store;
+use crate::context::{Context, Ended, path_of};
+use crate::directory::{Store, options};
 use crate::exit_code::{Exit, Failure};
-use crate::maintenance::{IfLocked, prune};
+use crate::maintenance::{OrFail, prune};
 use crate::output::removals::{Each, Printer, Sum};
 use crate::output::{entries, escaped};
 use crate::safety::{not_a_cache, not_opened, refuse_to_clear};
@@ -21,6 +21,7 @@ Examples:
   cachectl -C D clear --confirm app                 in a script
   cachectl -C D clear --ns pages --confirm app      that namespace alone; the name is still the cache's
   cachectl -C D clear -n                            what would go
+  cachectl -C redis://h/0?prefix=app clear --confirm redis://h/0?prefix=app     without the password
 
 Exit code 6 when it refuses: no cache's marker there, the root directory, your home, a symbolic
 link, a newer format, or a name that isn't the cache's.";
@@ -40,7 +41,7 @@ pub struct Clear {
     #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
-    if_locked: IfLocked,
+    if_locked: OrFail,
 }
 
 #[derive(Serialize)]
@@ -63,7 +64,7 @@ impl Clear {
         };
         refuse_to_clear(&path)?;
         // Until the name is confirmed, this only looks: a refusal leaves no trace.
-        let looking = Cache::file(&path).create(false).read_only(true).open();
+        let looking = options(&path).create(false).read_only(true).open();
         let looking = context.scoped(looking.map_err(|error| match error.kind() {
             ErrorKind::NotFound if path.exists() => not_a_cache(&path),
             _ => not_opened(error, &path),
@@ -75,9 +76,7 @@ impl Clear {
         self.confirm(context, &looking, &name)?;
         let cache = context.change()?;
         let interrupt = Interrupt::catch()?;
-        let Some(_lock) = self.if_locked.take(&cache, &context.output, &interrupt)? else {
-            return Ok(Exit::Done);
-        };
+        let _lock = self.if_locked.take(&cache, &context.output, &interrupt)?;
         let before = cache.stats()?;
         cache.clear()?;
         let namespace = context.namespace.as_deref();
@@ -94,14 +93,14 @@ impl Clear {
         Ok(interrupt.exit().unwrap_or(if report.finished { Exit::Done } else { Exit::Partly }))
     }
 
-    /// A cache that is no directory has no name: that of its store stands for it. Its bytes are the store's to reclaim.
+    /// A cache that is no directory has no name: its URL stands for it. Its bytes are the store's to reclaim.
     fn by_url(&self, context: &Context, looking: &Cache) -> Ended {
         if looking.capabilities().directory {
             return Err(Failure::usage(
                 "clear a cache in a directory by its path, so that it's sure to be the right one",
             ));
         }
-        let name = looking.capabilities().store;
+        let name = &context.place()?.store.name();
         if self.dry_run {
             return self.dry_run(context, looking, name);
         }
@@ -206,7 +205,7 @@ fn ask(context: &Context, cache: &Cache, name: &str) -> Result<String, Failure> 
             format!("{} ({})", entries(stats.entries), approx_size(stats.bytes))
         }
     };
-    context.output.note(format_args!("this removes {what} from {}", super::path_of(cache).display()));
+    context.output.note(format_args!("this removes {what} from {}", path_of(cache).display()));
     let mut typed = String::new();
     let read = write!(io::stderr(), "Type the cache's name, {}, to go on: ", escaped(name.as_bytes()))
         .and_then(|()| io::stdin().lock().read_line(&mut typed));

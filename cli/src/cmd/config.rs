@@ -1,10 +1,10 @@
 //! `config show` and `config set`: the cache's settings, and where each came from.
 
 use clap::{Args, FromArgMatches};
-use larder::Cache;
 
-use super::settings::Wanted;
-use super::{Context, Ended};
+use crate::cmd::settings::Wanted;
+use crate::context::{Context, Ended, path_of};
+use crate::directory::{absolute, options};
 use crate::exit_code::{Exit, Failure};
 use crate::output::settings::print;
 use crate::safety::not_opened;
@@ -60,7 +60,7 @@ fn show(context: &Context) -> Ended {
     let (directory, origin) = (context.directory()?, context.place()?.origin);
     // Which directory is meant is worth knowing most when nothing is there.
     let settings = context.look().and_then(|cache| Ok(cache.settings()?));
-    print(&context.output, &directory, &origin, settings.as_ref().ok())?;
+    print(&context.output, absolute(&directory), origin.to_string(), settings.as_ref().ok())?;
     settings.map(|_| Exit::Done)
 }
 
@@ -69,14 +69,14 @@ impl Set {
         let wanted = parse(&self.settings)?;
         let (directory, origin) = (context.directory()?, context.place()?.origin);
         let cache = if wanted.converts() {
-            let options = wanted.options(Cache::file(&directory).create(false), None, &directory)?;
+            let options = wanted.options(options(&directory).create(false), None, &directory)?;
             context.scoped(options.open().map_err(|error| not_opened(error, &directory))?)
         } else {
             context.change()?
         };
-        let settings = cache.configure(&wanted.change(super::path_of(&cache))?)?;
+        let settings = cache.configure(&wanted.change(path_of(&cache))?)?;
         if !context.output.quiet && (context.output.terminal || context.output.json) {
-            print(&context.output, &directory, &origin, Some(&settings))?;
+            print(&context.output, absolute(&directory), origin.to_string(), Some(&settings))?;
         }
         Ok(Exit::Done)
     }

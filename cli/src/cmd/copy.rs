@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use larder::{Cache, Entry};
 use serde::Serialize;
 
-use super::{Context, Ended};
+use crate::context::{Context, Ended};
 use crate::exit_code::{Exit, Failure, chain};
 use crate::output::{entries, escaped};
 use crate::units::approx_size;

@@ -5,23 +5,25 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde::Serialize;
 
-use super::{Context, Ended};
+use crate::context::{Context, Ended};
 use crate::exit_code::Exit;
-use crate::output::json;
+use crate::output::{escaped, json};
 
 const EXAMPLES: &str = "\
 Examples:
   if cachectl -C D has greeting; then …
+  cachectl -C D has a b c                           0 if all three are there
   cachectl -C D has greeting --json | jq .present";
 
-/// Tell by the exit code whether a key is there: 0 yes, 5 no.
+/// Tell by the exit code whether keys are there: 0 all of them, 5 not all.
 ///
 /// On a terminal it also says so. Nothing is read, counted or written; an expired entry is not there.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Has {
-    /// The key
-    key: OsString,
+    /// The keys
+    #[arg(value_name = "KEY", required = true)]
+    keys: Vec<OsString>,
 }
 
 #[derive(Serialize)]
@@ -34,14 +36,28 @@ struct Answer {
 
 impl Has {
     pub fn run(self, context: &Context) -> Ended {
-        let key = self.key.as_bytes();
-        let present = context.look()?.contains(key)?;
+        let cache = context.look_if_any()?;
         let output = &context.output;
-        if output.json {
-            output.record(&Answer { schema: "larder.has/1", key: json::Key::of(key), present })?;
-        } else if output.terminal && !output.quiet {
-            output.line(if present { "yes" } else { "no" })?;
+        let mut exit = Exit::Done;
+        for key in &self.keys {
+            let present = match &cache {
+                Some(cache) => cache.contains(key.as_bytes())?,
+                None => false,
+            };
+            if output.json {
+                let key = json::Key::of(key.as_bytes());
+                output.record(&Answer { schema: "larder.has/1", key, present })?;
+            } else if output.terminal && !output.quiet {
+                let answer = if present { "yes" } else { "no" };
+                match self.keys.len() {
+                    1 => output.line(answer)?,
+                    _ => output.line(format_args!("{answer:<3}  {}", escaped(key.as_bytes())))?,
+                }
+            }
+            if !present {
+                exit = Exit::Absent;
+            }
         }
-        Ok(if present { Exit::Done } else { Exit::Absent })
+        Ok(exit)
     }
 }

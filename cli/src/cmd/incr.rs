@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use larder::{Error, ErrorKind, Ttl};
 use serde::Serialize;
 
-use super::set::TtlArg;
-use super::{Context, Ended, absent};
+use crate::context::{Context, Ended, absent};
 use crate::exit_code::{Exit, Failure};
 use crate::output::{escaped, json};
+use crate::values::TtlArg;
 
 const INCR_EXAMPLES: &str = "\
 Examples:

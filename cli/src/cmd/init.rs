@@ -1,11 +1,12 @@
 //! `init`: a cache with settings of one's own.
 
 use clap::ValueEnum;
-use larder::{Access, Cache, ErrorKind};
+use larder::{Access, ErrorKind};
 use serde::Serialize;
 
-use super::settings::Wanted;
-use super::{Context, Ended, absolute};
+use crate::cmd::settings::Wanted;
+use crate::context::{Context, Ended, path_of};
+use crate::directory::{absolute, options};
 use crate::exit_code::Exit;
 use crate::output::escaped;
 use crate::safety::not_opened;
@@ -43,27 +44,41 @@ struct Answer {
     dir: String,
     name: String,
     created: bool,
+    /// It was there, and some of its settings are other ones now.
+    changed: bool,
 }
 
 impl Init {
     pub fn run(self, context: &Context) -> Ended {
         let path = context.directory()?;
         // Closed again at once: who turns acceleration on or off must have the cache to himself.
-        let before = Cache::file(&path).read_only(true).create(false).open().map(drop);
-        let created = before.is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        let before = options(&path).read_only(true).create(false).open().and_then(|cache| cache.settings());
+        let created = before.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
         let access = self.access.map(|access| match access {
             AccessArg::Private => Access::Private,
             AccessArg::Group => Access::Group,
         });
-        let options = self.wanted.options(Cache::file(&path), access, &path)?;
+        let options = self.wanted.options(options(&path), access, &path)?;
         let cache = options.open().map_err(|error| not_opened(error, &path))?;
-        let name = cache.settings()?.name;
+        let settings = cache.settings()?;
+        let changed = before.is_ok_and(|before| before != settings);
+        let name = settings.name;
         let output = &context.output;
         if output.json {
-            output.record(&Answer { schema: "larder.init/1", dir: absolute(super::path_of(&cache)), name, created })?;
+            output.record(&Answer {
+                schema: "larder.init/1",
+                dir: absolute(path_of(&cache)),
+                name,
+                created,
+                changed,
+            })?;
         } else if !output.quiet {
-            let (verb, dir) = (if created { "made" } else { "already there:" }, super::path_of(&cache).display());
-            output.line(format_args!("{verb} cache {} in {dir}", escaped(name.as_bytes())))?;
+            let (name, dir) = (escaped(name.as_bytes()), path_of(&cache).display());
+            output.line(match (created, changed) {
+                (true, _) => format!("made cache {name} in {dir}"),
+                (false, true) => format!("changed settings of cache {name} in {dir}"),
+                (false, false) => format!("already there: cache {name} in {dir}"),
+            })?;
         }
         Ok(Exit::Done)
     }

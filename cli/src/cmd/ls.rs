@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 use larder::{Cache, Entry, State};
 
-use super::{Context, Ended, now};
+use crate::context::{Context, Ended, now};
 use crate::exit_code::{Exit, Failure};
 use crate::output::json;
 use crate::output::{Output, Style, entries, escaped};

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::Resettable;
 use clap_mangen::Man as Page;
 
-use super::{Context, Ended};
-use crate::args;
+use crate::context::{Context, Ended};
 use crate::exit_code::{Exit, Failure};
 
 const EXAMPLES: &str = "\
@@ -29,7 +28,7 @@ pub struct Man {
 
 impl Man {
     pub fn run(self, context: &Context) -> Ended {
-        let mut root = args::command().disable_help_subcommand(true);
+        let mut root = (context.command_line)().disable_help_subcommand(true);
         root.build();
         if let Some(folder) = &self.output {
             fs::create_dir_all(folder).map_err(|error| Failure::failed(folder.display(), error))?;
@@ -57,7 +56,10 @@ fn write_all(command: &clap::Command, folder: &Path) -> Result<(), Failure> {
 /// The page's file name and its text.
 fn page(command: &clap::Command) -> Result<(String, Vec<u8>), Failure> {
     let notes = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let title = command.get_display_name().unwrap_or("cachectl").replace(' ', "-");
+    let version = format!("cachectl {}", env!("CARGO_PKG_VERSION"));
     let page = Page::new(command.clone().after_help(Resettable::Reset));
+    let page = page.title(title.to_uppercase()).manual("Larder").source(version);
     let mut text = Vec::new();
     page.render(&mut text)?;
     // The generator would fill the examples' lines into one paragraph.

@@ -5,14 +5,15 @@ use std::time::Instant;
 
 use larder::{Cache, ErrorKind, Prune as Rules, PruneReport};
 
-use super::{Context, Ended, file_system_size, now};
+use crate::context::{Context, Ended, now, path_of};
+use crate::directory::{file_system, options};
 use crate::exit_code::{Exit, Failure};
-use crate::maintenance::{IfLocked, prune};
+use crate::maintenance::{OrSkip, prune};
 use crate::output::removals::{Answer, Each, Printer, summary, total};
 use crate::output::textfile::Metrics;
 use crate::safety::{holds_nothing, not_opened};
 use crate::signal::Interrupt;
-use crate::units::{Amount, Count, Span};
+use crate::units::{Amount, Count, Span, approx_size, grouped};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,8 +22,8 @@ Examples:
   cachectl -C D prune --older-than 30d --names -0 | xargs -0 -n1 echo
   */10 * * * *  cachectl -C /var/cache/app prune --max-duration 1m     in a crontab
 
-Exit codes: 0 done or nothing to do, 3 --max-duration was over first, 4 --check found something,
-  75 locked with --if-locked fail, 130 and 143 ended by a signal after the entry at hand.";
+Exit codes: 0 done or nothing to do, 3 --max-duration was over first or --min-free was missed, 4 --check found something,
+  6 --min-free is out of reach, 75 locked with --if-locked fail, 130 and 143 ended by a signal after the entry at hand.";
 
 /// Remove what has expired, what killed writers left over, and what is beyond limits.
 ///
@@ -72,7 +73,7 @@ pub struct Prune {
     #[arg(long, value_name = "D")]
     max_duration: Option<Span>,
     #[command(flatten)]
-    if_locked: IfLocked,
+    if_locked: OrSkip,
     /// Also write what was done, and the cache's figures, to this file for Prometheus's node exporter
     #[arg(long, value_name = "FILE.prom", conflicts_with_all = ["dry_run", "check"])]
     textfile: Option<PathBuf>,
@@ -83,7 +84,7 @@ impl Prune {
         self.dry_run |= self.check;
         let started = Instant::now();
         let path = context.directory()?;
-        let options = Cache::file(&path).create(false).read_only(self.dry_run);
+        let options = options(&path).create(false).read_only(self.dry_run);
         let cache = match options.open() {
             Ok(cache) => cache,
             Err(error) if error.kind() == ErrorKind::NotFound && holds_nothing(&path) => {
@@ -100,6 +101,8 @@ impl Prune {
             },
         };
         let printer = Printer::new(&context.output, self.each(context), self.dry_run);
+        let aims = Aims::new(&self, &cache)?;
+        aims.refuse_in_vain(&cache)?;
         let rules = self.rules(&cache)?;
         let report = prune(&cache, rules, cache.stats()?.entries, &context.output, &printer, &interrupt)?;
         if let Some(file) = &self.textfile {
@@ -110,8 +113,13 @@ impl Prune {
         }
         self.print(context, &report, &interrupt)?;
         printer.finish()?;
+        let missed = if report.finished { aims.missed(&cache, &report)? } else { None };
+        if let Some(missed) = &missed {
+            context.output.note(missed);
+        }
         Ok(match interrupt.exit() {
             Some(exit) => exit,
+            None if missed.is_some() => Exit::Partly,
             None if self.check && total(&report).entries > 0 => Exit::Found,
             None if !report.finished => Exit::Partly,
             None => Exit::Done,
@@ -177,6 +185,59 @@ impl Prune {
     }
 }
 
+/// What is to be free on the file system, which others fill too: a cache alone may not be able to see to it.
+struct Aims {
+    bytes: u64,
+    inodes: u64,
+}
+
+impl Aims {
+    fn new(prune: &Prune, cache: &Cache) -> Result<Aims, Failure> {
+        let bytes = prune.min_free.map_or(Ok(0), |size| bytes(size, cache))?;
+        Ok(Aims { bytes, inodes: prune.min_free_inodes.map_or(0, |Count(n)| n) })
+    }
+
+    /// A cache is not emptied for an aim that it would miss all the same.
+    fn refuse_in_vain(&self, cache: &Cache) -> Result<(), Failure> {
+        let (disk, stats) = (file_system(path_of(cache))?, cache.stats()?);
+        let could_be_free = disk.free_bytes.saturating_add(stats.bytes);
+        if self.bytes > could_be_free {
+            return Err(Failure::refused(format!(
+                "--min-free {} is out of reach: {} are free, and an empty cache would add {}; nothing was deleted",
+                approx_size(self.bytes),
+                approx_size(disk.free_bytes),
+                approx_size(stats.bytes)
+            )));
+        }
+        let could_be_free = disk.free_inodes.saturating_add(stats.entries_by.files);
+        if disk.has_inodes && self.inodes > could_be_free {
+            return Err(Failure::refused(format!(
+                "--min-free-inodes {} is out of reach: {} are free, and an empty cache would add {}; nothing was deleted",
+                grouped(self.inodes),
+                grouped(disk.free_inodes),
+                grouped(stats.entries_by.files)
+            )));
+        }
+        Ok(())
+    }
+
+    /// What is still missing after a run that got through.
+    fn missed(&self, cache: &Cache, report: &PruneReport) -> Result<Option<String>, Failure> {
+        let disk = file_system(path_of(cache))?;
+        let freed = if report.dry_run { total(report).bytes } else { 0 };
+        let free = disk.free_bytes.saturating_add(freed);
+        if free < self.bytes {
+            let (free, wanted) = (approx_size(free), approx_size(self.bytes));
+            return Ok(Some(format!("--min-free was missed: {free} are free, of {wanted} that should be")));
+        }
+        if !report.dry_run && disk.has_inodes && disk.free_inodes < self.inodes {
+            let (free, wanted) = (grouped(disk.free_inodes), grouped(self.inodes));
+            return Ok(Some(format!("--min-free-inodes was missed: {free} are free, of {wanted} that should be")));
+        }
+        Ok(None)
+    }
+}
+
 /// A cache that was never made, as on a machine where the cron job came first.
 fn nothing_to_prune(context: &Context, path: &Path) -> Ended {
     context.output.note(format_args!("{}: no cache here, nothing to prune", path.display()));
@@ -191,6 +252,6 @@ fn nothing_to_prune(context: &Context, path: &Path) -> Ended {
 fn bytes(size: Amount, cache: &Cache) -> Result<u64, Failure> {
     match size {
         Amount::Bytes(bytes) => Ok(bytes),
-        share => Ok(share.of(file_system_size(super::path_of(cache))?)),
+        share => Ok(share.of(file_system(path_of(cache))?.bytes)),
     }
 }

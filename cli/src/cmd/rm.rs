@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use larder::Cache;
 use serde::Serialize;
 
-use super::{Context, Ended, absent};
+use crate::context::{Context, Ended, absent};
 use crate::exit_code::{Exit, Failure};
 use crate::output::{entries, escaped, json};
 
@@ -71,13 +71,13 @@ impl Rm {
         if let Some(tag) = &self.tag {
             return self.by_tag(context, tag);
         }
-        let cache = if self.dry_run { context.look()? } else { context.change()? };
+        let cache = if self.dry_run { context.look_if_any()? } else { context.change_if_any()? };
         let namespace = context.namespace.as_deref().unwrap_or_default();
         let (mut removed, mut missing, mut failed) = (0, 0, None::<Failure>);
         let mut failures = 0;
         let mut outcomes = Vec::new();
         for key in &self.keys {
-            let outcome = self.one(&cache, key);
+            let outcome = cache.as_ref().map_or(Ok(false), |cache| self.one(cache, key));
             let removed_it = matches!(outcome, Ok(true));
             outcomes.push(Outcome::of(key.as_bytes(), namespace.to_owned(), removed_it));
             match outcome {
@@ -87,7 +87,7 @@ impl Rm {
                 }
                 Ok(false) => {
                     missing += 1;
-                    if !self.force && !context.output.json {
+                    if !self.force && !context.output.json && cache.is_some() {
                         absent(context, key);
                     }
                 }

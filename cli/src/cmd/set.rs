@@ -5,15 +5,14 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::str::FromStr;
 
 use larder::{Cache, SetOptions, Ttl};
 use serde::Serialize;
 
-use super::{Context, Ended};
+use crate::context::{Context, Ended};
 use crate::exit_code::{Exit, Failure};
 use crate::output::{escaped, json};
-use crate::units::Span;
+use crate::values::TtlArg;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,6 +24,10 @@ Examples:
 
 /// Bytes that are passed on at a time.
 const PIECE: usize = 256 * 1024;
+
+/// A value of at most this size is stored like one from the command line: streams always get a file of their own, which
+/// takes 4 KiB and more.
+const SMALL: u64 = 1 << 20;
 
 /// Store a value, making the cache if there is none.
 ///
@@ -53,24 +56,6 @@ pub struct Set {
     if_present: bool,
 }
 
-/// A time to live as the command line has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TtlArg(pub Ttl);
-
-impl FromStr for TtlArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<TtlArg, String> {
-        match text {
-            "never" => Ok(TtlArg(Ttl::Never)),
-            _ => text
-                .parse()
-                .map(|Span(span)| TtlArg(Ttl::After(span)))
-                .map_err(|error: larder::Error| format!("{error}, or never")),
-        }
-    }
-}
-
 #[derive(Serialize)]
 struct Answer {
     schema: &'static str,
@@ -94,7 +79,16 @@ impl Set {
         let cache = context.make()?;
         let (stored, size) = match source {
             Source::Literal(value) => (self.store(&cache, &value)?, value.len() as u64),
-            Source::Stream(stream, name) => self.stream(&cache, stream, &name)?,
+            Source::Stream(mut stream, name) => {
+                let mut first = Vec::new();
+                let read = stream.by_ref().take(SMALL + 1).read_to_end(&mut first);
+                read.map_err(|error| Failure::failed(&name, error))?;
+                if first.len() as u64 <= SMALL {
+                    (self.store(&cache, &first)?, first.len() as u64)
+                } else {
+                    self.stream(&cache, io::Cursor::new(first).chain(stream), &name)?
+                }
+            }
         };
         let output = &context.output;
         if output.json {
@@ -176,20 +170,5 @@ impl Source {
             }
             value => Ok(Source::Literal(value.to_vec())),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn times_to_live() {
-        assert_eq!("never".parse(), Ok(TtlArg(Ttl::Never)));
-        assert_eq!("30s".parse(), Ok(TtlArg(Ttl::After(Duration::from_secs(30)))));
-        assert!("30".parse::<TtlArg>().unwrap_err().ends_with("or never"));
-        "Never".parse::<TtlArg>().unwrap_err();
     }
 }

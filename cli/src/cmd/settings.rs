@@ -4,12 +4,13 @@ use std::fmt::Display;
 use std::path::Path;
 use std::str::FromStr;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use larder::{Accelerate, Access, Change, Durability, Options, Policy};
 
-use super::file_system_size;
-use super::set::TtlArg;
+use crate::directory::file_system;
 use crate::exit_code::Failure;
 use crate::units::{Amount, Count, Span};
+use crate::values::TtlArg;
 
 /// Settings that are to be set; the others stay, or get their defaults in a new cache.
 #[derive(clap::Args, Default)]
@@ -34,15 +35,15 @@ pub struct Wanted {
     default_ttl: Option<TtlArg>,
     /// Whether small values rest in memory that all processes share: auto (wherever that can be), or off (a file for
     /// each entry); the change takes that no other process has the cache open [default: auto]
-    #[arg(long, value_name = "HOW", value_parser = named::<Accelerate>)]
+    #[arg(long, value_name = "HOW", value_parser = one_of::<Accelerate>(&["auto", "off"]), hide_possible_values = true)]
     accelerate: Option<Accelerate>,
     /// Who goes first at a limit: lru, fifo or random; where the cache is accelerated, also s3fifo or lfu
     /// [default: s3fifo, or lru where it isn't]
-    #[arg(long, value_name = "POLICY", value_parser = named::<Policy>)]
+    #[arg(long, value_name = "POLICY", value_parser = one_of::<Policy>(&["lru", "fifo", "random", "s3fifo", "lfu"]), hide_possible_values = true)]
     policy: Option<Policy>,
     /// What a change survives: process (any process's death) or disk (a power cut too, at milliseconds a change)
     /// [default: process]
-    #[arg(long, value_name = "HOW", value_parser = named::<Durability>)]
+    #[arg(long, value_name = "HOW", value_parser = one_of::<Durability>(&["process", "disk"]), hide_possible_values = true)]
     durability: Option<Durability>,
     /// How old a recorded use must be before a read records a new one, a duration [default: 1h]
     #[arg(long, value_name = "D")]
@@ -88,8 +89,12 @@ impl Bytes for Amount {
     }
 }
 
-fn named<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: T::Err| error.to_string())
+/// One of the library's names, which completion offers too.
+fn one_of<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
 }
 
 impl Limit<Count> {
@@ -107,7 +112,7 @@ impl Limit<Amount> {
         match self {
             Limit::None => Ok(0),
             Limit::At(Amount::Bytes(bytes)) => Ok(bytes),
-            Limit::At(share) => Ok(share.of(file_system_size(dir)?)),
+            Limit::At(share) => Ok(share.of(file_system(dir)?.bytes)),
         }
     }
 }

@@ -7,9 +7,9 @@ use std::time::SystemTime;
 use larder::{Cache, Entry, State};
 use serde::Serialize;
 
-use super::{Context, Ended, absent, now};
+use crate::context::{Context, Ended, absent, now};
 use crate::exit_code::{Exit, Failure};
-use crate::output::{Relative, escaped, json};
+use crate::output::{Relative, counted, escaped, json};
 use crate::units::grouped;
 
 const EXAMPLES: &str = "\
@@ -37,7 +37,7 @@ struct Answer {
 
 impl Show {
     pub fn run(self, context: &Context) -> Ended {
-        let cache = context.look()?;
+        let Some(cache) = context.look_if_any()? else { return Ok(Exit::Absent) };
         let Some(entry) = cache.info(self.key.as_bytes())? else {
             return Ok(absent(context, &self.key));
         };
@@ -73,7 +73,7 @@ fn rows(entry: &Entry, checksum: &str, now: SystemTime) -> Vec<[String; 2]> {
     }
     row("state", json::state(entry.state).replace('_', " "));
     row("checksum", checksum.to_owned());
-    row("size", format!("{} bytes, charged as {}", grouped(meta.size), grouped(entry.charged)));
+    row("size", format!("{}, charged as {}", counted(meta.size, "byte", "bytes"), grouped(entry.charged)));
     row("created", time(meta.created));
     row("accessed", time(entry.accessed));
     row("expires", meta.expires.map_or("never".to_owned(), time));

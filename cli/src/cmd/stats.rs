@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use larder::{Cache, ErrorKind, Limits, State, Stats as Figures};
 use serde::Serialize;
 
-use super::{Context, Ended, absolute};
+use crate::context::{Context, Ended, path_of};
+use crate::directory::absolute;
 use crate::exit_code::{Exit, Failure};
 use crate::output::summary::Summary;
 use crate::output::textfile::{Metrics, evictions, misses, places};
@@ -106,14 +107,8 @@ impl Stats {
             context.output.record(&answer(&cache, &name, &figures, &over, expired_now))?;
         } else if !context.output.quiet {
             let counts = cache.capabilities().shared_counts;
-            let summary = Summary {
-                name: &name,
-                dir: super::path_of(&cache),
-                figures: &figures,
-                counts,
-                over: &over,
-                expired_now,
-            };
+            let summary =
+                Summary { name: &name, dir: path_of(&cache), figures: &figures, counts, over: &over, expired_now };
             summary.print(&context.output)?;
         }
         if let Some(file) = &self.textfile {
@@ -141,8 +136,8 @@ fn over_limits(cache: &Cache, figures: &Figures) -> Result<Vec<&'static str>, Fa
     let mut all =
         vec![("max-entries", over(max_entries, figures.entries)), ("max-size", over(max_bytes, figures.bytes))];
     if cache.capabilities().directory {
-        let disk = rustix::fs::statvfs(super::path_of(cache))
-            .map_err(|error| Failure::failed(super::path_of(cache).display(), error))?;
+        let disk =
+            rustix::fs::statvfs(path_of(cache)).map_err(|error| Failure::failed(path_of(cache).display(), error))?;
         all.push(("min-free", disk.f_bavail.saturating_mul(disk.f_frsize) < min_free_bytes));
         // File systems without a fixed number of inodes report none at all.
         all.push(("min-free-inodes", disk.f_files != 0 && disk.f_favail < min_free_inodes));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use larder::Ttl;
 use serde::Serialize;
 
-use super::{Context, Ended, absent, now};
+use crate::context::{Context, Ended, absent, now};
 use crate::exit_code::Exit;
 use crate::output::json;
 use crate::units::approx_span;
@@ -39,7 +39,8 @@ struct Answer {
 impl TtlOf {
     pub fn run(self, context: &Context) -> Ended {
         let key = self.key.as_bytes();
-        let found = context.look()?.ttl(key)?;
+        let cache = context.look_if_any()?;
+        let found = cache.as_ref().map_or(Ok(None), |cache| cache.ttl(key))?;
         let left = found.and_then(left);
         let output = &context.output;
         if output.json {
@@ -51,7 +52,7 @@ impl TtlOf {
         }
         match found {
             Some(_) => Ok(Exit::Done),
-            None if output.json => Ok(Exit::Absent),
+            None if output.json || cache.is_none() => Ok(Exit::Absent),
             None => Ok(absent(context, &self.key)),
         }
     }

@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 use std::io;
 
-use larder::{Cache, Finding, Verify as Check, VerifyReport};
+use larder::{Cache, Finding, Problem, Verify as Check, VerifyReport};
 use serde::Serialize;
 
-use super::{Context, Ended};
+use crate::context::{Context, Ended};
 use crate::exit_code::{Exit, Failure};
-use crate::maintenance::IfLocked;
+use crate::maintenance::OrFail;
 use crate::output::json::field;
 use crate::output::progress::Progress;
 use crate::output::{Output, Style, entries, escaped};
@@ -39,7 +39,7 @@ pub struct Verify {
     #[arg(short = 'n', long, requires = "repair")]
     dry_run: bool,
     #[command(flatten)]
-    if_locked: IfLocked,
+    if_locked: OrFail,
 }
 
 #[derive(Serialize)]
@@ -69,10 +69,7 @@ impl Verify {
         let interrupt = Interrupt::catch()?;
         let _lock = match repair {
             false => None,
-            true => match self.if_locked.take(&cache, &context.output, &interrupt)? {
-                None => return Ok(Exit::Done),
-                lock => lock,
-            },
+            true => Some(self.if_locked.take(&cache, &context.output, &interrupt)?),
         };
         let report = self.walk(context, &cache, repair, &interrupt)?;
         self.print(context, &report)?;
@@ -96,15 +93,20 @@ impl Verify {
             !interrupt.came()
         });
         let trouble = RefCell::new(None);
+        let mut leftovers = Leftovers::default();
         let report = cache.verify(check, |finding| {
+            if !context.output.json && leftovers.fold(finding) {
+                return;
+            }
             if trouble.borrow().is_none() {
                 *trouble.borrow_mut() = progress.aside(|| print(&context.output, finding)).err();
             }
         })?;
-        match trouble.into_inner() {
-            Some(error) => Err(error.into()),
-            None => Ok(report),
+        if let Some(error) = trouble.into_inner() {
+            return Err(error.into());
         }
+        leftovers.print(&context.output)?;
+        Ok(report)
     }
 
     fn print(&self, context: &Context, report: &VerifyReport) -> Result<(), Failure> {
@@ -130,6 +132,36 @@ impl Verify {
             output.line(format_args!("{checked} checked: {found}{stopped}{dry}"))?;
         }
         Ok(())
+    }
+}
+
+/// Temporary files of writers that were killed. They are nothing to worry about, and there may be many: one line.
+#[derive(Default)]
+struct Leftovers {
+    found: u64,
+    repaired: u64,
+}
+
+impl Leftovers {
+    /// Whether the finding is one.
+    fn fold(&mut self, finding: &Finding) -> bool {
+        let leftover = finding.problem == Problem::Leftover;
+        self.found += u64::from(leftover);
+        self.repaired += u64::from(leftover && finding.repaired);
+        leftover
+    }
+
+    fn print(&self, output: &Output) -> io::Result<()> {
+        if self.found == 0 {
+            return Ok(());
+        }
+        let files = format!("{} temporary {}", grouped(self.found), if self.found == 1 { "file" } else { "files" });
+        let (mark, style, what) = match self.repaired == self.found {
+            true => ("repaired", Style::Good, "of killed writers removed"),
+            false => ("found", Style::Faint, "of killed writers; prune removes them"),
+        };
+        let problem = output.paint(style, format_args!("{mark:<8}  {:<12}", "leftover"));
+        output.line(format_args!("{problem}  {files} {what}"))
     }
 }
 

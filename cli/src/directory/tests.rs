@@ -153,3 +153,70 @@ fn urls() {
     assert!(usage(both.find(Some("@a"))).contains("not both"));
     assert!(usage(both.find(Some("@b"))).contains("neither"));
 }
+
+/// `Redis://u:secret@h/0` became a directory of that name, and its password was shown.
+#[test]
+fn a_scheme_may_be_written_in_any_case() {
+    let world = World::new();
+    let store = world.find(Some("Redis://u:secret@h/0")).unwrap().store;
+    assert_eq!(store, Store::Url("redis://u:secret@h/0".to_owned()));
+    assert_eq!(store.name(), "redis://h/0");
+    assert!(usage(world.find(Some("MEMORY://"))).contains("out of cachectl's reach"));
+    for (url, name) in [
+        ("redis://h:1/0?prefix=app", "redis://h:1/0?prefix=app"),
+        ("rediss://:p@h/0?password=x&prefix=a&user=u", "rediss://h/0?prefix=a"),
+        ("memcached://u:p@h@i:1", "memcached://i:1"),
+        ("tiered:?near=file:///a&far=redis://u:p@h", "tiered:"),
+    ] {
+        assert_eq!(without_secrets(url), name, "{url}");
+    }
+}
+
+#[test]
+fn of_variables_only_home_is_known() {
+    for (dir, found) in [("$HOME/x", "home/x"), ("${HOME}/x", "home/x"), ("~/x", "home/x")] {
+        let world = World::new().with("system.toml", &format!("dir = '{dir}'"));
+        assert_eq!(world.find(None).unwrap().store.directory().unwrap(), world.path(found), "{dir}");
+    }
+    for dir in ["$XDG_CACHE_HOME/x", "/a/$HOME/x", "~user/x"] {
+        let world = World::new().with("system.toml", &format!("dir = '{dir}'"));
+        assert!(usage(world.find(None)).contains("only $HOME"), "{dir}");
+    }
+}
+
+/// A settings file that anybody may write to, or a link that another user put there, was obeyed.
+#[test]
+fn a_settings_file_that_others_may_write_is_not_read() {
+    use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+    let world = World::new().with("home/cachectl.toml", "dir = '/evil'").with("system.toml", "dir = '/good'");
+    let file = world.path("home/cachectl.toml");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(world.find(None).unwrap().store.directory().unwrap(), Path::new("/good"));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o664)).unwrap();
+    assert_eq!(world.find(None).unwrap().store.directory().unwrap(), Path::new("/evil"));
+
+    let real = world.path("home/real.toml");
+    fs::rename(&file, &real).unwrap();
+    symlink(&real, &file).unwrap();
+    assert_eq!(world.find(None).unwrap().store.directory().unwrap(), Path::new("/evil"), "a link of one's own");
+    if rustix::process::geteuid().is_root() {
+        lchown(&file, Some(12_345), Some(12_345)).unwrap();
+        assert_eq!(world.find(None).unwrap().store.directory().unwrap(), Path::new("/good"));
+    }
+}
+
+#[test]
+fn a_link_of_ones_own_leads_to_the_directory() {
+    use std::os::unix::fs::{lchown, symlink};
+    let world = World::new();
+    let (real, link) = (world.path("home/project"), world.path("link"));
+    symlink(&real, &link).unwrap();
+    let real = fs::canonicalize(real).unwrap();
+    assert_eq!(behind_link(&link), real);
+    assert_eq!(behind_link(&link.join("")), real);
+    assert_eq!(behind_link(&link.join(".")), real);
+    if rustix::process::geteuid().is_root() {
+        lchown(&link, Some(12_345), Some(12_345)).unwrap();
+        assert_eq!(behind_link(&link), link, "left to be refused");
+    }
+}

@@ -1,10 +1,12 @@
 //! The shapes of `--json`: integers in base units, RFC 3339 times, every field always there.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use base64::write::EncoderWriter;
 use jiff::Timestamp;
 use larder::{Codec, State};
 use serde::Serialize;
@@ -26,18 +28,23 @@ impl Key {
     }
 }
 
-/// A value, by the same rule.
-#[derive(Serialize)]
-pub struct Value {
-    pub value: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub value_base64: Option<String>,
-}
-
-impl Value {
-    pub fn of(bytes: &[u8]) -> Value {
-        let Key { key: value, key_base64: value_base64 } = Key::of(bytes);
-        Value { value, value_base64 }
+/// Writes `,"value":"…"`, or for what isn't text `,"value":null,"value_base64":"…"`. Text with control characters counts
+/// as binary: JSON would spell each in six bytes.
+pub fn write_value(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    let control = |c: char| c.is_ascii_control() && !matches!(c, '\n' | '\r' | '\t');
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains(control) => {
+            to.write_all(b",\"value\":")?;
+            serde_json::to_writer(to, text).map_err(io::Error::from)
+        }
+        _ => {
+            to.write_all(b",\"value\":null,\"value_base64\":\"")?;
+            let mut encoder = EncoderWriter::new(&mut *to, &STANDARD);
+            encoder.write_all(bytes)?;
+            encoder.finish()?;
+            drop(encoder);
+            to.write_all(b"\"")
+        }
     }
 }
 

@@ -30,7 +30,13 @@ impl Progress {
         if !self.wanted || self.started.elapsed() < PATIENCE {
             return;
         }
-        self.bar.borrow_mut().get_or_insert_with(|| self.draw()).set_position(done);
+        let mut bar = self.bar.borrow_mut();
+        let bar = bar.get_or_insert_with(|| self.draw());
+        // The total was a guess: entries may have come meanwhile.
+        if bar.length().is_some_and(|length| length < done) {
+            bar.set_length(done);
+        }
+        bar.set_position(done);
     }
 
     /// Runs something that prints, with the bar out of its way.
@@ -43,9 +49,11 @@ impl Progress {
 
     fn draw(&self) -> ProgressBar {
         let bar = ProgressBar::with_draw_target(Some(self.total), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {human_pos}/{human_len} entries, {eta} left")
+        if let Ok(style) =
+            ProgressStyle::with_template("{prefix} [{bar:30}] {human_pos}/{human_len} entries, {eta} left")
         {
-            bar.set_style(style);
+            // Of no other characters than every terminal has.
+            bar.set_style(style.progress_chars("##."));
         }
         bar.set_prefix(self.verb);
         bar

@@ -1,15 +1,12 @@
 //! `config show`: every setting, its value, and where that came from.
 
 use std::io;
-use std::path::Path;
 
 use larder::{Settings, Ttl};
 use serde::Serialize;
 
 use super::json::{milliseconds, rfc3339};
 use super::{Output, escaped};
-use crate::cmd::absolute;
-use crate::directory::Origin;
 use crate::units::{Count, Size, Span};
 
 #[derive(Serialize)]
@@ -43,9 +40,7 @@ struct Values {
 }
 
 /// The directory and who named it, then every setting; `None` where there is no cache.
-pub fn print(output: &Output, directory: &Path, origin: &Origin, settings: Option<&Settings>) -> io::Result<()> {
-    let dir = absolute(directory);
-    let from = origin.to_string();
+pub fn print(output: &Output, dir: String, from: String, settings: Option<&Settings>) -> io::Result<()> {
     if output.json {
         let dir = Sourced { value: dir, from };
         return output.record(&Answer { schema: "larder.config/1", dir, settings: settings.map(values) });

@@ -6,7 +6,7 @@ use super::*;
 fn control_characters_are_spelt_out() {
     for (bytes, text) in [
         (&b"plain key:1"[..], "plain key:1"),
-        (b"C:\\path", "C:\\path"),
+        (b"C:\\new\n", "C:\\\\new\\n"),
         (b"two\nlines\ttab\r", "two\\nlines\\ttab\\r"),
         (b"\x1b[31mred\x07", "\\u{1b}[31mred\\u{7}"),
         (b"nul\0", "nul\\u{0}"),
@@ -18,14 +18,14 @@ fn control_characters_are_spelt_out() {
     ] {
         assert_eq!(escaped(bytes), text);
     }
-    assert_eq!(escaped_value("a\n\tb\x1b\r"), "a\n\tb\\u{1b}\\r");
+    assert_eq!(escaped_value("a\n\tb\\\x1b\r"), "a\n\tb\\\\u{1b}\\r");
 }
 
 #[test]
 fn relative_times() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100_000);
     for (time, text) in
-        [(now, "now"), (now + Duration::from_secs(30), "in 30s"), (now - Duration::from_secs(3_700), "1h1m ago")]
+        [(now, "now"), (now + Duration::from_secs(30), "in 30s"), (now - Duration::from_secs(3_700), "1h2m ago")]
     {
         assert_eq!(Relative(time, now).to_string(), text);
     }

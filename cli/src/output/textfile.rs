@@ -1,10 +1,7 @@
 //! `--textfile FILE.prom`: figures for the textfile collector of Prometheus's node exporter.
 
-use std::collections::hash_map::RandomState;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher};
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +9,7 @@ use larder::{Capabilities, PruneReport, Stats};
 
 use super::removals::by_reason;
 use crate::exit_code::Failure;
+use crate::target_file::TargetFile;
 
 /// Metrics in the text exposition format, all labelled with the cache's name.
 pub struct Metrics {
@@ -102,26 +100,12 @@ impl Metrics {
         self.single("larder_prune_timestamp_seconds", "gauge", "When the last prune ended.", ended);
     }
 
-    /// Writes the file so that the collector never reads half of it: a temporary file beside it, then a rename.
+    /// Writes the file so that the collector never reads half of it.
     pub fn write(&self, file: &Path) -> Result<(), Failure> {
-        let (Some(name), Some(folder)) = (file.file_name(), file.parent()) else {
-            return Err(Failure::usage(format!("--textfile {}: not a file's name", file.display())));
-        };
-        // The collector reads *.prom only, so the temporary name must end in something else.
-        let temporary =
-            folder.join(format!(".{}.{:016x}.tmp", name.to_string_lossy(), RandomState::new().build_hasher().finish()));
-        let written = write_new(&temporary, self.text.as_bytes()).and_then(|()| fs::rename(&temporary, file));
-        written.map_err(|error| {
-            let _ = fs::remove_file(&temporary);
-            Failure::failed(file.display(), error)
-        })
+        let mut target = TargetFile::create(file)?;
+        target.write_all(self.text.as_bytes()).map_err(|error| target.failed(error))?;
+        target.commit()
     }
-}
-
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 /// Every reason why reads found nothing, by name.

@@ -220,3 +220,57 @@ fn config_show_names_the_directory_even_without_a_cache() {
     let run = sandbox.run(["config", "show"]).ends_with(1).says("no cache here");
     assert!(run.text().starts_with("directory  "), "{run:?}");
 }
+
+/// The layout of systemd's DynamicUser (`/var/cache/app` leads to `private/app`) and of releases was refused.
+#[test]
+fn a_cache_behind_a_link_of_ones_own() {
+    let sandbox = Sandbox::empty();
+    fs::create_dir(sandbox.path("private")).unwrap();
+    std::os::unix::fs::symlink("private", sandbox.app()).unwrap();
+    sandbox.run(["init"]).succeeds();
+    sandbox.run(["set", "k", "v"]).succeeds();
+    assert_eq!(sandbox.run(["get", "k"]).succeeds().text(), "v");
+    sandbox.run(["prune"]).succeeds();
+    sandbox.run(["clear", "--confirm", "app"]).ends_with(6).says("symbolic link");
+}
+
+/// `init --policy` on a cache that is there said "already there", as if nothing had been done.
+#[test]
+fn init_says_whether_it_changed_anything() {
+    let sandbox = Sandbox::empty();
+    assert!(sandbox.run(["init"]).succeeds().text().starts_with("made cache app in "));
+    assert!(sandbox.run(["init", "--policy", "fifo"]).succeeds().text().starts_with("changed settings of cache app"));
+    assert!(sandbox.run(["init", "--policy", "fifo"]).succeeds().text().starts_with("already there: cache app"));
+    let answer = sandbox.run(["init", "--policy", "lru", "--json"]).succeeds().json("larder.init/1");
+    assert_eq!((&answer["created"], &answer["changed"]), (&false.into(), &true.into()));
+}
+
+/// A group's cache could only be used by its owner: the tool didn't ask for group access when it opened it. And the
+/// folders above, made along with it, kept everybody else out.
+#[test]
+fn members_of_the_group_get_into_a_groups_cache() {
+    use std::os::unix::process::CommandExt;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let root = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let dir = root.path().join("srv/shared");
+    // The build may lie where others can't reach it.
+    let program = root.path().join("cachectl");
+    fs::copy(env!("CARGO_BIN_EXE_cachectl"), &program).unwrap();
+    let as_user = |uid: u32, gid: u32, args: &[&str]| {
+        let mut command = std::process::Command::new(&program);
+        command.arg("-C").arg(&dir).args(args).env_clear().current_dir("/").uid(uid).gid(gid);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    std::os::unix::fs::chown(root.path(), Some(4001), Some(4000)).unwrap();
+    assert_eq!(as_user(4001, 4000, &["init", "-q", "--access", "group"]).0, Some(0));
+    assert_eq!(as_user(4001, 4000, &["set", "k", "v"]).0, Some(0));
+    assert_eq!(as_user(4002, 4000, &["get", "k"]), (Some(0), "v".to_owned(), String::new()));
+    assert_eq!(as_user(4002, 4000, &["set", "k", "w"]).0, Some(0));
+    for looking in [&["stats"][..], &["ls"], &["prune"], &["verify"], &["exec", "--", "true"]] {
+        assert_eq!(as_user(4002, 4000, looking).0, Some(0), "{looking:?}");
+    }
+    assert_ne!(as_user(4003, 4003, &["get", "k"]).0, Some(0), "nobody else does");
+}

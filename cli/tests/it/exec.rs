@@ -31,7 +31,6 @@ fn everything_is_repeated_byte_for_byte() {
     assert_eq!(runs(&sandbox), 1);
     let listed = sandbox.run(["ls", "--ns", "exec", "--json"]).succeeds().json("larder.entry/1");
     assert!(listed["key"].as_str().unwrap().starts_with("/bin/sh -c echo >> log; "));
-    assert_eq!((&listed["codec"], &listed["value_schema"]), (&"postcard".into(), &1.into()));
 }
 
 /// examples/shell_memo.sh, with this build's cachectl on its path.
@@ -196,7 +195,11 @@ fn a_cache_in_trouble_never_stops_the_command() {
     for sandbox in [refused, file, small] {
         for n in 1..=2 {
             let rest = "head -c 20000 /dev/zero; exit 7";
-            let run = exec(&sandbox, &[], rest).ends_with(7).says("cachectl: running uncached: ");
+            let run = exec(&sandbox, &[], rest).ends_with(7);
+            assert!(
+                ["running uncached: ", "isn't remembered: "].iter().any(|part| run.stderr.contains(part)),
+                "{run:?}"
+            );
             assert_eq!((run.stdout.len(), run.stderr.lines().count()), (20_000, 1), "{}", run.stderr);
             assert_eq!(runs(&sandbox), n);
         }
@@ -218,12 +221,134 @@ fn a_damaged_entry_is_run_anew() {
     assert_eq!(runs(&sandbox), 2);
 }
 
+/// `exec -- yes | head -1` took all memory: the command was only told when it had ended, which it never did.
 #[test]
-fn a_reader_that_has_seen_enough_still_gets_the_exit_code() {
+fn a_command_whose_reader_is_gone_is_told() {
     let sandbox = Sandbox::new();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = Command::new(env!("CARGO_BIN_EXE_cachectl"));
-    command.args(["-C", "app", "exec", "--", "/bin/sh", "-c", "echo out; exit 3"]).current_dir(sandbox.path(""));
-    assert_eq!(command.stdout(writer).status().unwrap().code(), Some(3));
+    command.args(["-C", "app", "exec", "--", "yes"]).current_dir(sandbox.path(""));
+    assert_eq!(command.stdout(writer).status().unwrap().code(), Some(128 + 13), "as without cachectl");
+    assert_eq!(sandbox.run(["ls", "--names"]).succeeds().text(), "", "a part is not remembered");
+}
+
+/// All output was held, twice, before any of it was passed on.
+#[test]
+fn what_is_too_large_is_passed_on_and_not_remembered() {
+    let sandbox = Sandbox::new();
+    for n in 1..=2 {
+        let run = exec(&sandbox, &["--max-output", "1MiB"], "head -c 3000000 /dev/zero; echo end >&2").ends_with(0);
+        assert_eq!(run.stdout.len(), 3_000_000);
+        assert!(run.stderr.starts_with("end\n") && run.stderr.contains("more than 1MiB"), "{}", run.stderr);
+        assert_eq!(runs(&sandbox), n);
+    }
+}
+
+/// `sh -c 'sleep 6 & echo hi'` made everybody wait for the sleeper.
+#[test]
+fn what_the_command_leaves_running_is_not_waited_for() {
+    let sandbox = Sandbox::new();
+    rustix::fs::mknodat(rustix::fs::CWD, sandbox.path("go"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    // It holds the pipe until somebody writes to the FIFO, which nobody has done yet when exec is to end.
+    for _ in 0..2 {
+        assert_eq!(exec(&sandbox, &[], "{ read x < go; } & echo hi").succeeds().text(), "hi\n");
+    }
+    assert_eq!(runs(&sandbox), 1);
+    fs::OpenOptions::new().read(true).write(true).open(sandbox.path("go")).unwrap();
+}
+
+/// A command that asked for itself waited for itself, for a day.
+#[test]
+fn a_command_that_asks_for_itself_runs() {
+    let sandbox = Sandbox::new();
+    let cachectl = env!("CARGO_BIN_EXE_cachectl");
+    let inner = format!(
+        "echo >> log; [ $(wc -l < log) -gt 1 ] || {cachectl} -C app exec -- /bin/sh -c \"$0\" \"$0\"; echo done"
+    );
+    let run = sandbox.run(["exec", "--", "/bin/sh", "-c", &inner, &inner]).succeeds();
+    assert_eq!((run.text(), runs(&sandbox)), ("done\ndone\n", 2));
+}
+
+/// A removed working directory was exit code 125, and the command wasn't run.
+#[test]
+fn a_working_directory_that_is_gone_stops_nothing() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("gone")).unwrap();
+    let script = format!(
+        "cd gone && rmdir ../gone && {} -C {} exec \"$@\"",
+        env!("CARGO_BIN_EXE_cachectl"),
+        sandbox.app().display()
+    );
+    let run = |options: &[&str]| {
+        let output = Command::new("/bin/sh")
+            .args(["-c", &script, "sh"])
+            .args(options)
+            .args(["--", "echo", "hi"])
+            .current_dir(sandbox.path(""))
+            .output()
+            .unwrap();
+        (output.status.code(), output.stdout, String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, stdout, stderr) = run(&[]);
+    assert_eq!((code, stdout.as_slice()), (Some(0), &b"hi\n"[..]));
+    assert!(stderr.contains("the working directory was removed"), "{stderr}");
+    fs::create_dir(sandbox.path("gone")).unwrap();
+    assert_eq!(run(&["--no-cwd"]), (Some(0), b"hi\n".to_vec(), String::new()));
+}
+
+#[test]
+fn switched_off_or_with_no_time_to_live_it_is_the_command_alone() {
+    let sandbox = Sandbox::empty();
+    let script = script("cat; echo out");
+    for value in ["1", "yes"] {
+        let mut command = sandbox.cachectl();
+        command.env("CACHECTL_OFF", value).args(["exec", "--stdin", "--", "/bin/sh", "-c", &script]).write_stdin("in ");
+        assert_eq!(Run::of(&mut command).succeeds().text(), "in out\n");
+    }
+    exec(&sandbox, &["--ttl", "0s"], "exit 3").ends_with(3).silent();
+    assert!(!sandbox.app().exists());
+    let mut command = sandbox.cachectl();
+    command.env("CACHECTL_OFF", "0").args(["-C", "app", "exec", "--", "true"]);
+    Run::of(&mut command).succeeds();
+    assert!(sandbox.app().exists());
+}
+
+#[test]
+fn times_to_live_of_its_own() {
+    let left = |options: &[&str], rest: &str| {
+        let sandbox = Sandbox::new();
+        exec(&sandbox, options, rest);
+        let names = sandbox.run(["ls", "--names"]).succeeds();
+        let key = names.text().trim_end();
+        sandbox.run(["ttl", key, "--ns", "exec"]).succeeds().text().trim_end().to_owned()
+    };
+    assert_eq!(left(&[], "true"), "1h", "nothing is remembered for ever unless it's asked for");
+    assert_eq!(left(&["--ttl", "never"], "true"), "never");
+    assert_eq!(left(&[], "exit 1"), "1m", "what failed is tried again soon");
+    assert_eq!(left(&["--ttl", "20s"], "exit 1"), "20s");
+    assert_eq!(left(&["--failure-ttl", "7d"], "exit 1"), "7d");
+    assert_eq!(left(&["--failure-ttl", "7d"], "true"), "1h");
+}
+
+#[test]
+fn what_is_older_than_wanted_is_run_anew() {
+    let sandbox = Sandbox::new();
+    assert_eq!(exec(&sandbox, &["--age", "1h"], "wc -l < log").succeeds().text().trim(), "1");
+    assert_eq!(exec(&sandbox, &["--age", "1h"], "wc -l < log").succeeds().text().trim(), "1");
+    assert_eq!(exec(&sandbox, &["--age", "0s"], "wc -l < log").succeeds().text().trim(), "2");
+    assert_eq!(exec(&sandbox, &[], "wc -l < log").succeeds().text().trim(), "2", "which is remembered");
+}
+
+/// Caches by URL were refused, though of callers on many machines one runs the command there too.
+#[test]
+fn a_cache_by_its_url() {
+    let sandbox = Sandbox::empty();
+    let url = format!("file://{}", sandbox.app().display());
+    for _ in 0..2 {
+        let script = script("echo out");
+        let run = Run::of(sandbox.cachectl().args(["-C", &url, "exec", "--", "/bin/sh", "-c", &script]));
+        assert_eq!(run.succeeds().text(), "out\n");
+    }
+    assert_eq!(runs(&sandbox), 1);
 }

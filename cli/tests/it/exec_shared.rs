@@ -85,8 +85,9 @@ fn when_the_one_that_runs_it_dies_another_takes_over() {
     first.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
 }
 
+/// A single caller had to wait for the command though there was a stale outcome.
 #[test]
-fn while_one_runs_it_anew_the_others_get_the_old_outcome() {
+fn a_stale_outcome_is_repeated_at_once_and_renewed_in_the_background() {
     let sandbox = Sandbox::new();
     let mut gate = Gate::new(&sandbox);
     let options = ["--ttl", "30d", "--stale-while-revalidate", "1h"];
@@ -97,13 +98,38 @@ fn while_one_runs_it_anew_the_others_get_the_old_outcome() {
     sandbox.run(["touch", &key, "--ns", "exec", "--ttl", "1ms"]).succeeds();
     while sandbox.run(["has", &key, "--ns", "exec"]).code == 0 {}
 
-    let anew = start(&sandbox, &options);
+    assert_eq!(end(start(&sandbox, &options)).1, "1", "at once, though the command waits to be told to go on");
     gate.wait_for_start();
-    assert_eq!(end(start(&sandbox, &options)).1, "1", "at once, though the other one is not done");
+    assert_eq!(end(start(&sandbox, &options)).1, "1", "as for all others until it's done");
     gate.open(1);
-    assert_eq!(end(anew).1, "2");
+    while sandbox.run(["has", &key, "--ns", "exec"]).code != 0 {}
     assert_eq!(end(start(&sandbox, &options)).1, "2");
     assert_eq!(runs(&sandbox), 2);
+}
+
+/// Each of six who waited for a command that failed then ran it, one after the other.
+#[test]
+fn who_waited_for_a_failure_gets_that_failure() {
+    let sandbox = Sandbox::new();
+    let mut gate = Gate::new(&sandbox);
+    let script = "echo >> log; echo >> started; read x < go; exit 4";
+    let children: Vec<_> = (0..6).map(|_| start_through(&[], &sandbox, &["--discard-failures"], script)).collect();
+    gate.wait_for_start();
+    // All have begun when all have the cache open.
+    let opened = |child: &Child| {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", child.id())).unwrap_or_default();
+        maps.contains(sandbox.app().to_str().unwrap())
+    };
+    while !children.iter().all(opened) {
+        std::thread::yield_now();
+    }
+    gate.open(6);
+    for child in children {
+        assert_eq!(end(child).0, Some(4));
+    }
+    assert_eq!(runs(&sandbox), 1);
+    // Who comes later runs it.
+    assert_eq!(end(start_through(&[], &sandbox, &["--discard-failures"], "echo >> log; exit 4")).0, Some(4));
 }
 
 const SIGNALS: [(Signal, &str, i32); 3] =

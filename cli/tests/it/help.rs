@@ -110,16 +110,51 @@ fn numbers_without_a_unit_are_refused_with_the_units_that_there_are() {
 fn completion_scripts() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = run(&["completion", shell]).succeeds();
-        assert!(script.text().contains("cachectl") && script.text().contains("older-than"), "{shell}");
+        assert!(script.text().contains("cachectl") && script.text().contains("CACHECTL_COMPLETE"), "{shell}");
     }
+    assert!(run(&["completion", "nushell"]).succeeds().text().contains("older-than"));
+}
+
+/// What the shell's script gets offered when the last word is completed.
+fn offered(sandbox: &Sandbox, words: &[&str]) -> Vec<String> {
+    let mut command = sandbox.cachectl();
+    command.env("CACHECTL_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", words.len().to_string());
+    command.env("_CLAP_IFS", "\n").args(["--", "cachectl"]).args(words);
+    Run::of(&mut command).succeeds().text().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn completion_offers_values() {
+    let sandbox = Sandbox::new();
+    sandbox.run(["set", "user:1", "v"]).succeeds();
+    fs::write(sandbox.path("cachectl.toml"), "[caches.app]\ndir = 'app'\n[caches.web]\ndir = 'web'\n").unwrap();
+    assert_eq!(offered(&sandbox, &["-C", "@"]), ["@app", "@web"]);
+    assert_eq!(offered(&sandbox, &["-C", "app", "get", "us"]), ["user:1"]);
+    assert_eq!(offered(&sandbox, &["-C", "@app", "rm", ""])[0], "user:1");
+    assert!(offered(&sandbox, &["init", "--policy", ""]).contains(&"s3fifo".to_owned()));
+    assert!(offered(&sandbox, &["man", "pr"]).contains(&"prune".to_owned()));
+    assert!(offered(&sandbox, &["pr"]).contains(&"prune".to_owned()));
+}
+
+#[test]
+fn names_that_other_tools_have_lead_to_ours() {
+    for (theirs, ours) in [("put", "set"), ("delete", "rm"), ("info", "show"), ("flush", "clear"), ("gc", "prune")] {
+        let run = run(&[theirs]).ends_with(2);
+        assert!(run.stderr.contains(&format!("'{ours}'")), "{theirs}: {}", run.stderr);
+    }
+    run(&["exec", "echo", "hi"]).ends_with(125).says("cachectl exec -- echo hi");
 }
 
 #[test]
 fn manual_pages() {
     let page = run(&["man"]).succeeds();
-    assert!(page.text().contains(".TH cachectl 1") && page.text().contains(".SH EXAMPLES"));
+    assert!(
+        page.text().contains(".TH CACHECTL 1")
+            && page.text().contains("Larder")
+            && page.text().contains(".SH EXAMPLES")
+    );
     let page = run(&["man", "config", "set"]).succeeds();
-    assert!(page.text().contains(".TH cachectl-config-set 1"));
+    assert!(page.text().contains(".TH CACHECTL-CONFIG-SET 1"));
 
     let sandbox = Sandbox::empty();
     Run::of(sandbox.cachectl().args(["man", "-o", "pages/man1"])).succeeds();

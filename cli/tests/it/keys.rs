@@ -23,13 +23,7 @@ fn only_set_and_init_make_a_directory() {
     for args in [
         &["stats"][..],
         &["ls"],
-        &["show", "k"],
-        &["has", "k"],
-        &["ttl", "k"],
-        &["get", "k"],
-        &["rm", "k"],
         &["rm", "--tag", "t"],
-        &["touch", "k"],
         &["clear", "--confirm", "app"],
         &["verify"],
         &["verify", "--repair"],
@@ -40,6 +34,36 @@ fn only_set_and_init_make_a_directory() {
         assert!(run.stderr.contains("no cache here") && run.stderr.contains("init"), "{args:?}: {}", run.stderr);
         assert!(!sandbox.app().exists(), "{args:?} made a directory");
     }
+}
+
+/// `rm -f` and `get --json` failed where there was no cache yet, as on a machine where the job came first.
+#[test]
+fn without_a_cache_no_key_is_there() {
+    let sandbox = Sandbox::empty();
+    for args in [&["show", "k"][..], &["has", "k"], &["ttl", "k"], &["get", "k"], &["rm", "k"], &["touch", "k"]] {
+        let run = sandbox.run(args).ends_with(5).says("no cache here; `cachectl -C app init`");
+        assert_eq!((run.text(), run.stderr.lines().count()), ("", 1), "{args:?}");
+        assert_eq!(sandbox.run(args.iter().chain(&["-q"])).ends_with(5).stderr, "", "{args:?}");
+    }
+    let answer = sandbox.run(["get", "k", "--json"]).ends_with(5).json("larder.get/1");
+    assert_eq!(answer, json!({"schema": "larder.get/1", "key": "k", "present": false}));
+    sandbox.run(["rm", "-f", "k"]).ends_with(0);
+    assert!(!sandbox.app().exists());
+}
+
+#[test]
+fn several_keys_at_once() {
+    let sandbox = Sandbox::new();
+    sandbox.run(["set", "a", "1"]).succeeds();
+    sandbox.run(["set", "b", "2"]).succeeds();
+    assert_eq!(sandbox.run(["get", "a", "b"]).succeeds().text(), "12");
+    let run = sandbox.run(["get", "a", "none", "b"]).ends_with(5).says("none: not in the cache");
+    assert_eq!(run.text(), "12");
+    let lines = sandbox.run(["get", "a", "none", "--json"]).ends_with(5).json_lines();
+    assert_eq!((&lines[0]["value"], &lines[1]["present"]), (&json!("1"), &json!(false)));
+    sandbox.run(["has", "a", "b"]).succeeds();
+    sandbox.run(["has", "a", "none"]).ends_with(5);
+    sandbox.run(["get", "a", "b", "-o", "file"]).ends_with(2);
 }
 
 /// A wrong directory is not an empty cache.
@@ -88,7 +112,7 @@ fn has_answers_by_exit_code() {
 fn ttl_of_a_key() {
     let sandbox = Sandbox::plain();
     sandbox.run(["set", "for ever", "v", "--ttl", "never"]).succeeds();
-    sandbox.run(["set", "for days", "v", "--ttl", "20d1h"]).succeeds();
+    sandbox.run(["set", "for days", "v", "--ttl", "20d20m"]).succeeds();
     assert_eq!(sandbox.run(["ttl", "for ever"]).succeeds().text(), "never\n");
     assert_eq!(sandbox.run(["ttl", "for days"]).succeeds().text(), "20d\n");
     let forever = sandbox.run(["ttl", "for ever", "--json"]).succeeds().json("larder.ttl/1");

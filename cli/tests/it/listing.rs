@@ -51,7 +51,7 @@ fn ls_for_eyes() {
         str![[r#"
        3 B[AGE]     never        page:1
        1 B[AGE]     never        user:1
-   4.9 KiB[AGE]    29d23h  t     user:2
+   4.9 KiB[AGE]       30d  t     user:2
 
 "#]],
     );

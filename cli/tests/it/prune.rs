@@ -153,7 +153,6 @@ fn rules_take_what_they_say() {
         (&["--max-entries", "0"], "", "entries"),
         (&["--max-size", "9000B"], "b c", "bytes"),
         (&["--max-size", "0%"], "", "bytes"),
-        (&["--min-free", "100%"], "", "free_space"),
         (&["--max-entries", "2", "--expired"], "b c", "entries"),
     ] {
         let sandbox = fill();
@@ -200,6 +199,20 @@ fn a_duration_that_is_over_is_exit_3() {
     assert_eq!(entries(&sandbox), 2);
 }
 
+/// `prune --min-free 100%` emptied the cache, missed its aim, and ended with exit code 0 and not a word.
+#[test]
+fn a_cache_is_not_emptied_for_an_aim_out_of_reach() {
+    let sandbox = four();
+    for rule in [["--min-free", "100%"], ["--min-free-inodes", "999999999999"]] {
+        for dry in [&[][..], &["-n"]] {
+            let run = sandbox.run(["prune"].iter().chain(&rule).chain(dry)).ends_with(6).says("is out of reach");
+            assert!(run.stderr.contains("nothing was deleted"), "{}", run.stderr);
+        }
+    }
+    assert_eq!(entries(&sandbox), 4);
+    sandbox.run(["prune", "--min-free", "0%"]).succeeds();
+}
+
 #[test]
 fn another_maintenance_run_is_respected() {
     let sandbox = four();
@@ -208,10 +221,14 @@ fn another_maintenance_run_is_respected() {
     let run = sandbox.run(["prune"]).ends_with(0);
     assert_eq!(run.text(), "");
     assert_eq!(run.stderr, "cachectl: another maintenance run is at work on this cache; skipped\n");
+    sandbox.run(["prune", "--if-locked", "skip"]).ends_with(0).says("skipped");
     for args in [&["prune"][..], &["verify", "--repair"], &["clear", "--confirm", "app"]] {
-        sandbox.run(args.iter().chain(&["--if-locked", "skip"])).ends_with(0).says("skipped");
         sandbox.run(args.iter().chain(&["--if-locked", "fail"])).ends_with(75).says("at work");
         sandbox.run(args.iter().chain(&["--if-locked", "wait:10ms"])).ends_with(75).says("at work");
+    }
+    // `clear` and `verify --repair` were skipped too, with exit code 0: a deploy script went on with the old cache.
+    for args in [&["verify", "--repair"][..], &["clear", "--confirm", "app"]] {
+        sandbox.run(args.iter().chain(&["--if-locked", "skip"])).ends_with(2).says("only prune can be skipped");
     }
     // Looking and dry runs need no lock.
     sandbox.run(["prune", "-n", "--if-locked", "fail"]).succeeds();

@@ -65,6 +65,10 @@ fn screen(sandbox: &Sandbox, args: &[&str]) -> (String, i32) {
     Terminal::run(sandbox, args, &[]).ends()
 }
 
+fn screen_with(sandbox: &Sandbox, args: &[&str], environment: &[(&str, &str)]) -> (String, i32) {
+    Terminal::run(sandbox, args, environment).ends()
+}
+
 fn one() -> Sandbox {
     let sandbox = Sandbox::plain();
     sandbox.run(["set", "k", "some text"]).succeeds();
@@ -91,10 +95,17 @@ fn colour_only_where_it_is_wanted() {
 #[test]
 fn gauges_are_unicode_unless_plain() {
     let sandbox = one();
-    let (text, _) = screen(&sandbox, &["stats"]);
-    assert!(text.contains('░'), "{text}");
-    let (text, _) = screen(&sandbox, &["stats", "--plain"]);
-    assert!(text.contains("[.....") && text.is_ascii(), "{text}");
+    for locale in [("LC_ALL", "de_DE.UTF-8"), ("LANG", "C.utf8")] {
+        let (text, _) = screen_with(&sandbox, &["stats"], &[locale]);
+        assert!(text.contains('░'), "{text}");
+        let (text, _) = screen_with(&sandbox, &["stats", "--plain"], &[locale]);
+        assert!(text.contains("[.....") && text.is_ascii(), "{text}");
+    }
+    // A terminal that has no Unicode got it all the same.
+    for other in [&[("LC_ALL", "C"), ("LANG", "C.UTF-8")][..], &[("TERM", "dumb"), ("LANG", "C.UTF-8")], &[]] {
+        let (text, _) = screen_with(&sandbox, &["stats"], other);
+        assert!(text.contains("[.....") && text.is_ascii(), "{text}");
+    }
     assert!(sandbox.run(["stats"]).succeeds().text().is_ascii());
 }
 

@@ -19,7 +19,7 @@ fn keeps(sandbox: &Sandbox, url: &str) {
     run(&["set", "greeting", "hello", "--ttl", "1h", "--tag", "t"]).succeeds();
     assert_eq!(run(&["get", "greeting"]).succeeds().text(), "hello");
     run(&["has", "greeting"]).succeeds();
-    assert!(run(&["ttl", "greeting"]).succeeds().text().starts_with("59m"), "{url}");
+    assert!(run(&["ttl", "greeting"]).succeeds().text().starts_with("1h"), "{url}");
     run(&["touch", "greeting", "--ttl", "never"]).succeeds();
     assert_eq!(run(&["ttl", "greeting"]).succeeds().text(), "never\n");
     assert_eq!(run(&["incr", "visits", "3"]).succeeds().text(), "3\n");
@@ -35,7 +35,7 @@ fn keeps(sandbox: &Sandbox, url: &str) {
 #[test]
 fn a_directory_by_its_url() {
     let sandbox = Sandbox::empty();
-    sandbox.at(&sandbox.url("app"), &["get", "k"]).ends_with(1);
+    sandbox.at(&sandbox.url("app"), &["stats"]).ends_with(1);
     assert!(!sandbox.app().exists(), "looking makes nothing");
     keeps(&sandbox, &sandbox.url("app"));
     sandbox.at(&sandbox.url("app"), &["clear", "--confirm", "app"]).ends_with(2);
@@ -51,7 +51,7 @@ fn tiers() {
     sandbox.at(&url, &["clear"]).ends_with(6);
     sandbox.at(&url, &["clear", "--confirm", "app"]).ends_with(6);
     assert_eq!(sandbox.at(&url, &["get", "k"]).succeeds().text(), "v");
-    assert_eq!(sandbox.at(&url, &["clear", "--confirm", "tiered"]).succeeds().text(), "cleared tiered\n");
+    assert_eq!(sandbox.at(&url, &["clear", "--confirm", "tiered:"]).succeeds().text(), "cleared tiered:\n");
     sandbox.at(&url, &["get", "k"]).ends_with(5);
     assert!(sandbox.at(&url, &[]).succeeds().text().starts_with("tiered"), "stats name the store");
 }
@@ -124,11 +124,13 @@ fn a_redis_server() {
     sandbox.run(["set", "k", "v", "--ttl", "1h"]).succeeds();
     let run = Run::of(sandbox.cachectl().args(["copy", "--from", "app", "--to", &url])).succeeds();
     assert_eq!(run.text(), "copied 1 entry (1 B)\n");
-    assert!(sandbox.at(&url, &["ttl", "k"]).succeeds().text().starts_with("59m"));
+    assert!(sandbox.at(&url, &["ttl", "k"]).succeeds().text().starts_with("1h"));
     counts_nothing(&sandbox, &url);
     let other = format!("redis+unix://{}?prefix=other", socket.display());
     sandbox.at(&other, &["get", "k"]).ends_with(5);
-    assert_eq!(sandbox.at(&url, &["clear", "--confirm", "redis"]).succeeds().text(), "cleared redis\n");
+    let cleared = format!("cleared {url}\n");
+    sandbox.at(&url, &["clear", "--confirm", "redis"]).ends_with(6);
+    assert_eq!(sandbox.at(&url, &["clear", "--confirm", &url]).succeeds().text(), cleared);
     sandbox.at(&url, &["get", "k"]).ends_with(5);
 }
 
@@ -142,7 +144,7 @@ fn a_memcached_server() {
     let run = |args: &[&str]| sandbox.at(&url, args);
     run(&["set", "greeting", "hello", "--ttl", "1h"]).succeeds();
     assert_eq!(run(&["get", "greeting"]).succeeds().text(), "hello");
-    assert!(run(&["ttl", "greeting"]).succeeds().text().starts_with("59m"));
+    assert!(run(&["ttl", "greeting"]).succeeds().text().starts_with("1h"));
     assert_eq!(run(&["incr", "visits", "3"]).succeeds().text(), "3\n");
     let listed = run(&["ls"]).ends_with(2);
     assert!(listed.stderr.contains("memcached"), "{listed:?}");
@@ -170,11 +172,8 @@ fn null_takes_everything_and_keeps_nothing() {
 #[test]
 fn some_commands_are_for_directories() {
     let sandbox = Sandbox::new();
-    for args in
-        [&["prune"][..], &["init"], &["config", "show"], &["config", "set", "name", "x"], &["exec", "--", "true"]]
-    {
-        let run = sandbox.at("null://", args);
-        assert!(run.code == 2 || (args[0] == "exec" && run.code == 125), "{args:?}: {run:?}");
+    for args in [&["prune"][..], &["init"], &["config", "show"], &["config", "set", "name", "x"]] {
+        let run = sandbox.at("null://", args).ends_with(2);
         assert!(run.stderr.contains("null: this command needs a cache in a directory"), "{run:?}");
     }
     let run = sandbox.at("null://", &["verify"]).ends_with(2);
@@ -213,7 +212,7 @@ fn copy_keeps_all_that_belongs_to_an_entry() {
     assert_eq!(sandbox.state(), before, "the old cache is only looked at");
     let new = |args: &[&str]| Run::of(sandbox.cachectl().args(["-C", "new"]).args(args));
     assert_eq!(new(&["get", "user:1"]).succeeds().text(), "ann");
-    assert!(new(&["ttl", "user:1"]).succeeds().text().starts_with("59m"));
+    assert!(new(&["ttl", "user:1"]).succeeds().text().starts_with("1h"));
     assert_eq!(new(&["ttl", "page"]).succeeds().text(), "never\n");
     assert_eq!(new(&["get", "user:2", "--ns", "pages"]).succeeds().text(), "bob");
     new(&["rm", "--tag", "people"]).succeeds();
