@@ -295,6 +295,14 @@ impl Options {
         self.given("lock_wait")
     }
 
+    /// What a test wants to be told of the machine's present run; 0: nothing is known of it, as where `/proc` is hidden.
+    #[cfg(feature = "fault")]
+    #[doc(hidden)]
+    pub fn boot(mut self, id: u64) -> Options {
+        self.config.boot = Some(id);
+        self
+    }
+
     /// Seals every entry with a keyed hash (BLAKE3) over header, expiry, key and value, so that nobody who can write the
     /// directory but lacks the key can plant or change a value: such entries are misses. Default: none. Fixed when the
     /// cache is made; opening it with another key, or with none, fails with [`WrongKey`](crate::ErrorKind::WrongKey).
@@ -437,8 +445,6 @@ impl Options {
         let store: Arc<dyn Backend> = match place {
             Place::File => {
                 let file = Arc::new(file::open(config)?);
-                // What can't begin now begins with the next opening; until it's done, misses are counted as such.
-                file.start_rebuild();
                 return Ok(Opened::File(file));
             }
             Place::Null => {

@@ -265,9 +265,6 @@ pub struct Mapped {
     pub arena: u64,
     /// Bytes of live records; what is left of `arena` is free, or waits to be reclaimed.
     pub records: u64,
-    /// The index is being built from what rests in segments and tree: until that is done, a miss may be an entry that
-    /// wasn't met yet.
-    pub building: bool,
 }
 
 /// The limits of a cache; 0 means none.

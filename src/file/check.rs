@@ -48,9 +48,6 @@ impl FileBackend {
             tell,
         };
         run.mode("", self.root(), &root);
-        if let Some(accel) = &self.accel {
-            self.wait_for_rebuild(accel)?;
-        }
         run.top()?;
         for shard in walk::shards() {
             if run.stopped {

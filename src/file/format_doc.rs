@@ -496,8 +496,8 @@ fn a_marker_has_its_fields_where_the_document_says() {
 fn the_control_file_has_its_words_where_the_document_says() -> std::io::Result<()> {
     let dir = tempfile::tempdir()?;
     let root = Arc::new(OwnedFd::from(File::open(dir.path())?));
-    control::fill(&OwnedFd::from(File::create_new(dir.path().join("control"))?), 1, false)?;
-    let control = Control::open(&root, true, true, 0)?;
+    control::fill(&OwnedFd::from(File::create_new(dir.path().join("control"))?), 1, false, 13)?;
+    let control = Control::open(&root, true, true)?;
     control.settings_changed()?;
     (0..3).try_for_each(|_| control.next_cull().map(drop))?;
     (0..4).try_for_each(|_| control.trash_added())?;
@@ -511,7 +511,7 @@ fn the_control_file_has_its_words_where_the_document_says() -> std::io::Result<(
     let failed = control.grant_lease(3, 12)?;
     control.end_lease(3, failed, true)?;
     control.set_swept(12)?;
-    control.next_life()?;
+    control.set_life(14)?;
 
     let bytes = std::fs::read(dir.path().join("control"))?;
     assert_eq!(bytes.len(), control::LEN);
@@ -539,7 +539,7 @@ fn the_control_file_has_its_words_where_the_document_says() -> std::io::Result<(
     assert_eq!(lease, ((0x1234_5678_9abc_de00 / 512) & 0x7fff_ffff) << 32 | 0xb);
     assert_eq!(word("LEASES", 8 * 3 + 1), 1 << 63 | 0xc);
     assert_eq!(word("SWEPT", 0), 12);
-    assert_eq!(word("LIFE", 0), 1);
+    assert_eq!((word("BOOT", 0), word("LIFE", 0)), (13, 14));
     Ok(())
 }
 

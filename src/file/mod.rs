@@ -32,6 +32,7 @@ pub(crate) mod index;
 mod lookup;
 mod open;
 mod prune;
+pub(crate) mod recovery;
 pub(crate) mod segments;
 mod stream;
 
@@ -70,6 +71,7 @@ use entry_files::read::{self, Found, Miss};
 use entry_files::write::Owner;
 use evict::Evictor;
 use flight::Flights;
+use recovery::protocol::Seen;
 
 pub(crate) use open::{Config, open};
 
@@ -104,6 +106,9 @@ pub(crate) struct FileBackend {
     /// When the directory was last looked at.
     pulse: AtomicU64,
     vanished: AtomicBool,
+    /// With an index: the words as of which it is mapped, and whether it's a copy of one's own.
+    seen: Option<(Seen, bool)>,
+    boot: u64,
 }
 
 /// The whole-file lock of maintenance.
@@ -152,7 +157,9 @@ impl FileBackend {
     }
 
     fn own(&self) -> Result<&Own> {
-        self.own.get(|| Own::open(self.root(), &self.control, self.read_only)).doing("can't join the cache")
+        self.own
+            .get(|| Own::open(self.root(), &self.control, self.read_only, self.seen.map(|(seen, _)| seen)))
+            .doing("can't join the cache")
     }
 
     /// The settings in force.
@@ -224,6 +231,17 @@ impl FileBackend {
             own.process.leave();
         }
         self.vanished_error()
+    }
+
+    /// Errs if the index that is mapped is no longer the cache's, or a copy of it not what is there. Who writes has it open,
+    /// and nobody can replace it meanwhile.
+    fn same_life(&self) -> Result<()> {
+        let Some((seen, is_private)) = self.seen else { return Ok(()) };
+        let [_, life, session] = self.control.seen().doing("can't read the control file")?;
+        if life == seen.life && (!is_private || session == seen.session) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Vanished, open::RECOVERED).at(&self.dir))
     }
 
     fn vanished_error(&self) -> Error {
@@ -324,6 +342,9 @@ impl Backend for FileBackend {
         if now.abs_diff(self.pulse.load(Ordering::Relaxed)) >= PULSE_MS {
             self.pulse.store(now, Ordering::Relaxed);
             self.look_for_root()?;
+        }
+        if self.read_only {
+            self.same_life()?;
         }
         Ok(now)
     }

@@ -22,7 +22,6 @@ use crate::clock::{Clock, from_ms};
 use crate::entry::Ttl;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::accel::{self, Accel, Writer};
-use crate::file::clear;
 use crate::file::directory::control::{self, Control};
 use crate::file::directory::marker::{self, Marker};
 use crate::file::directory::session::{self, Process};
@@ -30,12 +29,13 @@ use crate::file::entry_files::walk;
 use crate::file::entry_files::write::Owner;
 use crate::file::evict::Evictor;
 use crate::file::flight::Flights;
-use crate::file::segments;
+use crate::file::recovery::host::Site;
+use crate::file::recovery::protocol::Seen;
+use crate::file::recovery::{self, Recovered};
 use crate::file::{FileBackend, Own};
 use crate::format::compression;
 use crate::format::header::Seal;
 use crate::format::names;
-use crate::format::record::RecordSeal;
 use crate::settings::{Accelerate, Access, Change, Compression, Durability, Policy, Settings};
 use crate::stats::OnEvent;
 use crate::sys::fork::{PerProcess, Private};
@@ -58,6 +58,8 @@ pub(crate) struct Config {
     pub compression: Compression,
     pub on_event: Option<OnEvent>,
     pub clock: Clock,
+    /// What a test wants for this run of the machine; 0: not to be had.
+    pub boot: Option<u64>,
 }
 
 impl Config {
@@ -76,12 +78,74 @@ impl Config {
             compression: Compression::None,
             on_event: None,
             clock: Clock::default(),
+            boot: None,
         }
     }
 }
 
+/// Whether this caller may have the cache that a marker describes, whose directory was looked at before: once more, now that
+/// it is known who may share it.
+fn check_marker(root: &OwnedFd, marker: &Marker, config: &Config) -> Result<Stat> {
+    let access = marker.settings.access;
+    if config.access.is_some_and(|wanted| wanted != access) {
+        let text = format!("the cache was made for {access} access, which can't be changed");
+        return Err(Error::new(ErrorKind::InvalidOption, text));
+    }
+    let stat = fs::stat(root.as_fd()).doing("can't look at the directory")?;
+    check_mode(&stat, access)?;
+    check_key(marker, config.mac_key.as_ref())?;
+    if !compression::is_built(config.compression) {
+        let text = format!("{:?} is no method of compression of this build", config.compression);
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    }
+    Ok(stat)
+}
+
+/// Opens the control file, and makes it anew where it is lost.
+fn open_control(
+    root: &Arc<OwnedFd>,
+    process: &Process,
+    config: &Config,
+    access: Access,
+    (mapped, owner, boot): (bool, Owner, u64),
+) -> Result<Control> {
+    let opened = match Control::open(root, !config.read_only, mapped) {
+        Err(e) if !config.read_only && is_lost(&e) => {
+            // Of several who find it so, the first makes it, and is in the others' way from then on.
+            let still_lost = || Control::open(root, true, mapped).is_err();
+            let remake = || remake_control(root.as_fd(), access, owner, config.clock.now(), boot);
+            process.alone(config.lock_wait, LOST, still_lost, remake)?;
+            Control::open(root, true, mapped)
+        }
+        other => other,
+    };
+    opened.doing("can't open the control file")
+}
+
+/// Joins those who have a plain tree open, and leaps ahead where nobody has in this boot of the machine.
+fn join_plain(process: &Process, control: &Control, config: &Config, boot: u64) -> Result<()> {
+    let held = process.openers().doing("can't ask for a lock")?.is_some();
+    process.join(config.lock_wait)?;
+    let doing = "can't write the control file";
+    let [known, ..] = control.seen().doing("can't read the control file")?;
+    if config.read_only || (boot != 0 && known == boot) {
+        return Ok(());
+    }
+    if !held {
+        control.leap(config.clock.now()).doing(doing)?;
+    }
+    if boot != 0 {
+        control.set_boot(boot).doing(doing)?;
+    }
+    Ok(())
+}
+
 /// Why a lost file can't be made anew.
 const LOST: &str = "one of the cache's shared files is lost, and other processes still have the cache open";
+
+/// Why a handle is of no more use.
+pub(super) const RECOVERED: &str =
+    "the cache was recovered after a start of the machine, or made anew, since this handle was opened: open it again";
 
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This directory is a cache made by Larder; backup programs may leave it out.\n\
@@ -115,44 +179,45 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
     };
     let marker = marker.map_err(at)?;
     let access = marker.settings.access;
-    if config.access.is_some_and(|wanted| wanted != access) {
-        let text = format!("the cache was made for {access} access, which can't be changed");
-        return Err(at(Error::new(ErrorKind::InvalidOption, text)));
-    }
-    let stat = fs::stat(root.as_fd()).doing("can't look at the directory")?;
-    check_mode(&stat, access).map_err(at)?;
-    check_key(&marker, config.mac_key.as_ref()).map_err(at)?;
-    if !compression::is_built(config.compression) {
-        let text = format!("{:?} is no method of compression of this build", config.compression);
-        return Err(Error::new(ErrorKind::Unsupported, text));
-    }
-
+    let stat = check_marker(&root, &marker, &config).map_err(at)?;
     if !config.read_only {
         // Where it was removed. Those who still hold locks on the old one notice within a second.
         open_locks(root.as_fd(), access, owner(&stat)).doing("can't open the lock file").map_err(at)?;
     }
-    let process = Process::open(root.as_fd(), config.read_only, config.lock_wait).map_err(at)?;
-    let opened = match Control::open(&root, !config.read_only, mapped, config.clock.now()) {
-        Err(e) if !config.read_only && is_lost(&e) => {
-            // Of several who find it so, the first makes it, and is in the others' way from then on.
-            let still_lost = || Control::open(&root, true, mapped, config.clock.now()).is_err();
-            let remake = || remake_control(root.as_fd(), access, owner(&stat), config.clock.now());
-            process.alone(config.lock_wait, LOST, still_lost, remake).map_err(at)?;
-            Control::open(&root, true, mapped, config.clock.now())
-        }
-        other => other,
-    };
-    let control = opened.doing("can't open the control file").map_err(at)?;
-    let accel = match marker.settings.accelerate {
-        Accelerate::Off => None,
+    let boot = config.boot.unwrap_or_else(control::boot);
+    let process = Process::open(root.as_fd(), config.read_only).map_err(at)?;
+    let control = open_control(&root, &process, &config, access, (mapped, owner(&stat), boot)).map_err(at)?;
+    let recovered = match marker.settings.accelerate {
+        Accelerate::Off => join_plain(&process, &control, &config, boot).map(|()| None),
         Accelerate::Auto => {
-            Some(open_accel(&root, &process, &control, &marker, &config, mapped, owner(&stat)).map_err(at)?)
+            let site = Site {
+                root: &root,
+                control: &control,
+                process: &process,
+                settings: &marker.settings,
+                seed: &marker.seed,
+                mac_key: config.mac_key.as_ref(),
+                owner: owner(&stat),
+                boot,
+                now: config.clock.now(),
+                writable: !config.read_only,
+            };
+            open_accel(site, mapped, config.lock_wait).map(Some)
         }
     };
+    let recovered = recovered.map_err(at)?;
     // The settings as of this version or later: read the other way round, a change in between would be missed.
     let version = control.settings_version().doing("can't read the control file").map_err(at)?;
+    let known = marker.settings.accelerate;
     let marker = read_marker(root.as_fd(), config.read_only).map_err(at)?;
     let (now, accelerate) = (config.clock.now(), marker.settings.accelerate);
+    if accelerate != known {
+        return Err(at(Error::new(ErrorKind::Busy, "another process has just turned acceleration on or off")));
+    }
+    let (accel, seen, recount) = match recovered {
+        None => (None, None, Vec::new()),
+        Some(Recovered { accel, seen, is_private, recount }) => (Some(accel), Some((seen, is_private)), recount),
+    };
     let own = Own {
         process,
         evictor: Mutex::new(Evictor::default()),
@@ -179,25 +244,45 @@ pub(crate) fn open(config: Config) -> Result<FileBackend> {
         clock: config.clock,
         pulse: AtomicU64::new(now),
         vanished: AtomicBool::new(false),
+        seen,
+        boot,
     };
-    match config.accelerate {
-        Some(wanted) if wanted != accelerate && (mapped || wanted == Accelerate::Off) => {
-            let converted = backend.convert(wanted, &config.change, config.mac_key.as_ref());
-            converted.map_err(|e| if e.path().is_some() { e } else { e.at(&backend.dir) })?;
-        }
-        _ if !config.change.is_none() && !backend.read_only => drop(backend.configure(&config.change)?),
-        _ => {}
+    for shard in recount {
+        // Counts of the tree alone; a prune finds them too.
+        let _ = backend.lock(shard).and_then(|_lock| backend.recount(shard));
     }
+    let wanted = config.accelerate.filter(|wanted| mapped || *wanted == Accelerate::Off);
+    backend.apply(wanted, &config.change, config.mac_key.as_ref())?;
     Ok(backend)
 }
 
 impl Own {
     /// Joins an open cache once more, as a forked child does.
-    pub(super) fn open(root: BorrowedFd<'_>, control: &Control, read_only: bool) -> io::Result<Own> {
+    ///
+    /// `seen`: as of when the index is mapped. It's compared once the child has joined: before that nobody else knew of it, and
+    /// its parent may be gone.
+    pub(super) fn open(
+        root: BorrowedFd<'_>,
+        control: &Control,
+        read_only: bool,
+        seen: Option<Seen>,
+    ) -> io::Result<Own> {
+        const BOUND: Duration = Duration::from_secs(1);
         let version = control.settings_version()?;
         let marker = read_marker(root, read_only)?;
+        let process = Process::open(root, read_only)?;
+        if read_only && seen.is_some() {
+            process.join_lookers(BOUND)?;
+        } else {
+            process.join(BOUND)?;
+        }
+        if let Some(seen) = seen
+            && control.life()? != seen.life
+        {
+            return Err(Error::new(ErrorKind::Vanished, RECOVERED).into());
+        }
         Ok(Own {
-            process: Process::open(root, read_only, Duration::from_secs(1))?,
+            process,
             evictor: Mutex::new(Evictor::default()),
             flights: Flights::default(),
             durable_shards: Mutex::default(),
@@ -208,6 +293,19 @@ impl Own {
 }
 
 impl FileBackend {
+    /// Makes of the cache what its opener has asked for.
+    fn apply(&mut self, accelerate: Option<Accelerate>, change: &Change, mac_key: Option<&[u8; 32]>) -> Result<()> {
+        let is = if self.accel.is_some() { Accelerate::Auto } else { Accelerate::Off };
+        match accelerate {
+            Some(wanted) if wanted != is => {
+                let converted = self.convert(wanted, change, mac_key);
+                converted.map_err(|e| if e.path().is_some() { e } else { e.at(&self.dir) })
+            }
+            _ if !change.is_none() && !self.read_only => self.configure(change).map(drop),
+            _ => Ok(()),
+        }
+    }
+
     /// Changes the settings in the marker, for all processes.
     pub(crate) fn configure(&self, change: &Change) -> Result<Settings> {
         self.writable()?;
@@ -226,44 +324,19 @@ impl FileBackend {
     }
 }
 
-/// Maps index and segments. Where they are lost, or of another start of the machine, they are made anew first, by whoever
-/// has the cache to himself; a rebuild then finds what rests.
-fn open_accel(
-    root: &Arc<OwnedFd>,
-    process: &Process,
-    control: &Control,
-    marker: &Marker,
-    config: &Config,
-    mapped: bool,
-    owner: Owner,
-) -> Result<Accel> {
+/// Maps index and segments, and recovers them first where nobody has in this boot of the machine.
+fn open_accel(site: Site<'_>, mapped: bool, bound: Duration) -> Result<Recovered> {
     if !mapped {
         let text = "the cache is accelerated, which takes memory that all processes share: not here (a network file system, \
                     or shared_memory(false))";
         return Err(Error::new(ErrorKind::Refused, text));
     }
-    let seal = || RecordSeal::new(&marker.seed, config.mac_key.as_ref());
-    let doing = "can't map the index";
-    match Accel::open(root.as_fd(), !config.read_only, seal()) {
-        Err(e) if e.kind() == io::ErrorKind::OutOfMemory => Err(no_addresses(e)),
-        Err(e) if accel::is_lost(&e) && config.read_only => {
-            let text = "the index must be built anew, as after each start of the machine, which a read-only opener can't; \
-                        whoever opens it to write does (`cachectl prune`, for example)";
-            Err(Error::new(ErrorKind::Busy, text).because(e))
-        }
-        Err(e) if accel::is_lost(&e) => {
-            let still_lost = || Accel::open(root.as_fd(), true, seal()).is_err();
-            let remake = || make_accel(root, control, &marker.settings, owner, config.clock.now());
-            process.alone(config.lock_wait, LOST, still_lost, remake)?;
-            Accel::open(root.as_fd(), true, seal()).doing(doing)
-        }
-        other => other.doing(doing),
-    }
+    recovery::open(site, bound)
 }
 
 /// The files are mapped whole, once, so that no call has to look whether they grew. Without a map neither can small
 /// values be found, nor large ones be told from those that were replaced: there is no other way into such a cache.
-fn no_addresses(e: io::Error) -> Error {
+pub(super) fn no_addresses(e: io::Error) -> Error {
     let text = match mmap::address_limit() {
         Some(limit) => format!(
             "can't map the index: the cache is accelerated, which takes {} GiB of addresses (not of memory), and this \
@@ -275,31 +348,6 @@ fn no_addresses(e: io::Error) -> Error {
         None => "can't map the index".to_owned(),
     };
     Error::new(ErrorKind::Io, text).because(e)
-}
-
-/// Makes the index, and the segments where they can't be used. The caller knows that nobody else has the cache open.
-pub(super) fn make_accel(
-    root: &Arc<OwnedFd>,
-    control: &Control,
-    settings: &Settings,
-    owner: Owner,
-    now: u64,
-) -> Result<()> {
-    let begin = || {
-        control.begin_building(now)?;
-        if settings.durability == Durability::Disk {
-            clear::sync_control(root.as_fd())?;
-        }
-        Ok(())
-    };
-    let (root_fd, access) = (root.clone(), settings.access);
-    let making = accel::Making {
-        life: control.next_life().doing("can't write the control file")?,
-        segment_bytes: segments::segment_bytes(settings.max_bytes),
-        begin: &begin,
-        write: Box::new(move |name| write_file(root_fd.as_fd(), name, &[], access, owner)),
-    };
-    accel::make(root.as_fd(), &making).doing("can't make the index")
 }
 
 fn open_root(dir: &Path, create: bool, durable: bool) -> Result<OwnedFd> {
@@ -528,7 +576,7 @@ fn make(root: BorrowedFd<'_>, stat: &Stat, config: &Config, mapped: bool) -> Res
             drop(write_file(root, names::CACHEDIR_TAG, CACHEDIR_TAG.as_bytes(), access, owner)?);
             drop(write_file(root, names::README, README.as_bytes(), access, owner)?);
             // A new one, so that those who still have an older cache of this directory open notice.
-            remake(root, access, owner, config.clock.now())
+            remake(root, access, owner, config.clock.now(), config.boot.unwrap_or_else(control::boot))
         };
         fill().doing(doing)?;
         // All of it must be there once the marker is, whatever a power cut leaves.
@@ -598,13 +646,13 @@ fn refuse_occupied(root: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// Replaces a control file that was lost. The caller knows that nobody else has the cache open.
-fn remake_control(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) -> Result<()> {
-    remake(root, access, owner, now).doing("can't make the control file anew")
+fn remake_control(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64, boot: u64) -> Result<()> {
+    remake(root, access, owner, now, boot).doing("can't make the control file anew")
 }
 
 /// Makes a new control file. Which entries had been cleared is lost with the old one, so none may stay: all files go to the
 /// trash first, and index and segments go for good.
-fn remake(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) -> io::Result<()> {
+fn remake(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64, boot: u64) -> io::Result<()> {
     make_dir(root, names::SHARDS_DIR, access, owner)?;
     make_dir(root, names::TRASH_DIR, access, owner)?;
     let shards = fs::open(root, names::SHARDS_DIR, Open::Dir)?;
@@ -626,5 +674,5 @@ fn remake(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64) -> io::R
         full = true;
         false
     })?;
-    control::fill(&write_file(root, names::CONTROL, &[], access, owner)?, now, full)
+    control::fill(&write_file(root, names::CONTROL, &[], access, owner)?, now, full, boot)
 }

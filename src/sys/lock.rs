@@ -77,6 +77,17 @@ pub(crate) fn is_held(fd: BorrowedFd<'_>, offset: u64) -> io::Result<bool> {
     Ok(range.l_type != libc::F_UNLCK as libc::c_short)
 }
 
+/// How another open file holds the byte at `offset`; `None`: none does.
+pub(crate) fn holder(fd: BorrowedFd<'_>, offset: u64) -> io::Result<Option<Hold>> {
+    let mut range = request(libc::F_WRLCK, offset);
+    fcntl(fd, libc::F_OFD_GETLK, &mut range)?;
+    Ok(match libc::c_int::from(range.l_type) {
+        libc::F_UNLCK => None,
+        libc::F_RDLCK => Some(Hold::Shared),
+        _ => Some(Hold::Exclusive),
+    })
+}
+
 /// Gives up a whole file; nothing happens where it isn't held.
 pub(crate) fn unlock_file(file: &File) {
     // It can't fail for a lock that is held; if it did, the lock would end with the file.

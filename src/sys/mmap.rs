@@ -43,6 +43,13 @@ impl SharedWords {
         Ok(SharedWords { guard, map })
     }
 
+    /// As many words of memory of one's own, zeroed.
+    pub(crate) fn private(words: usize) -> io::Result<SharedWords> {
+        let map = MmapRaw::from(MmapOptions::new().len(words * 8).map_anon()?);
+        let guard = Guard::new(map.as_ptr() as usize, words * 8, true);
+        Ok(SharedWords { guard, map })
+    }
+
     /// The word at index `index` (byte offset `8 * index`). Panics where the mapping has no such word. A mapping made
     /// read-only must only be loaded from.
     #[inline]

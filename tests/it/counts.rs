@@ -284,7 +284,7 @@ fn a_counter_outlives_its_index_and_a_conversion() {
     drop(cache);
     fs::remove_file(path.join("index")).expect("the index");
     let cache = open(&path);
-    assert_eq!(cache.incr("n", 1).expect("incr"), 42, "after a rebuild");
+    assert_eq!(cache.incr("n", 1).expect("incr"), 42, "without its index");
     drop(cache);
     for (how, sum) in [(Accelerate::Off, 43), (Accelerate::Auto, 44)] {
         let cache = Cache::file(&path).clock(|| START).accelerate(how).open().expect("the cache");

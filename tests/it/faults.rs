@@ -280,7 +280,6 @@ impl Bench<'_> {
             Err("an error, though the new value is in place")?;
         }
         // From here on all calls work.
-        // A thread that went on with a rebuild may need a moment to give up its locks.
         let patient = || scene.options().lock_wait(PATIENCE).open().map_err(|e| format!("afterwards: {e}"));
         let opened = if operation.opens { Some(patient()?) } else { None };
         let cache = opened.as_ref().or(scene.cache.as_ref()).expect("an open cache");
@@ -366,17 +365,6 @@ impl Bench<'_> {
         if findings.is_empty() { Ok(()) } else { Err(format!("verify found {findings:?}")) }
     }
 
-    /// What is open though everything is dropped. A thread that goes on with a rebuild has a moment to notice.
-    fn still_open(&self) -> Vec<String> {
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        let mut open = self.open_files();
-        while self.config.is_accelerated() && !open.is_empty() && std::time::Instant::now() < end {
-            std::thread::yield_now();
-            open = self.open_files();
-        }
-        open
-    }
-
     /// Descriptors and mappings below the directory, once everything is dropped.
     fn open_files(&self) -> Vec<String> {
         let below = self.dir.to_string_lossy().into_owned() + "/";
@@ -434,7 +422,7 @@ impl Bench<'_> {
                     Ok(log) => row.faults += log.failed,
                     Err(what) => row.wrong.push(format!("call {at} ({name}), {harm:?}, forever {forever}: {what}")),
                 }
-                let open = self.still_open();
+                let open = self.open_files();
                 if !open.is_empty() {
                     row.wrong.push(format!("call {at} ({name}), {harm:?}, forever {forever}: left open: {open:?}"));
                 }

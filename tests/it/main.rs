@@ -69,6 +69,9 @@ mod regression;
 /// Servers that die, stop, drip, lie or forget.
 #[cfg(any(feature = "redis", feature = "memcached"))]
 mod remote_faults;
+/// Restarts of the machine: what is there at the first call.
+#[cfg(feature = "fault")]
+mod restarts;
 /// Caches sealed by a key.
 mod sealed;
 /// What is special to a store.

@@ -42,7 +42,6 @@ struct Mapped {
     index_bytes: u64,
     arena_bytes: u64,
     record_bytes: u64,
-    building: bool,
 }
 
 /// Bytes of values before and after compression.
@@ -167,7 +166,6 @@ fn answer<'a>(
             index_bytes: mapped.index,
             arena_bytes: mapped.arena,
             record_bytes: mapped.records,
-            building: mapped.building,
         }),
         limits: AllLimits {
             max_entries: figures.limits.max_entries,

@@ -28,9 +28,6 @@ impl Summary<'_> {
         for (name, value, rest) in self.rows(output) {
             output.line(format!("{name:<10} {value:>14}  {rest}").trim_end())?;
         }
-        if self.figures.mapped.is_some_and(|mapped| mapped.building) {
-            output.line("\nthe index is being built anew: until that is done, some entries are misses")?;
-        }
         if self.figures.trash {
             output.line("\ncleared files still wait to be removed; prune does it")?;
         }

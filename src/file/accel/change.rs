@@ -118,9 +118,6 @@ impl FileBackend {
         new: &NewEntry<'_>,
         when: Precondition,
     ) -> Result<bool> {
-        if when.condition != Condition::Always {
-            self.wait_for_rebuild(accel)?;
-        }
         if self.is_refused(accel, hash, new, when.condition)? {
             self.sound(accel)?;
             return Ok(false);
@@ -280,7 +277,7 @@ impl FileBackend {
             Fresh::Record(record, size) => {
                 let fill = Fill { place: record.place, size, ..fill };
                 let unlink = || {
-                    // With the shard's lock: there is a file, or there may be one that a rebuild couldn't read.
+                    // With the shard's lock: there is a file, or there may be one that a recovery couldn't read.
                     if keys.shard.is_some()
                         && self.unlink_named(hash).is_err()
                         && let Some(accel) = &self.accel
@@ -336,7 +333,7 @@ impl FileBackend {
     }
 
     /// Empties a slot, and unlinks its file where it has one; the caller then holds the shard's lock too. Where that
-    /// fails the entry stays: without its slot the file would come back with the next rebuild.
+    /// fails the entry stays: without its slot the file would come back with the next recovery.
     pub(super) fn drop_slot(&self, locked: &Held<'_>, at: At, slot: &Slot, hash: Hash) -> io::Result<()> {
         let gone = locked.remove(at, slot, || if slot.place.is_file() { self.unlink_named(hash) } else { Ok(()) });
         if gone.is_err() {
@@ -354,9 +351,6 @@ impl FileBackend {
         new: &NewEntry<'_>,
         when: Precondition,
     ) -> Result<Option<bool>> {
-        if when.condition != Condition::Always {
-            self.wait_for_rebuild(accel)?;
-        }
         let (hash, id, now) = (self.hash_of(accel, new.id), new.id, new.facts.created);
         let ground = self.ground(accel)?;
         let names = if self.rules(accel)?.durable { self.shard_dir(hash.name().shard())? } else { None };
@@ -392,7 +386,6 @@ impl FileBackend {
 
     /// Removes a live entry and returns its value, or why there was none.
     pub(in crate::file) fn accel_take(&self, accel: &Accel, id: Id<'_>, now: u64) -> Result<Result<Value, Count>> {
-        self.wait_for_rebuild(accel)?;
         let hash = self.hash_of(accel, id);
         let ground = self.ground(accel)?;
         let names = self.names_to_sync(hash.name().shard())?;
@@ -429,7 +422,6 @@ impl FileBackend {
 
     /// Gives a live entry another expiry.
     pub(in crate::file) fn accel_touch(&self, accel: &Accel, id: Id<'_>, now: u64, expires: u64) -> Result<bool> {
-        self.wait_for_rebuild(accel)?;
         let hash = self.hash_of(accel, id);
         let ground = self.ground(accel)?;
         let keys = self.lock_keys(&ground, hash, false)?;
@@ -527,7 +519,6 @@ impl FileBackend {
         generation: u64,
         when: Precondition,
     ) -> Result<bool> {
-        self.wait_for_rebuild(accel)?;
         let hash = self.hash_of(accel, new.id);
         let fresh = Fresh::File(Box::new(draft), nonce, size);
         let may = |found: Option<(At, Slot)>| self.may_change(accel, when, found, hash, new);

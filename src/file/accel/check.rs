@@ -226,7 +226,7 @@ impl Run<'_> {
         if !stays(orphan) {
             return true;
         }
-        // What a rebuild couldn't read and can be read now is no leftover.
+        // What a recovery couldn't read and can be read now is no leftover.
         let mend = || match store.ground(accel) {
             Ok(ground) if accel.has_unread() => store.adopt_file(accel, &ground, name),
             _ => store.remove_file(accel, hash, |there, slot| {

@@ -25,6 +25,9 @@ use crate::file::entry_files::walk::{self, Listed};
 use crate::file::entry_files::write;
 use crate::file::index::bucket::{At, Slot};
 use crate::file::index::table::Hash;
+use crate::file::recovery::findings;
+use crate::file::recovery::host::Site;
+use crate::file::recovery::protocol::Seen;
 use crate::file::{FileBackend, charged, open};
 use crate::format::header::Damage;
 use crate::format::location::Location;
@@ -59,6 +62,8 @@ impl FileBackend {
             Accelerate::Off => None,
             Accelerate::Auto => Some(self.map(mac_key)?),
         };
+        let life = |accel: &Accel| (Seen { life: accel.life(), ..Seen::default() }, false);
+        self.seen = self.accel.as_ref().map(life);
         self.configure(change).map(drop)
     }
 
@@ -86,11 +91,21 @@ impl FileBackend {
         let (marker, settings) = self.next_settings(Accelerate::Auto, change)?;
         let make = || {
             remove_mapped(self)?;
-            // A plain tree is complete, whatever became of an index of it.
-            self.control.end_building().doing("can't write the control file")?;
-            open::make_accel(&self.root, &self.control, &settings, self.owner, self.clock.now())?;
+            let site = Site {
+                root: &self.root,
+                control: &self.control,
+                process: &self.own()?.process,
+                settings: &settings,
+                seed: &self.seed,
+                mac_key,
+                owner: self.owner,
+                boot: self.boot,
+                now: self.clock.now(),
+                writable: true,
+            };
+            site.repair(&findings::examine(&site)?)?;
+            site.give_life()?;
             let accel = self.map(mac_key)?;
-            self.finish_rebuild(&accel)?;
             self.check_files(&accel)?;
             accel.sync().doing("can't sync the index")
         };
@@ -102,7 +117,6 @@ impl FileBackend {
 
     fn make_plain(&self, accel: &Accel, change: &Change) -> Result<()> {
         let (marker, settings) = self.next_settings(Accelerate::Off, change)?;
-        self.finish_rebuild(accel)?;
         self.check_room(accel, &settings)?;
         self.each_record(accel, |hash, slot, record| self.make_file(accel, hash, slot, record))?;
         for shard in walk::shards() {
@@ -143,14 +157,6 @@ impl FileBackend {
             }
         }
         Ok(())
-    }
-
-    fn finish_rebuild(&self, accel: &Accel) -> Result<()> {
-        // Nobody else is there who could be at it.
-        if self.rebuild(accel, None)? {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Busy, "the index is being rebuilt"))
     }
 
     /// Refuses where the entries would take more bytes as files than the cache may hold: a file of 300 bytes takes 4 KiB.

@@ -66,7 +66,6 @@ impl FileBackend {
         initial: Option<(i64, u64)>,
         now: u64,
     ) -> Result<i64> {
-        self.wait_for_rebuild(accel)?;
         let hash = self.hash_of(accel, id);
         if let Some(sum) = self.count_on(accel, hash, id, by, now)? {
             self.sound(accel)?;

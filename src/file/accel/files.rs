@@ -5,16 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{Accel, Quick};
-use crate::file::directory::control::Control;
 use crate::file::index::Index;
-use crate::file::index::table::{
-    self, BOOT, BUCKETS, FIRST_BUCKETS, LIFE, MAGIC_WORD, NODE, NODES, READY, ROOT, STATE, STRIDE,
-};
+use crate::file::index::audit::{Shape, Source};
+use crate::file::index::table::{self, BUCKETS, FIRST_BUCKETS, LIFE, MAGIC_WORD, NODE, NODES, READY, ROOT, STRIDE};
 use crate::file::segments::{self, Segments};
 use crate::format::names::{ARENA, INDEX, LIVE};
 use crate::format::record::RecordSeal;
 use crate::sys::fs::{self, Open};
-use crate::sys::mmap::{Memory, SharedWords};
+use crate::sys::mmap::{Memory, SharedWords, copy_into};
 use crate::sys::point;
 
 /// Bytes mapped of the live file and of the arena; their files grow as needed.
@@ -25,6 +23,7 @@ pub(in crate::file) struct Files {
     index: OwnedFd,
     live: OwnedFd,
     arena: OwnedFd,
+    /// 0: an index in private memory.
     inodes: [u64; 3],
 }
 
@@ -52,7 +51,7 @@ fn open(root: BorrowedFd<'_>, name: &str, writable: bool, least: u64) -> io::Res
 impl Files {
     /// Whether the names still lead to these files.
     pub(in crate::file) fn are_there(&self, root: BorrowedFd<'_>) -> bool {
-        NAMES.iter().zip(self.inodes).all(|(name, ino)| match fs::stat_at(root, name) {
+        NAMES.iter().zip(self.inodes).filter(|(_, ino)| *ino != 0).all(|(name, ino)| match fs::stat_at(root, name) {
             Ok(Some(stat)) => stat.ino == ino,
             Ok(None) => false,
             // What can't be looked at now is looked at again a second later.
@@ -61,52 +60,89 @@ impl Files {
     }
 }
 
+/// The index, mapped, and what it was mapped from. `InvalidData` or `NotFound`: it can't be used.
+struct Opened {
+    file: OwnedFd,
+    ino: u64,
+    words: SharedWords,
+}
+
+fn open_index(root: BorrowedFd<'_>, writable: bool) -> io::Result<Opened> {
+    let (file, ino) = open(root, INDEX, writable, nodes_end(FIRST_BUCKETS as u64))?;
+    let words = map(&file, table::WORDS, writable)?;
+    words.expect_random()?;
+    if words.load(MAGIC_WORD) != table::MAGIC || words.load(ROOT) != fs::stat(root)?.ino {
+        return Err(lost("the index is of another directory, or none"));
+    }
+    let shape = Shape::new(words.load(BUCKETS), words.load(READY));
+    if shape.is_none() || fs::stat(file.as_fd())?.size < nodes_end(words.load(READY)) {
+        return Err(lost("the index is too short"));
+    }
+    Ok(Opened { file, ino, words })
+}
+
+fn map(file: &OwnedFd, words: usize, writable: bool) -> io::Result<SharedWords> {
+    SharedWords::map(&File::from(file.try_clone()?), words * 8, writable)
+}
+
+/// Live file and arena, mapped. `InvalidData` or `NotFound`: they can't be used.
+pub(in crate::file) struct OpenedSegments {
+    pub segments: Segments<SharedWords>,
+    pub live: OwnedFd,
+    arena: OwnedFd,
+    inodes: [u64; 2],
+}
+
+pub(in crate::file) fn open_segments(root: BorrowedFd<'_>, writable: bool) -> io::Result<OpenedSegments> {
+    let (live, live_ino) = open(root, LIVE, writable, 4096)?;
+    let (arena, arena_ino) = open(root, ARENA, writable, 0)?;
+    let live_words = map(&live, LIVE_WORDS, writable)?;
+    let units = usize::try_from(live_words.load(segments::UNITS)).unwrap_or(0);
+    if !(4096..=65_536).contains(&units) || live_words.load(segments::COUNT) > segments::MAX_SEGMENTS as u64 {
+        return Err(lost("the live file has no segment size, or no number of segments"));
+    }
+    let arena_words = map(&arena, segments::MAX_SEGMENTS * units * 2, writable)?;
+    let segments = Segments::new(live_words, arena_words).ok_or(lost("the live file isn't one"))?;
+    if fs::stat(arena.as_fd())?.size < segments.count() as u64 * segments.segment_bytes() {
+        return Err(lost("the arena is too short"));
+    }
+    if let Some(last) = segments.count().checked_sub(1) {
+        let end = segments.words_of(last).iter().map(|range| range.end * 8).max().unwrap_or(0);
+        if fs::stat(live.as_fd())?.size < end as u64 {
+            return Err(lost("the live file is too short"));
+        }
+    }
+    Ok(OpenedSegments { segments, live, arena, inodes: [live_ino, arena_ino] })
+}
+
 impl Accel {
     /// Bytes of addresses that the maps of a cache with the largest segments take.
     pub(in crate::file) const ADDRESSES: u64 =
         8 * (table::WORDS as u64 + LIVE_WORDS as u64) + segments::MAX_SEGMENTS as u64 * 65_536 * 16;
 
-    /// Maps the files. `InvalidData` or `NotFound`: they must be made anew.
+    /// Maps the files. `InvalidData` or `NotFound`: they can't be used, and must be recovered.
     pub(in crate::file) fn open(root: BorrowedFd<'_>, writable: bool, seal: RecordSeal) -> io::Result<Accel> {
-        let (index, index_ino) = open(root, INDEX, writable, nodes_end(FIRST_BUCKETS as u64))?;
-        let (live, live_ino) = open(root, LIVE, writable, 4096)?;
-        let (arena, arena_ino) = open(root, ARENA, writable, 0)?;
-        let map = |fd: &OwnedFd, words: usize| -> io::Result<SharedWords> {
-            let map = SharedWords::map(&File::from(fd.try_clone()?), words * 8, writable)?;
-            map.expect_random()?;
-            Ok(map)
-        };
-        let words = map(&index, table::WORDS)?;
-        let inode = fs::stat(root)?.ino;
-        let known = words.load(MAGIC_WORD) == table::MAGIC && words.load(ROOT) == inode;
-        if !known || words.load(BOOT) != Control::boot() || !matches!(words.load(STATE), 1 | 2) {
-            return Err(lost("the index is of another start of the machine, of another directory, or none"));
-        }
-        let (ready, buckets) = (words.load(READY), words.load(BUCKETS));
-        let fits = (FIRST_BUCKETS as u64..=table::MAX_BUCKETS as u64).contains(&buckets)
-            && ready <= table::MAX_BUCKETS as u64
-            && buckets <= ready;
-        if !fits || fs::stat(index.as_fd())?.size < nodes_end(ready) {
-            return Err(lost("the index is too short"));
-        }
+        let Opened { file, ino, words } = open_index(root, writable)?;
+        Accel::of(open_segments(root, writable)?, (file, ino), words, seal)
+    }
+
+    /// The same with an index in private memory, for a reader who found the shared one unfit.
+    pub(in crate::file) fn open_over(root: BorrowedFd<'_>, index: SharedWords, seal: RecordSeal) -> io::Result<Accel> {
+        let opened = open_segments(root, false)?;
+        let file = opened.live.try_clone()?;
+        Accel::of(opened, (file, 0), index, seal)
+    }
+
+    fn of(
+        opened: OpenedSegments,
+        (index, index_ino): (OwnedFd, u64),
+        words: SharedWords,
+        seal: RecordSeal,
+    ) -> io::Result<Accel> {
+        let OpenedSegments { segments, live, arena, inodes: [live_ino, arena_ino] } = opened;
+        segments.live.expect_random()?;
+        segments.arena.expect_random()?;
         let life = u128::from(words.load(LIFE)) << 64;
-        let live_words = map(&live, LIVE_WORDS)?;
-        let units = usize::try_from(live_words.load(segments::UNITS)).unwrap_or(0);
-        if !(4096..=65_536).contains(&units) {
-            return Err(lost("the live file has no segment size"));
-        }
-        let arena_words = map(&arena, segments::MAX_SEGMENTS * units * 2)?;
-        let segments = Segments::new(live_words, arena_words).ok_or(lost("the live file isn't one"))?;
-        let arena_len = segments.count() as u64 * segments.segment_bytes();
-        if fs::stat(arena.as_fd())?.size < arena_len {
-            return Err(lost("the arena is too short"));
-        }
-        if let Some(last) = segments.count().checked_sub(1) {
-            let end = segments.words_of(last).iter().map(|range| range.end * 8).max().unwrap_or(0);
-            if fs::stat(live.as_fd())?.size < end as u64 {
-                return Err(lost("the live file is too short"));
-            }
-        }
         Ok(Accel {
             index: Index::new(words),
             segments,
@@ -115,6 +151,11 @@ impl Accel {
             life,
             quick: Quick::default(),
         })
+    }
+
+    /// The life of the index that is mapped.
+    pub(in crate::file) fn life(&self) -> u64 {
+        self.index.words.load(LIFE)
     }
 
     /// Gives blocks to more buckets, and so to more overflow nodes.
@@ -192,104 +233,101 @@ fn nodes_end(buckets: u64) -> u64 {
     (NODES as u64 + (buckets + buckets / STRIDE as u64) * NODE as u64) * 8
 }
 
-/// Most buckets that a new table begins with: 64 MiB of nodes.
-const MOST_AT_FIRST: u64 = 1 << 17;
-
 /// Makes a new file of a name.
-pub(in crate::file) type WriteFile = Box<dyn Fn(&str) -> io::Result<OwnedFd>>;
+pub(in crate::file) type WriteFile<'a> = &'a dyn Fn(&str) -> io::Result<OwnedFd>;
 
-/// How an index comes to be.
-pub(in crate::file) struct Making<'a> {
-    pub life: u64,
-    pub segment_bytes: u64,
-    /// Notes that it's being built, last of all: before that nobody can have changed anything by it.
-    pub begin: &'a dyn Fn() -> io::Result<()>,
-    /// New files by `write`; the caller's way to make them with the right mode and owner.
-    pub write: WriteFile,
+/// Makes segments without a record, in place of what can't be used.
+pub(in crate::file) fn make_segments(segment_bytes: u64, write: WriteFile<'_>) -> io::Result<()> {
+    write(ARENA)?;
+    let live = write(LIVE)?;
+    fs::allocate_range(live.as_fd(), 0..4096)?;
+    let units = segment_bytes / 16;
+    fs::write_all_at(live.as_fd(), &[&units.to_le_bytes()], (segments::UNITS * 8) as u64)?;
+    fs::write_all_at(live.as_fd(), &[&segments::MAGIC.to_le_bytes()], 0)
 }
 
-/// Makes an index anew, and the segments where they can't be used. The caller knows that nobody else has the cache open.
-/// What rests in segments and tree is for a rebuild to find.
-pub(in crate::file) fn make(root: BorrowedFd<'_>, how: &Making<'_>) -> io::Result<()> {
-    let usable = open(root, LIVE, false, 4096).and_then(|(live, _)| {
-        let (arena, _) = open(root, ARENA, false, 0)?;
-        check_segments(live.as_fd(), arena.as_fd())
-    });
-    let mut buckets = FIRST_BUCKETS as u64;
-    match usable {
-        // As large as what rests will need: in a table of few buckets each write during the rebuild would close many.
-        Ok(()) => buckets = buckets.max((close_segments(root)? / 8).next_multiple_of(8)).min(MOST_AT_FIRST),
-        Err(e) if is_lost(&e) => {
-            (how.write)(ARENA)?;
-            let live = (how.write)(LIVE)?;
-            fs::allocate_range(live.as_fd(), 0..4096)?;
-            let units = how.segment_bytes / 16;
-            fs::write_all_at(live.as_fd(), &[&units.to_le_bytes()], (segments::UNITS * 8) as u64)?;
-            fs::write_all_at(live.as_fd(), &[&segments::MAGIC.to_le_bytes()], 0)?;
+/// Puts an index in place that was made in private memory: the whole of it, or none.
+pub(in crate::file) fn write_index(
+    root: BorrowedFd<'_>,
+    index: &Index<SharedWords>,
+    temp: &str,
+    write: WriteFile<'_>,
+) -> io::Result<()> {
+    let words = &index.words;
+    let ready = words.load(READY);
+    let write_all = || {
+        let file = write(temp)?;
+        fs::allocate_range(file.as_fd(), 0..(table::DUE_GROUPS * 8) as u64)?;
+        fs::allocate_range(file.as_fd(), groups(ready))?;
+        fs::allocate_range(file.as_fd(), nodes_end(0)..nodes_end(ready))?;
+        let mut bytes = Vec::new();
+        for range in [0..(table::DUE_GROUPS * 8) as u64, groups(ready), nodes_end(0)..nodes_end(ready)] {
+            let mut at = range.start;
+            while at < range.end {
+                let len = (range.end - at).min(1 << 20);
+                copy_into(words, (at / 8) as usize, len as usize, &mut bytes);
+                fs::write_all_at(file.as_fd(), &[&bytes], at)?;
+                at += len;
+            }
         }
-        Err(e) => return Err(e),
-    }
-    point("make: segments");
-    let index = (how.write)(INDEX)?;
-    let fd = index.as_fd();
-    fs::allocate_range(fd, 0..(table::DUE_GROUPS * 8) as u64)?;
-    fs::allocate_range(fd, groups(buckets))?;
-    fs::allocate_range(fd, nodes_end(0)..nodes_end(buckets))?;
-    let put = |word: usize, value: u64| fs::write_all_at(fd, &[&value.to_le_bytes()], (word * 8) as u64);
-    put(ROOT, fs::stat(root)?.ino)?;
-    put(BOOT, Control::boot())?;
-    put(STATE, 1)?;
-    put(LIFE, how.life)?;
-    put(BUCKETS, buckets)?;
-    put(READY, buckets)?;
-    point("make: table");
-    (how.begin)()?;
-    // The magic comes last: a file without it was never finished.
-    put(MAGIC_WORD, table::MAGIC)
+        fs::write_all_at(file.as_fd(), &[&fs::stat(root)?.ino.to_le_bytes()], (ROOT * 8) as u64)?;
+        fs::write_all_at(file.as_fd(), &[&table::MAGIC.to_le_bytes()], (MAGIC_WORD * 8) as u64)?;
+        point("recover: index written");
+        fs::rename(root, temp, INDEX)
+    };
+    write_all().inspect_err(|_| {
+        let _ = fs::unlink(root, temp);
+    })
 }
 
-/// Closes all segments to further appending: after a power cut their cursors may be behind what was appended.
-/// Gives the number of live records, by their headers.
-fn close_segments(root: BorrowedFd<'_>) -> io::Result<u64> {
-    let (live, _) = open(root, LIVE, true, 4096)?;
-    let mut bytes = Vec::new();
-    fs::read_at(live.as_fd(), &mut bytes, 8, (segments::COUNT * 8) as u64)?;
-    let count = bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
-    let mut records = 0;
-    for segment in 0..count {
-        let at = (segments::HEADERS as u64 + segment * segments::HEADER as u64) * 8;
-        let mut header = Vec::new();
-        fs::read_at(live.as_fd(), &mut header, segments::HEADER * 8, at)?;
-        let word = |word: usize| {
-            header.get(word * 8..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b))
+/// Words of private memory for an index of so many buckets with blocks.
+pub(in crate::file) fn index_words(ready: u64) -> usize {
+    (nodes_end(ready) / 8) as usize
+}
+
+/// Gives the index file its life.
+pub(in crate::file) fn set_life(root: BorrowedFd<'_>, life: u64) -> io::Result<()> {
+    let (file, _) = open(root, INDEX, true, 4096)?;
+    fs::write_all_at(file.as_fd(), &[&life.to_le_bytes()], (LIFE * 8) as u64)
+}
+
+/// A mapped file, read in runs instead.
+pub(in crate::file) struct InRuns(OwnedFd);
+
+impl InRuns {
+    /// The index, where it is this directory's and its numbers can be.
+    pub(in crate::file) fn index(root: BorrowedFd<'_>) -> io::Result<Option<(InRuns, Shape)>> {
+        let file = match open(root, INDEX, false, nodes_end(FIRST_BUCKETS as u64)) {
+            Err(e) if is_lost(&e) => return Ok(None),
+            other => InRuns(other?.0),
         };
-        // A hint: what can't be is none.
-        records += Some(word(segments::LIVE)).filter(|live| *live <= 65_536).unwrap_or(0);
-        let state = word(0);
-        if let Some(closed) = segments::closed(state) {
-            fs::write_all_at(live.as_fd(), &[&closed.to_le_bytes()], at)?;
-        }
+        let mut head = [0; 16];
+        file.read(0, &mut head)?;
+        let ours = head[MAGIC_WORD] == table::MAGIC && head[ROOT] == fs::stat(root)?.ino;
+        let shape = Shape::new(head[BUCKETS], head[READY]).filter(|_| ours);
+        let size = fs::stat(file.0.as_fd())?.size;
+        Ok(shape.filter(|_| size >= nodes_end(head[READY])).map(|shape| (file, shape)))
     }
-    Ok(records)
+
+    pub(in crate::file) fn live(file: &OwnedFd) -> io::Result<InRuns> {
+        Ok(InRuns(file.try_clone()?))
+    }
 }
 
-fn check_segments(live: BorrowedFd<'_>, arena: BorrowedFd<'_>) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    fs::read_at(live, &mut bytes, 24, 0)?;
-    let word =
-        |at: usize| bytes.get(at * 8..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b));
-    let (units, count) = (word(segments::UNITS), word(segments::COUNT));
-    let fits = word(segments::MAGIC_WORD) == segments::MAGIC
-        && units.is_power_of_two()
-        && (4096..=65_536).contains(&units)
-        && count <= segments::MAX_SEGMENTS as u64;
-    // Not reckoned with before they fit: damaged, they are anything.
-    if !fits {
-        return Err(lost("the live file isn't one"));
+impl Source for InRuns {
+    fn read(&self, at: usize, out: &mut [u64]) -> io::Result<()> {
+        const RUN: usize = 1 << 17;
+        let mut bytes = Vec::new();
+        for (run, words) in out.chunks_mut(RUN).enumerate() {
+            bytes.clear();
+            fs::read_at(self.0.as_fd(), &mut bytes, words.len() * 8, ((at + run * RUN) * 8) as u64)?;
+            bytes.resize(words.len() * 8, 0);
+            for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                *word = u64::from_le_bytes(*bytes);
+            }
+        }
+        Ok(())
     }
-    let bitmaps = (segments::BITMAPS as u64 + count * (units / 64)) * 8;
-    let whole = fs::stat(arena)?.size >= count * units * 16 && (count == 0 || fs::stat(live)?.size >= bitmaps);
-    if whole { Ok(()) } else { Err(lost("the segments are damaged")) }
 }
 
 /// Removes the files, for a cache that becomes a plain tree.

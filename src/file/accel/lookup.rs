@@ -205,8 +205,7 @@ impl FileBackend {
         let mut last = Location::NONE;
         for attempt in 0..TRIES {
             let Some((at, slot)) = accel.index.look(hash) else {
-                let reason = if accel.is_building() { Count::MissBusy } else { Count::MissAbsent };
-                return Err(Trouble::Gone(reason));
+                return Err(Trouble::Gone(Count::MissAbsent));
             };
             if slot.place.is_record() {
                 accel.segments.prefetch(slot.place, slot.size);
@@ -579,8 +578,7 @@ impl FileBackend {
     ) -> Result<Plain<B>> {
         let Some((at, slot)) = accel.index.look(hash) else {
             self.sound(accel)?;
-            let reason = if accel.is_building() { Count::MissBusy } else { Count::MissAbsent };
-            self.count(reason, 1);
+            self.count(Count::MissAbsent, 1);
             return Ok(Plain::Miss);
         };
         if !slot.place.is_record() {

@@ -12,8 +12,8 @@ mod count;
 mod files;
 mod lookup;
 mod prune;
-mod rebuild;
 mod room;
+mod unread;
 mod walk;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,7 +36,9 @@ use crate::sys::mmap::{Memory, SharedWords};
 
 use append::{Appending, LANES};
 use files::Files;
-pub(super) use files::{Making, is_lost, make, remove};
+pub(super) use files::{
+    InRuns, OpenedSegments, index_words, is_lost, make_segments, open_segments, remove, set_life, write_index,
+};
 use room::{Candidate, Reclaim};
 pub(super) use walk::Listed;
 
@@ -46,7 +48,7 @@ pub(crate) const SMALL: usize = 4096;
 const SMALL_RECORD: usize = 8192;
 
 /// The mapped part of an open cache.
-pub(super) struct Accel {
+pub(crate) struct Accel {
     pub(super) index: Index<SharedWords>,
     pub(super) segments: Segments<SharedWords>,
     files: Files,
@@ -123,11 +125,7 @@ impl FileBackend {
 
     /// Locks the bucket of a name.
     pub(super) fn lock_name<'a>(&'a self, ground: &'a Ground<'a>, hash: Hash) -> Result<Held<'a>> {
-        let locked = ground.accel.index.lock(hash.id, ground, self.lock_wait).map_err(|busy| self.busy(&busy))?;
-        if ground.accel.is_building() {
-            locked.close();
-        }
-        Ok(locked)
+        ground.accel.index.lock(hash.id, ground, self.lock_wait).map_err(|busy| self.busy(&busy))
     }
 
     fn busy(&self, _: &Busy) -> Error {
@@ -163,11 +161,7 @@ impl FileBackend {
 pub(super) type Held<'a> = Locked<'a, SharedWords, Ground<'a>>;
 
 impl Accel {
-    pub(super) fn is_building(&self) -> bool {
-        self.index.words.load(table::STATE) == 1
-    }
-
-    /// Whether the scan of a rebuild met files that it couldn't read.
+    /// Whether a recovery met files that it couldn't read.
     fn has_unread(&self) -> bool {
         self.index.words.load(table::UNREAD) != 0
     }
@@ -183,7 +177,6 @@ impl Accel {
             index: self.index.bytes(),
             arena: used * self.segments.segment_bytes(),
             records: self.totals().record_bytes,
-            building: self.is_building(),
         }
     }
 

@@ -195,7 +195,7 @@ impl Run<'_> {
                         self.report.examined += 1;
                         self.temp(shard, &dir, session, &name)?;
                     }
-                    Listed::Entry(name) if !accel.is_building() => {
+                    Listed::Entry(name) => {
                         let hash = Hash::of(name);
                         if unread && accel.index.look(hash).is_none() {
                             let ground = self.store.ground(accel)?;
@@ -215,7 +215,7 @@ impl Run<'_> {
                             self.take_back(reason, bytes);
                         }
                     }
-                    Listed::Entry(_) | Listed::Foreign(_) => {}
+                    Listed::Foreign(_) => {}
                 }
             }
             self.recount(shard)?;

@@ -103,9 +103,6 @@ impl FileBackend {
     pub(super) fn reclaim(&self, accel: &Accel, rules: &Rules, records: usize) -> Result<bool> {
         let writer = self.writer_of()?;
         let Ok(mut reclaim) = writer.reclaim.try_lock() else { return Ok(false) };
-        if accel.is_building() {
-            return Ok(false);
-        }
         let ground = self.ground(accel)?;
         let me = self.session()?;
         if reclaim.at.is_none() {
@@ -337,9 +334,6 @@ impl FileBackend {
             None
         };
         let Ok(locked) = accel.index.lock(hash.id, &ground, Duration::ZERO) else { return Ok(None) };
-        if accel.is_building() {
-            locked.close();
-        }
         let found = locked.find(hash).filter(|(_, slot)| slot.place == place && still(slot));
         let Some((at, slot)) = found else { return Ok(None) };
         let gone = self.drop_slot(&locked, at, &slot, hash);
@@ -397,9 +391,6 @@ impl FileBackend {
                 Verdict::Promote => locked.spare(at, true),
                 Verdict::Spare => locked.spare(at, false),
                 Verdict::Evict => {
-                    if accel.is_building() {
-                        locked.close();
-                    }
                     if self.drop_slot(&locked, at, &slot, victim.hash).is_err() {
                         continue;
                     }
@@ -572,7 +563,6 @@ mod tests {
         let config = Config { change: Change::new().max_bytes(1 << 20), ..Config::new(dir.path().join("cache")) };
         let store = open(config).expect("a cache");
         let accel = store.accel.as_ref().expect("an accelerated one");
-        assert!(store.rebuild(accel, None).expect("a rebuild"));
         let put = |key: &[u8], value: &[u8], compression: u8| {
             let id = Id::new("", 1, key).expect("a key");
             let facts = Facts { created: store.clock.now(), expires: NEVER, ..Facts::default() };

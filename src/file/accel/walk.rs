@@ -167,9 +167,6 @@ impl FileBackend {
                             }
                         });
                     }
-                    if accel.is_building() {
-                        locked.close();
-                    }
                 }
             }
             point("clear: bucket swept");

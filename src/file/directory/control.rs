@@ -49,10 +49,8 @@ pub(crate) const CURSOR: usize = 12;
 pub(crate) const TRASH: usize = 13;
 pub(crate) const SWEPT: usize = 14;
 pub(crate) const BOOT: usize = 15;
-/// How often the index was built.
+/// Which recovery made the index what it is: a random number, even; odd while one is being committed.
 pub(crate) const LIFE: usize = 16;
-/// While an index is being built: the generation that began with it; else 0.
-pub(crate) const SINCE: usize = 17;
 pub(crate) const COUNTS: usize = 64;
 pub(crate) const SHARD_WORDS: usize = 512;
 pub(crate) const NAMESPACE_FLOORS: usize = 1536;
@@ -139,26 +137,26 @@ impl Direct {
 }
 
 /// A number for this run of the machine; 0 where it can't be had.
-fn boot() -> u64 {
+pub(crate) fn boot() -> u64 {
     fs::boot_id().map_or(0, |id| XxHash3_64::oneshot(&id).max(1))
 }
 
 /// Fills a new, empty control file. `generation` must be above that of every entry that may be left in the directory;
 /// `trash` says whether there is anything in the trash.
-pub(crate) fn fill(file: &OwnedFd, generation: u64, trash: bool) -> io::Result<()> {
+pub(crate) fn fill(file: &OwnedFd, generation: u64, trash: bool, boot: u64) -> io::Result<()> {
     fs::allocate(file.as_fd(), LEN as u64)?;
     for word in [GENERATION, FLOOR, SWEPT] {
         fs::write_all_at(file.as_fd(), &[&generation.to_le_bytes()], (word * 8) as u64)?;
     }
     fs::write_all_at(file.as_fd(), &[&u64::from(trash).to_le_bytes()], (TRASH * 8) as u64)?;
-    fs::write_all_at(file.as_fd(), &[&boot().to_le_bytes()], (BOOT * 8) as u64)?;
+    fs::write_all_at(file.as_fd(), &[&boot.to_le_bytes()], (BOOT * 8) as u64)?;
     // The magic comes last: a file without it was never finished.
     fs::write_all_at(file.as_fd(), &[&MAGIC.to_le_bytes()], 0)?;
     fs::sync(file.as_fd())
 }
 
 impl Control {
-    pub(crate) fn open(root: &Arc<OwnedFd>, writable: bool, mapped: bool, now: u64) -> io::Result<Control> {
+    pub(crate) fn open(root: &Arc<OwnedFd>, writable: bool, mapped: bool) -> io::Result<Control> {
         let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
         let own = Direct::open(root.as_fd(), writable)?;
         let stat = fs::stat(own.file.as_fd())?;
@@ -180,28 +178,42 @@ impl Control {
         } else {
             Words::Direct { root: root.clone(), own: PerProcess::new(own), writable }
         };
-        let control = Control { words, ino: stat.ino };
-        if writable {
-            control.leap(now)?;
-        }
-        Ok(control)
+        Ok(Control { words, ino: stat.ino })
     }
 
     /// Leaves behind whatever a power cut may have taken back. After one, each page of this file may be as it was at
     /// another time in the last half minute: an entry could have a generation that is yet to come, and outlive the next
     /// invalidation of its tag; or a tag a floor that is yet to come, and every new entry with it be a miss; or a new
-    /// session the number of one whose leftovers lie about. So whoever opens the file first after the machine was
-    /// started leaps ahead of them all: of the time, which no generation but a leap is ahead of. Where two come here at
-    /// once, both do, which does no harm.
-    fn leap(&self, now: u64) -> io::Result<()> {
-        let boot = boot();
-        if boot != 0 && self.load(BOOT)? == boot {
-            return Ok(());
+    /// session the number of one whose leftovers lie about. So whoever comes first after the machine was started leaps
+    /// ahead of them all: of the time, which no generation but a leap is ahead of. Where two do it at once, that does no
+    /// harm.
+    pub(crate) fn leap(&self, now: u64) -> io::Result<()> {
+        let swept = self.swept()? >= self.generation()?;
+        let generation = self.update(GENERATION, |g| g.max(now).saturating_add(LEAP))?.max(now).saturating_add(LEAP);
+        if swept {
+            // Nothing was invalidated by this.
+            self.set_swept(generation)?;
         }
-        self.update(GENERATION, |g| g.max(now).saturating_add(LEAP))?;
         self.update(SESSION, |n| n.wrapping_add(SESSION_LEAP))?;
         // Nobody who had a lease lives.
-        (LEASES..STRIPES).try_for_each(|index| self.update(index, |_| 0).map(drop))?;
+        (LEASES..STRIPES).try_for_each(|index| self.update(index, |_| 0).map(drop))
+    }
+
+    /// The boot in which the cache was recovered, the life of its index, and the last session that was given out.
+    pub(crate) fn seen(&self) -> io::Result<[u64; 3]> {
+        Ok([self.load(BOOT)?, self.life()?, self.load(SESSION)?])
+    }
+
+    pub(crate) fn life(&self) -> io::Result<u64> {
+        self.load(LIFE)
+    }
+
+    pub(crate) fn set_life(&self, life: u64) -> io::Result<()> {
+        self.update(LIFE, |_| life).map(drop)
+    }
+
+    /// The last word of a recovery.
+    pub(crate) fn set_boot(&self, boot: u64) -> io::Result<()> {
         self.update(BOOT, |_| boot).map(drop)
     }
 
@@ -417,39 +429,6 @@ impl Control {
     /// A session number that no other session of this cache has or had.
     pub(crate) fn next_session(&self) -> io::Result<u64> {
         Ok(self.update(SESSION, |n| n.wrapping_add(1))?.wrapping_add(1) & ((1 << 48) - 1))
-    }
-
-    /// The number of an index that is about to be built, never given out before.
-    pub(crate) fn next_life(&self) -> io::Result<u64> {
-        Ok(self.update(LIFE, |n| n.wrapping_add(1))?.wrapping_add(1))
-    }
-
-    /// An index is about to be built, of all that rests: what is set from now on has a generation of its own.
-    ///
-    /// Where the index before was lost before it was complete, all that is older than that is invalid. It may have been
-    /// replaced or deleted while nobody knew yet where it rested, and only that index knew of it.
-    pub(crate) fn begin_building(&self, now: u64) -> io::Result<()> {
-        let since = self.load(SINCE)?;
-        if since != 0 {
-            self.update(FLOOR, |floor| floor.max(since))?;
-        }
-        let swept = self.swept()? >= self.generation()?;
-        let generation = self.next_generation(now)?;
-        if swept {
-            // Nothing was invalidated by this.
-            self.set_swept(generation)?;
-        }
-        self.update(SINCE, |_| generation).map(drop)
-    }
-
-    /// All that rests is in the index; or there is none, and the tree alone counts.
-    pub(crate) fn end_building(&self) -> io::Result<()> {
-        self.update(SINCE, |_| 0).map(drop)
-    }
-
-    /// A number for this run of the machine; 0 where it can't be had.
-    pub(crate) fn boot() -> u64 {
-        boot()
     }
 
     /// Changes with every change of the settings.

@@ -113,8 +113,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let root = Arc::new(OwnedFd::from(File::open(dir.path()).expect("the directory")));
         let file = OwnedFd::from(File::create_new(dir.path().join("control")).expect("a file"));
-        control::fill(&file, 1, false).expect("to fill it");
-        (dir, Control::open(&root, true, mapped, 0).expect("a control file"))
+        control::fill(&file, 1, false, 1).expect("to fill it");
+        (dir, Control::open(&root, true, mapped).expect("a control file"))
     }
 
     /// Another key of the same line.

@@ -19,12 +19,13 @@ use crate::sys::fork::Private;
 use crate::sys::fs::{self, Open};
 use crate::sys::lock::{self, Hold};
 
-/// The byte of `locks` that every process which has the cache open holds shared.
+/// The byte of `locks` that every process which has the cache open holds shared; of an accelerated cache those that may
+/// write.
 const OPENERS: u64 = 1 << 62;
 /// Where the bytes of `locks` begin that leaders hold, one per key in flight.
 pub(crate) const LEADERS: u64 = 1 << 61;
-/// The byte of `locks` that whoever scans for a rebuild of the index holds.
-pub(crate) const REBUILD: u64 = OPENERS + 2;
+/// The byte of `locks` that those hold shared who have an accelerated cache open to read: in no recovery's way.
+const LOOKERS: u64 = OPENERS + 2;
 /// The byte of `locks` that whoever makes the cache holds.
 const CREATION: u64 = OPENERS + 1;
 
@@ -47,11 +48,10 @@ struct Session {
 }
 
 impl Process {
-    /// Joins those who have the cache open. Waits up to `bound` for somebody who has it to himself.
-    pub(crate) fn open(root: BorrowedFd<'_>, read_only: bool, bound: Duration) -> Result<Process> {
+    /// A process that hasn't joined yet.
+    pub(crate) fn open(root: BorrowedFd<'_>, read_only: bool) -> Result<Process> {
         let how = if read_only { Open::Read } else { Open::Write };
         let locks = Private::open(|| fs::open(root, LOCKS, how).map(File::from)).doing("can't open the lock file")?;
-        wait_for(&locks, OPENERS, Hold::Shared, bound, "another process is remaking this cache")?;
         let shards = Box::new(std::array::from_fn(|_| Mutex::new(())));
         let key = fs::random().doing("no random bytes to be had")?;
         Ok(Process {
@@ -61,6 +61,34 @@ impl Process {
             session: OnceLock::new(),
             entropy: (key, AtomicU64::new(0)),
         })
+    }
+
+    /// Joins those who have the cache open. Waits up to `bound` for somebody who has it to himself.
+    pub(crate) fn join(&self, bound: Duration) -> Result<()> {
+        wait_for(&self.locks, OPENERS, Hold::Shared, bound, "another process is remaking this cache")
+    }
+
+    /// Joins those who have an accelerated cache open to read.
+    pub(crate) fn join_lookers(&self, bound: Duration) -> Result<()> {
+        wait_for(&self.locks, LOOKERS, Hold::Shared, bound, "another process is remaking this cache")
+    }
+
+    /// How others have the cache open.
+    pub(crate) fn openers(&self) -> io::Result<Option<Hold>> {
+        lock::holder(self.locks.as_fd(), OPENERS)
+    }
+
+    pub(crate) fn try_openers(&self, hold: Hold) -> io::Result<bool> {
+        lock::try_lock(self.locks.as_fd(), OPENERS, hold)
+    }
+
+    pub(crate) fn try_creation(&self) -> io::Result<bool> {
+        lock::try_lock(self.locks.as_fd(), CREATION, Hold::Exclusive)
+    }
+
+    pub(crate) fn end_creation(&self) {
+        // It can't fail for a byte that is held; if it did, the lock would end with the process.
+        let _ = lock::unlock(self.locks.as_fd(), CREATION);
     }
 
     /// No longer counts as one who has the cache open.
@@ -89,7 +117,8 @@ impl Process {
                 return wait_for(&self.locks, OPENERS, Hold::Shared, bound, why);
             }
             wait_for(&self.locks, OPENERS, Hold::Exclusive, bound, why)?;
-            let outcome = work();
+            let outcome = wait_for(&self.locks, LOOKERS, Hold::Exclusive, bound, why).and_then(|()| work());
+            let _ = lock::unlock(self.locks.as_fd(), LOOKERS);
             // From exclusive to shared, which nobody can be in the way of.
             wait_for(&self.locks, OPENERS, Hold::Shared, bound, why)?;
             outcome

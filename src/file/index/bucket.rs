@@ -40,7 +40,7 @@ use crate::sys::point;
 /// How long a lock is waited for by spinning alone.
 const SPIN: Duration = Duration::from_micros(20);
 /// Most nodes of one bucket. Names are keyed hashes: nobody can crowd a bucket on purpose.
-const MAX_CHAIN: usize = 16;
+pub(super) const MAX_CHAIN: usize = 16;
 /// When its owner is asked for a sign of life, and how often again.
 const ASK: Duration = Duration::from_millis(1);
 /// The pauses of who waits for long.
@@ -234,14 +234,6 @@ impl<M: Memory> Index<M> {
             id: self.words.load(word + ID),
             rest: table::rest_of(self.words.load(word + USE)),
         }
-    }
-
-    /// Whether a live record is known: as a slot's place, or to whoever is changing its bucket. Without the lock.
-    pub(crate) fn is_named(&self, hash: Hash, place: Location) -> bool {
-        // In this order: what is declared becomes a slot's place before it's no longer declared.
-        let base = table::node_at(table::bucket_node(table::bucket_of(hash.id, self.buckets())));
-        let declared = [NEW, OLD].into_iter().any(|word| self.words.load(base + word) == place.0);
-        declared || self.look(hash).is_some_and(|(_, slot)| slot.place == place)
     }
 
     /// Notes a use: one more of three, or for `recency` the time. Loss is allowed, and one store at the most is made.
@@ -456,7 +448,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         if (next ^ other) & 1 == 1 { next } else { self.next_sequence() }
     }
 
-    /// The highest sequence given out here, or by a rebuild found in a record.
+    /// The highest sequence given out here, or by a recovery found in a record.
     pub(crate) fn raise_sequence(&self, sequence: u64) {
         if self.index.words.load(self.base() + SEQUENCE) < sequence {
             self.index.words.store(self.base() + SEQUENCE, sequence);
@@ -589,7 +581,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         Ok(sequence)
     }
 
-    /// Takes what a rebuild found resting somewhere into the table. It's published already; only the slot is missing.
+    /// Takes what was found in the directory into the table. It's published already; only the slot is missing.
     pub(crate) fn adopt(&self, hash: Hash, target: Target, fill: &Fill) {
         let (index, words) = (self.index, &self.index.words);
         let at = match target {
@@ -600,14 +592,24 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
             Target::Free(at) => at,
         };
         self.claim(at, hash);
-        point("adopt: claimed");
         let time = table::time_word(fill.expires, fill.size);
         words.store(at.word() + TIME, time);
         words.store(at.word() + USE, table::use_word(hash.rest, index.age(self.bucket), fill.flags));
         words.store(at.word() + PLACE, fill.place.0);
-        point("adopt: placed");
         index.count(ENTRIES, 1);
         index.count(Index::<M>::bytes_word(fill.place), table::size_of(time).cast_signed());
+    }
+
+    /// Writes a slot as another index has it, into a free one of a table that is private as yet.
+    pub(crate) fn restore(&self, at: At, hash: Hash, uses: u64, time: u64, place: Location, small: bool) {
+        let words = &self.index.words;
+        self.claim(at, hash);
+        words.store(at.word() + TIME, time);
+        words.store(at.word() + USE, uses);
+        words.store(at.word() + PLACE, place.0);
+        self.set_small(at, small);
+        self.index.count(ENTRIES, 1);
+        self.index.count(Index::<M>::bytes_word(place), table::size_of(time).cast_signed());
     }
 
     /// Moves a record that stays the same entry: only its place changes.
@@ -687,14 +689,5 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
             self.set_ghost(at, 0);
             true
         })
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.index.words.load(self.base() + META) & table::CLOSED != 0
-    }
-
-    pub(crate) fn close(&self) {
-        let meta = self.base() + META;
-        self.index.words.store(meta, self.index.words.load(meta) | table::CLOSED);
     }
 }

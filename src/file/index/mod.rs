@@ -1,7 +1,9 @@
 //! The index: a hash table in memory that all processes share, which knows of every entry where it rests, until when,
-//! how large and how hot it is. It can be thrown away: a rebuild makes it anew from what rests in the directory.
+//! how large and how hot it is. It can be thrown away: a recovery makes it anew from what lives in the directory.
 
+pub(crate) mod audit;
 pub(crate) mod bucket;
+pub(crate) mod copy;
 mod due;
 #[cfg(test)]
 mod model;

@@ -3,7 +3,8 @@
 //!
 //! The code is the one that ships, over memory that stops taking stores when its budget is spent.
 
-mod rebuild;
+mod emptying;
+mod recovery;
 mod threads;
 
 use std::cell::RefCell;
@@ -323,7 +324,7 @@ impl World {
         Has::Value(value)
     }
 
-    /// What a rebuild would find of a key: of its live records the one with the highest sequence.
+    /// What a recovery without an index would find of a key: of its live records the one with the highest sequence.
     fn rests(&self, n: u64) -> Has {
         let mut best = None;
         for segment in 0..self.segments.count() {
@@ -398,11 +399,12 @@ fn cut(what: &str, before: &World, keys: u64, changed: Option<u64>, operation: i
         let dying = before.copy(1, &[], step);
         operation(&dying);
         let after = dying.copy(2, &[1], i64::MAX);
+        assert_eq!(after.audit().0.wrong, None, "{story}: what an intent names is explained");
         for n in 0..keys {
             let (old, new, rests) = (before.has(n), whole.has(n), after.rests(n));
             assert!(
                 rests == old || rests == new || rests == Has::Nothing && changed == Some(n),
-                "{story}: a rebuild finds {rests:?} of {n}"
+                "{story}: a recovery finds {rests:?} of {n}"
             );
         }
         after.repair();

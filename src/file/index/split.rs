@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use super::Index;
 use super::bucket::{At, Estate, Locked};
 use super::table::{
     self, AGE, BUCKETS, GHOSTS, Hash, META, MOVES, OVERFLOW, PLACE, READY, RING, SEQUENCE, SPARE, TARGET, TIME, USE,
@@ -9,6 +10,25 @@ use super::table::{
 };
 use crate::sys::mmap::Memory;
 use crate::sys::point;
+
+impl<M: Memory> Index<M> {
+    /// Makes the stack of spare nodes anew, of all that are in no chain. The caller knows that nobody else is at work. May be
+    /// done twice: whoever dies in it leaves fewer spare nodes.
+    pub(crate) fn free_all_but(&self, linked: &[bool]) {
+        let words = &self.words;
+        words.store(SPARE, table::next_stack(words.load(SPARE), 0));
+        let used = linked.iter().rposition(|linked| *linked).map_or(0, |last| last as u64 + 1);
+        let taken = words.load(OVERFLOW).max(used).min(linked.len() as u64);
+        words.store(OVERFLOW, taken);
+        let mut top = words.load(SPARE);
+        for (node, _) in linked.iter().zip(0..taken).enumerate().filter(|(_, (linked, _))| !**linked) {
+            let node = table::overflow_node(node);
+            words.store(table::node_at(node) + META, table::without_all_but_link(top));
+            top = table::next_stack(top, table::with_link(0, node));
+        }
+        words.store(SPARE, top);
+    }
+}
 
 impl<M: Memory, E: Estate> Locked<'_, M, E> {
     /// An overflow node that nobody uses.
@@ -117,7 +137,6 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         let coarsen = table::age_shift(table::level(child, child + 1)) > shift;
         let mut fresh = [0; table::NODE];
         fresh[SEQUENCE] = words.load(self.base() + SEQUENCE);
-        fresh[META] = words.load(self.base() + META) & table::CLOSED;
         // Nobody knows which of the ghosts would come here: both keep all.
         for (word, ghosts) in fresh[GHOSTS..].iter_mut().zip(0..RING / 4) {
             *word = words.load(self.base() + GHOSTS + ghosts);

@@ -6,7 +6,7 @@
 //! ```text
 //! word 0      lock (the owner's session)           8        intent: old place
 //!      1–3    12 tags of 16 bits                   9–12     16 ghosts of 16 bits
-//!      4      link, ghost cursor, classes, CLOSED  13, 14   intent: old time and use words
+//!      4      link, ghost cursor, classes          13, 14   intent: old time and use words
 //!      5      sequence                             16–63    12 slots of 4 words
 //!      6, 7   intent: slot, new place
 //!
@@ -27,14 +27,9 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"LARDER\x01I");
 pub(crate) const MAGIC_WORD: usize = 0;
 /// The inode of the cache's root: a copied directory is another cache.
 pub(crate) const ROOT: usize = 1;
-pub(crate) const BOOT: usize = 2;
-/// 1 while the index is being built from what rests in the directory, 2 once it's complete.
-pub(crate) const STATE: usize = 3;
-/// Which rebuild this is; the upper half of a token.
+/// Which recovery made it what it is, as in the control file; the upper half of a token.
 pub(crate) const LIFE: usize = 4;
-/// Where the scan of a rebuild stands, for `stats`.
-pub(crate) const SCANNED: usize = 5;
-/// Files that the scan couldn't read, and that so have no slot.
+/// Files that a recovery couldn't read, and that so have no slot.
 pub(crate) const UNREAD: usize = 6;
 /// How many buckets there are. On a line that's hardly ever written.
 pub(crate) const BUCKETS: usize = 8;
@@ -116,8 +111,6 @@ const _: () = assert!(DUE_TOP + MAX_BUCKETS / (64 * 4096) <= DUE_MIDDLE);
 const LINK: u64 = (1 << 24) - 1;
 const CURSOR_SHIFT: u32 = 24;
 const SMALL_SHIFT: u32 = 28;
-/// Something was written or removed here while a rebuild's scan was under way.
-pub(crate) const CLOSED: u64 = 1 << 40;
 
 /// The word where a node begins.
 pub(crate) fn node_at(node: usize) -> usize {
@@ -383,11 +376,8 @@ mod tests {
 
     #[test]
     fn links_and_classes_share_a_word_without_meeting() {
-        let meta = with_link(with_small(with_cursor(CLOSED, 13), 11, true), overflow_node(77));
-        assert_eq!(
-            (link(meta, 1000), cursor(meta), small_ways(meta), meta & CLOSED),
-            (Some(overflow_node(77)), 13, 1 << 11, CLOSED)
-        );
+        let meta = with_link(with_small(with_cursor(0, 13), 11, true), overflow_node(77));
+        assert_eq!((link(meta, 1000), cursor(meta), small_ways(meta)), (Some(overflow_node(77)), 13, 1 << 11));
         assert_eq!(link(meta, 4 * 77), None, "beyond what there is");
         assert_eq!(small_ways(with_small(meta, 11, false)), 0);
         assert_eq!(link(0, 1000), None);

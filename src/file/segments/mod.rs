@@ -17,6 +17,9 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "bit fields are taken out of words")]
 
+pub(crate) mod live_map;
+mod restart;
+
 use crate::format::header::Damage;
 use crate::format::location::{GENERATION_BITS, Location};
 use crate::sys::mmap::Memory;
@@ -99,14 +102,6 @@ impl State {
             CLAIMED => State::Claimed(word & OWNER),
             _ => State::Sealed,
         }
-    }
-}
-
-/// The state word of a segment whose session is gone for sure; `None`: it stays as it is.
-pub(crate) fn closed(state: u64) -> Option<u64> {
-    match State::of_word(state) {
-        State::Open(_) | State::Claimed(_) => Some(State::Sealed.word()),
-        State::Free | State::Sealed => None,
     }
 }
 

@@ -94,7 +94,7 @@ fn pair(bench: &Bench, dice: &mut Dice) -> Result<(), String> {
     let cache = scene.options().open().map_err(|e| both(format!("it doesn't open: {e}")))?;
     judge(&cache, bench.operation.stock).map_err(both)?;
     drop(cache);
-    let open = bench.still_open();
+    let open = bench.open_files();
     if open.is_empty() { Ok(()) } else { Err(both(format!("left open: {open:?}"))) }
 }
 

@@ -9,18 +9,7 @@ use std::rc::Rc;
 use larder::fault::{Call, Injector, Verdict, inject};
 use larder::{Cache, ErrorKind, Policy, Problem, Prune, Reason, Ttl, Verify};
 
-use crate::support::process::{self, Role};
-use crate::support::{START, counts_match, entry_file, fresh, fresh_with, get, options, temp_dir};
-
-/// Plays a role in a child; see [`process`].
-#[test]
-fn child() {
-    let Some(role) = process::role() else { return };
-    match role.name() {
-        "dies in a rebuild" => dies_in_a_rebuild(&role),
-        other => panic!("there is no role {other:?}"),
-    }
-}
+use crate::support::{START, counts_match, entry_file, fresh, fresh_with, get, options};
 
 /// Does something the first time that a point is reached.
 struct At<F: FnMut()> {
@@ -68,65 +57,6 @@ fn large() -> Option<Vec<u8>> {
     Some(vec![b'o'; 5000])
 }
 
-fn die() -> ! {
-    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    std::process::abort();
-}
-
-fn open(dir: &Path) -> Cache {
-    Cache::file(dir).clock(|| START).open().expect("the cache")
-}
-
-/// While an index is built, who changes a key closes its bucket, so that the scan brings nothing back. The closing was
-/// noted in that index alone: where it was lost before it was complete, the next scan took what had been deleted or
-/// replaced meanwhile, and hadn't been seen yet, for alive.
-#[test]
-fn an_index_lost_in_the_middle_of_its_rebuild_brings_nothing_back() {
-    let room = temp_dir();
-    let dir = room.path().join("cache");
-    let cache = open(&dir);
-    for key in ["deleted", "replaced", "popped", "untouched"] {
-        cache.set(key, "old", Ttl::Never).expect("set");
-        cache.set(format!("large {key}"), large().expect("a value"), Ttl::Never).expect("set");
-    }
-    drop(cache);
-    fs::remove_file(dir.join("index")).expect("the index");
-    process::child("regression::index::child", "dies in a rebuild", &dir).start().die();
-    fs::remove_file(dir.join("index")).expect("the index");
-    let cache = open(&dir);
-    for key in ["deleted", "large deleted"] {
-        assert_eq!(get(&cache, key), None, "{key}");
-    }
-    for key in ["replaced", "large replaced", "fresh"] {
-        assert_eq!(get(&cache, key).as_deref(), Some(b"new".as_slice()), "{key}");
-    }
-    // What nobody touched is older than the index that was lost, which alone knew that.
-    let untouched = get(&cache, "untouched");
-    assert!(untouched.is_none() || untouched.as_deref() == Some(b"old"));
-    counts_match(&cache);
-    // Once complete, an index may be lost as often as it likes.
-    drop(cache);
-    fs::remove_file(dir.join("index")).expect("the index");
-    assert_eq!(get(&open(&dir), "replaced").as_deref(), Some(b"new".as_slice()));
-}
-
-fn dies_in_a_rebuild(role: &Role) {
-    let dir = role.dir().to_owned();
-    let act = move || {
-        let cache = open(&dir);
-        assert!(cache.stats().expect("stats").mapped.expect("an index").building);
-        for key in ["deleted", "large deleted"] {
-            cache.delete(key).expect("delete");
-        }
-        for key in ["replaced", "large replaced", "fresh"] {
-            cache.set(key, "new", Ttl::Never).expect("set");
-        }
-        die();
-    };
-    inject(At { point: "rebuild: begun", act: Some(act) }, || open(role.dir()));
-    panic!("it lives on");
-}
-
 /// A record is written first and published then. Where a thread was stopped in between, others could fill the segment and
 /// see all else in it die; it was emptied, since nothing in it was live, and began another life. The thread then
 /// published a place that led nowhere: the set was acknowledged, and the next get missed.
@@ -169,10 +99,10 @@ fn a_garbled_number_of_buckets_leads_no_walk_out_of_the_table() {
     }
 }
 
-/// A file that the scan of a rebuild couldn't read stayed without a slot, for good: its key was a miss, its bytes were
-/// counted nowhere, `add` stored over it; and when the key had been deleted meanwhile, the next rebuild brought it back.
+/// A file that a recovery couldn't read stayed without a slot, for good: its key was a miss, its bytes were
+/// counted nowhere, `add` stored over it; and when the key had been deleted meanwhile, the next recovery brought it back.
 #[test]
-fn what_a_rebuild_cannot_read_is_neither_lost_nor_brought_back() {
+fn what_a_recovery_cannot_read_is_neither_lost_nor_brought_back() {
     let (dir, clock, cache) = fresh();
     let mut places = Vec::new();
     for key in ["read again", "deleted", "replaced"] {
@@ -182,11 +112,10 @@ fn what_a_rebuild_cannot_read_is_neither_lost_nor_brought_back() {
     let index = cache.dir().expect("a directory").join("index");
     drop(cache);
     fs::remove_file(&index).expect("the index");
-    let rebuild =
+    let recover =
         |place: &str| inject(Unreadable(place.to_owned()), || options(&dir, &clock).open().expect("the cache"));
 
-    let cache = rebuild(&places[0]);
-    assert!(!cache.stats().expect("stats").mapped.expect("an index").building, "it is done all the same");
+    let cache = recover(&places[0]);
     assert_eq!(get(&cache, "read again"), None);
     let unreadable = inject(Unreadable(places[0].clone()), || cache.add("read again", "new", Ttl::Never));
     assert_eq!(unreadable.expect_err("it may be there").kind(), ErrorKind::Busy);
@@ -197,7 +126,7 @@ fn what_a_rebuild_cannot_read_is_neither_lost_nor_brought_back() {
 
     for (key, place) in [("deleted", &places[1]), ("replaced", &places[2])] {
         fs::remove_file(&index).expect("the index");
-        let cache = rebuild(place);
+        let cache = recover(place);
         let mut found = Vec::new();
         cache.verify(Verify::new(), |finding| found.push(finding.problem)).expect("verify");
         assert_eq!(found, [Problem::Orphan], "it is told");
@@ -216,7 +145,7 @@ fn what_a_rebuild_cannot_read_is_neither_lost_nor_brought_back() {
 
 /// What nobody touches until it can be read again is taken in by a prune.
 #[test]
-fn a_prune_takes_in_what_a_rebuild_could_not_read() {
+fn a_prune_takes_in_what_a_recovery_could_not_read() {
     let (dir, clock, cache) = fresh();
     cache.set("k", large().expect("a value"), Ttl::Never).expect("set");
     let place = cache.info("k").expect("info").expect("an entry").place;
@@ -231,9 +160,9 @@ fn a_prune_takes_in_what_a_rebuild_could_not_read() {
 }
 
 /// A scan that failed as a whole, as where no descriptor was left, ended the rebuild for as long as the process lived:
-/// every `add` and `incr` was `Busy`.
+/// every `add` and `incr` was `Busy`. Now the opening fails, and the next one finds all.
 #[test]
-fn a_rebuild_goes_on_after_a_bad_moment() {
+fn a_recovery_in_a_bad_moment_fails_and_destroys_nothing() {
     struct Moment(Rc<Cell<u32>>);
     impl Injector for Moment {
         fn before(&mut self, call: &Call) -> Verdict {
@@ -248,9 +177,11 @@ fn a_rebuild_goes_on_after_a_bad_moment() {
     drop(cache);
     fs::remove_file(&index).expect("the index");
     let failed = Rc::new(Cell::new(0));
-    let cache = inject(Moment(failed.clone()), || options(&dir, &clock).open().expect("the cache"));
-    assert_eq!(failed.get(), 1);
-    assert!(!cache.add("k", "new", Ttl::Never).expect("the rebuild is waited for"));
+    let error = inject(Moment(failed.clone()), || options(&dir, &clock).open()).expect_err("a bad moment");
+    assert_eq!((failed.get(), error.kind()), (1, ErrorKind::Io));
+    let cache = options(&dir, &clock).open().expect("the cache");
+    assert!(get(&cache, "k") == large());
+    assert!(!cache.add("k", "new", Ttl::Never).expect("add"));
 }
 
 /// A clock that was set back, as at a boot without a battery, makes misses of all that is there, which is then from the
@@ -308,7 +239,7 @@ fn a_prune_of_what_has_expired_looks_at_nothing_else() {
 }
 
 /// A removal emptied the slot first, and took no notice where the file couldn't be unlinked: the delete was acknowledged,
-/// and the next rebuild brought the entry back. The same with a large value that a small one had replaced.
+/// and the next recovery brought the entry back. The same with a large value that a small one had replaced.
 #[test]
 fn what_cannot_be_unlinked_is_not_deleted_and_does_not_come_back() {
     struct Stuck;

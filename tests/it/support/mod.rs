@@ -208,6 +208,17 @@ pub(crate) fn counts_match(cache: &Cache) -> Stats {
     stats
 }
 
+/// What a start of the machine leaves of a cache that nobody has open: what it was last recovered in is another boot.
+pub(crate) fn restart(dir: &Path) {
+    set_boot(dir, 77);
+}
+
+/// Says in which boot of the machine a cache was recovered: docs/FORMAT.md, "Control file".
+pub(crate) fn set_boot(dir: &Path, boot: u64) {
+    let control = fs::File::options().write(true).open(dir.join("control")).expect("the control file");
+    std::os::unix::fs::FileExt::write_all_at(&control, &boot.to_le_bytes(), 120).expect("a word to write");
+}
+
 /// Numbers that look like chance and are the same in each run (xorshift64*).
 pub(crate) struct Dice(u64);
 

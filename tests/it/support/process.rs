@@ -208,13 +208,6 @@ impl Child {
         }
     }
 
-    /// Waits for a child that kills itself.
-    #[cfg(feature = "fault")]
-    pub(crate) fn die(self) {
-        let what = self.what.clone();
-        assert!(self.killed(), "{what} lives on");
-    }
-
     /// Waits for a child that comes to a good end, or kills itself; says whether it did.
     #[cfg(feature = "fault")]
     pub(crate) fn killed(mut self) -> bool {

@@ -126,7 +126,7 @@ fn a_live_bit_that_is_missing_is_set_again() {
     });
     all_but(&cache, "");
     drop(cache);
-    // What a rebuild goes by.
+    // What a recovery goes by.
     fs::remove_file(dir.path().join("cache/index")).expect("the index");
     all_but(&options(&dir, &clock).open().expect("the cache"), "");
 }

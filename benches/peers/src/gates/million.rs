@@ -113,7 +113,7 @@ pub(super) fn fresh(dir: &Path, entries: u32) -> Work {
     })
 }
 
-/// Opens a cache whose index is gone, and adds a key, which waits for the whole rebuild: wall time and processor time.
+/// Opens a cache whose index is gone, and adds a key: wall time and processor time.
 pub(super) fn rebuild(dir: &Path) -> Work {
     let dir = dir.to_owned();
     Box::new(move || {

@@ -1,0 +1,87 @@
+//! Files that a recovery couldn't read: an error of the disk, or an entry that a newer Larder wrote.
+//!
+//! They stay where they are, and are counted in the index. While there are such files, whoever changes a name that has no
+//! slot looks at the tree: what can be read by then is taken in, and what can't goes with the change.
+
+use super::{Accel, Ground};
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::file::FileBackend;
+use crate::file::charged;
+use crate::file::entry_files::read::{self, Found, Miss};
+use crate::file::index::bucket::{Fill, Slot, Target};
+use crate::file::index::table::{self, Hash};
+use crate::format::header::Damage;
+use crate::format::location::Location;
+use crate::format::names::Name;
+
+impl FileBackend {
+    /// Errs where a name without a slot has a file that a recovery couldn't read: it may be a live entry.
+    pub(super) fn check_unread(&self, accel: &Accel, hash: Hash) -> Result<()> {
+        if !accel.has_unread() {
+            return Ok(());
+        }
+        let path = hash.name().path();
+        match read::load(self.root(), &path, &self.seal, read::READ_HEAD) {
+            Err(Miss::Damaged(Damage::Version, _)) => {
+                Err(Error::new(ErrorKind::NewerFormat, "a newer Larder wrote this entry").at(path))
+            }
+            Err(Miss::Io(e)) => Err(Error::new(ErrorKind::Busy, "the entry can't be read now").at(path).because(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a file its slot, or unlinks it; `false`: it can't be read, or isn't for this build to judge, and stays.
+    pub(super) fn adopt_file(&self, accel: &Accel, ground: &Ground<'_>, name: Name) -> Result<bool> {
+        let hash = Hash::of(name);
+        for _ in 0..8 {
+            let shard = self.lock(name.shard())?;
+            // Somebody has stopped in the middle of a change, not of this name, whose shard he would have locked.
+            let Ok(locked) = accel.index.lock(hash.id, ground, self.lock_wait) else { return Ok(false) };
+            let slot = locked.find(hash);
+            let found = match read::load(self.root(), &name.path(), &self.seal, read::READ_HEAD) {
+                Ok(found) if found.id().is_some_and(|id| Name::of(&self.seed, id) == name) => found,
+                Err(Miss::Damaged(Damage::Version | Damage::Seal, _) | Miss::Io(_)) => return Ok(false),
+                Ok(_) | Err(Miss::Absent | Miss::Foreign) => return Ok(true),
+                Err(Miss::Damaged(_, stat)) => {
+                    self.unlink(name, &stat)?;
+                    return Ok(true);
+                }
+            };
+            if slot.is_some_and(|(_, slot)| slot.place.is_file_of(found.header.facts.nonce)) {
+                return Ok(true);
+            }
+            let floor = self.control.floor().doing("can't read the control file")?;
+            let beaten = slot.is_some_and(|(_, slot)| Self::beats(accel, &slot, &found));
+            if found.header.generation < floor || beaten {
+                self.unlink(name, &found.stat)?;
+                return Ok(true);
+            }
+            let target = slot.map(|(at, slot)| Target::Over(at, slot)).or_else(|| locked.free().map(Target::Free));
+            if let Some(target) = target {
+                let facts = &found.header.facts;
+                let scoped = !found.tags().is_empty() || found.id().is_some_and(|id| !id.namespace.is_empty());
+                let flags = table::flags(scoped, facts.stale_for);
+                let place = Location::file(facts.nonce, self.epoch_of(hash)?);
+                let fill = Fill { place, expires: facts.gone_at(), size: charged(found.stat.size), flags };
+                locked.adopt(hash, target, &fill);
+                let bucket = locked.bucket();
+                drop((locked, shard));
+                accel.index.note_due(bucket, fill.expires);
+                accel.index.note_newest(found.header.facts.created);
+                if accel.index.is_loaded() {
+                    self.grow(accel, ground)?;
+                }
+                return Ok(true);
+            }
+            drop((locked, shard));
+            accel.extend_index().doing("can't extend the index")?;
+        }
+        Ok(false)
+    }
+
+    /// Whether what a slot has is newer than a file that was found beside it.
+    fn beats(accel: &Accel, slot: &Slot, found: &Found) -> bool {
+        let record = if slot.place.is_record() { accel.read_any(slot.place, Hash::NONE).ok() } else { None };
+        record.is_some_and(|record| record.opened.facts.created >= found.header.facts.created)
+    }
+}
