@@ -1,7 +1,7 @@
 //! `cachectl` looks into, fills, trims and checks a Larder cache directory.
 //!
-//! Reading order: [`args`] (what can be asked for), [`directory`] (which cache), [`cmd`] (one file per command),
-//! [`output`] (how it is said), `larder::units` and [`exit_code`] (the words and numbers of both).
+//! Reading order: `args` (what can be asked for), `directory` (which cache), `cmd` (one file per command),
+//! `output` (how it is said), `larder::units` and `exit_code` (the words and numbers of both).
 
 #![forbid(unsafe_code)]
 #![allow(unreachable_pub, reason = "a program: all but `main` is for its own modules")]
