@@ -7,7 +7,7 @@
 //!
 //! Only words are read and private memory is written: who copied decides what becomes of it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
@@ -95,17 +95,12 @@ impl<M: Memory> Copy<M> {
             })?;
             self.raise_sequences(sequence);
         }
+        self.keep_own(&shared, &read);
         doubtful.extend(left.all());
         let mut sequence = 0;
-        for location in doubtful {
-            let found = read(location);
-            if let Some(found) = &found {
-                sequence = sequence.max(found.sequence);
-                self.adopt(found, |other| read(other).map(|other| other.sequence));
-            }
-            if shared.contains(&location.0) {
-                self.remove_others(location, found.map_or(Hash::NONE, |found| found.hash));
-            }
+        for found in doubtful.into_iter().filter_map(&read) {
+            sequence = sequence.max(found.sequence);
+            self.adopt(&found, |other| read(other).map(|other| other.sequence));
         }
         self.raise_sequences(sequence);
         Ok(())
@@ -187,13 +182,19 @@ impl<M: Memory> Copy<M> {
         });
     }
 
-    /// Of the slots that lead to one record, only that of its own name stays.
-    fn remove_others(&self, location: Location, own: Hash) {
+    /// Of the slots that lead to one record, only that of its own name stays. One pass over the index for all such records:
+    /// in a damaged one there may be as many as slots.
+    fn keep_own(&self, shared: &HashSet<u64>, read: impl Fn(Location) -> Option<Read>) {
+        if shared.is_empty() {
+            return;
+        }
+        let own: HashMap<u64, Option<Hash>> =
+            shared.iter().map(|place| (*place, read(Location(*place)).map(|found| found.hash))).collect();
         let wrong: Vec<Hash> = (0..self.index.buckets())
             .flat_map(|bucket| self.index.slots(bucket))
-            .filter(|(at, _)| self.index.place(*at) == location)
-            .map(|(at, _)| self.index.hash_at(at))
-            .filter(|hash| *hash != own)
+            .map(|(at, _)| (self.index.place(at).0, self.index.hash_at(at)))
+            .filter(|(place, hash)| own.get(place).is_some_and(|own| *own != Some(*hash)))
+            .map(|(_, hash)| hash)
             .collect();
         for hash in wrong {
             self.remove(hash);
