@@ -372,29 +372,29 @@ fn open_root(dir: &Path, create: bool, durable: bool) -> Result<OwnedFd> {
 /// Makes a directory with mode 0700 whatever the umask, and those above it that are missing with the mode that any
 /// program gives them, which others may search, but not write: a level that they can write lets them swap what lies below.
 fn make_path(dir: &Path, durable: bool) -> io::Result<()> {
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
-        make_parents(parent, durable)?;
+    const PRIVATE: u32 = 0o700;
+    if !make_missing(dir, PRIVATE, durable)? {
+        return Ok(());
     }
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        other => other?,
-    }
-    if std::fs::symlink_metadata(dir)?.permissions().mode() & 0o777 != 0o700 {
+    if std::fs::symlink_metadata(dir)?.permissions().mode() & 0o777 != PRIVATE {
         // The umask took from what is the owner's own.
-        std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+        std::fs::set_permissions(dir, Permissions::from_mode(PRIVATE))?;
     }
     sync_name(dir, durable)
 }
 
-fn make_parents(dir: &Path, durable: bool) -> io::Result<()> {
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
-        make_parents(parent, durable)?;
+/// Makes a directory below others that are there when this is done; `false`: it was there. Its own name is for the caller
+/// to sync.
+fn make_missing(dir: &Path, mode: u32, durable: bool) -> io::Result<bool> {
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists())
+        && make_missing(parent, 0o755, durable)?
+    {
+        sync_name(parent, durable)?;
     }
-    match DirBuilder::new().mode(0o755).create(dir) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        other => other?,
+    match DirBuilder::new().mode(mode).create(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        other => other.map(|()| true),
     }
-    sync_name(dir, durable)
 }
 
 /// Makes a directory's own name survive a power cut; a failure counts where that was asked for.
