@@ -50,14 +50,17 @@ impl Context {
     }
 
     pub fn look_at(&self, store: &Store) -> Result<Cache, Failure> {
-        self.opened(store, |directory| directory.read_only(true).create(false)).map_err(|(_, failure)| failure)
+        self.try_look_at(store).map_err(|(_, failure)| failure)
+    }
+
+    fn try_look_at(&self, store: &Store) -> Result<Cache, Trouble> {
+        self.opened(store, |directory| directory.read_only(true).create(false))
     }
 
     /// For looking up keys: `None` where there is no cache, so that a key that isn't there is all the same.
     pub fn look_if_any(&self) -> Result<Option<Cache>, Failure> {
         let store = self.place()?.store;
-        let opened = self.opened(&store, |directory| directory.read_only(true).create(false));
-        self.unless_missing(&store, opened)
+        self.unless_missing(&store, self.try_look_at(&store))
     }
 
     /// The same for changing them.

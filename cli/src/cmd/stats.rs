@@ -7,10 +7,10 @@ use larder::{Cache, ErrorKind, Limits, State, Stats as Figures};
 use serde::Serialize;
 
 use crate::context::{Context, Ended, path_of};
-use crate::directory::absolute;
+use crate::directory::{absolute, file_system};
 use crate::exit_code::{Exit, Failure};
 use crate::output::summary::Summary;
-use crate::output::textfile::{Metrics, evictions, misses, places};
+use crate::output::textfile::{Metrics, places};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -135,11 +135,9 @@ fn over_limits(cache: &Cache, figures: &Figures) -> Result<Vec<&'static str>, Fa
     let mut all =
         vec![("max-entries", over(max_entries, figures.entries)), ("max-size", over(max_bytes, figures.bytes))];
     if cache.capabilities().directory {
-        let disk =
-            rustix::fs::statvfs(path_of(cache)).map_err(|error| Failure::failed(path_of(cache).display(), error))?;
-        all.push(("min-free", disk.f_bavail.saturating_mul(disk.f_frsize) < min_free_bytes));
-        // File systems without a fixed number of inodes report none at all.
-        all.push(("min-free-inodes", disk.f_files != 0 && disk.f_favail < min_free_inodes));
+        let disk = file_system(path_of(cache))?;
+        all.push(("min-free", disk.free_bytes < min_free_bytes));
+        all.push(("min-free-inodes", disk.has_inodes && disk.free_inodes < min_free_inodes));
     }
     Ok(all.into_iter().filter(|(_, broken)| *broken).map(|(name, _)| name).collect())
 }
@@ -176,11 +174,11 @@ fn answer<'a>(
         over_limits,
         hits: counted(figures.hits),
         misses: counted(figures.misses),
-        misses_by: counted_by(&misses(figures)),
+        misses_by: counted_by(&figures.misses_by.by_name()),
         sets: counted(figures.sets),
         deletes: counted(figures.deletes),
         evictions: counted(figures.evictions),
-        evictions_by: counted_by(&evictions(figures)),
+        evictions_by: counted_by(&figures.evictions_by.by_name()),
         expired: counted(figures.expired),
         expired_now,
         corrupt_removed: counted(figures.corrupt_removed),

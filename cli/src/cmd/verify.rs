@@ -11,7 +11,7 @@ use crate::exit_code::{Exit, Failure};
 use crate::maintenance::OrFail;
 use crate::output::json::field;
 use crate::output::progress::Progress;
-use crate::output::{Output, Style, entries, escaped};
+use crate::output::{Output, Style, counted, entries, escaped};
 use crate::signal::Interrupt;
 use crate::units::{approx_size, grouped};
 
@@ -155,7 +155,7 @@ impl Leftovers {
         if self.found == 0 {
             return Ok(());
         }
-        let files = format!("{} temporary {}", grouped(self.found), if self.found == 1 { "file" } else { "files" });
+        let files = counted(self.found, "temporary file", "temporary files");
         let (mark, style, what) = match self.repaired == self.found {
             true => ("repaired", Style::Good, "of killed writers removed"),
             false => ("found", Style::Faint, "of killed writers; prune removes them"),

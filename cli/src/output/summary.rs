@@ -5,7 +5,6 @@ use std::path::Path;
 
 use larder::Stats;
 
-use super::textfile::{evictions, misses};
 use super::{Output, Style, escaped};
 use crate::units::{approx_size, grouped};
 
@@ -66,10 +65,10 @@ impl Summary<'_> {
         rows.extend([
             ("", nothing(), nothing()),
             ("hits", grouped(figures.hits), ratio),
-            ("misses", grouped(figures.misses), breakdown(&misses(figures))),
+            ("misses", grouped(figures.misses), breakdown(&figures.misses_by.by_name())),
             ("sets", grouped(figures.sets), nothing()),
             ("deletes", grouped(figures.deletes), nothing()),
-            ("evictions", grouped(figures.evictions), breakdown(&evictions(figures))),
+            ("evictions", grouped(figures.evictions), breakdown(&figures.evictions_by.by_name())),
             ("expired", grouped(figures.expired), waiting),
         ]);
         if figures.compressed.from > 0 {

@@ -13,13 +13,15 @@ use crate::target_file::TargetFile;
 
 /// Metrics in the text exposition format, all labelled with the cache's name.
 pub struct Metrics {
+    name: String,
+    /// The name as labels have it.
     cache: String,
     text: String,
 }
 
 impl Metrics {
     pub fn new(cache: &str) -> Metrics {
-        Metrics { cache: label(cache), text: String::new() }
+        Metrics { name: cache.to_owned(), cache: label(cache), text: String::new() }
     }
 
     /// One metric with a single value.
@@ -47,42 +49,12 @@ impl Metrics {
         let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    /// What `stats` knows of a store that can do this. What it doesn't know is left out, for it isn't 0.
+    /// What `stats` knows of a store that can do this.
     pub fn stats(&mut self, stats: &Stats, can: &Capabilities) {
-        if !can.shared_counts {
-            // The counts are those of this program alone, and say nothing of the cache.
-            return;
+        // Other counts are those of this program alone, and say nothing of the cache.
+        if can.shared_counts {
+            self.text += &stats.to_prometheus(&self.name, can);
         }
-        let limits = &stats.limits;
-        for (name, help, value) in [
-            ("larder_entries", "Entries held, expired ones that are not reclaimed yet included.", stats.entries),
-            ("larder_bytes", "Bytes charged against the limit.", stats.bytes),
-            ("larder_payload_bytes", "Bytes of keys, metadata and values.", stats.payload),
-            ("larder_max_entries", "Limit of entries; 0 is none.", limits.max_entries),
-            ("larder_max_bytes", "Limit of bytes; 0 is none.", limits.max_bytes),
-        ] {
-            self.single(name, "gauge", help, value);
-        }
-        if can.directory {
-            let mapped = stats.mapped.unwrap_or_default();
-            for (name, help, value) in [
-                ("larder_entries_in_files", "Entries that rest in files of their own.", stats.entries_by.files),
-                ("larder_index_bytes", "Bytes of the index; 0 in a plain tree.", mapped.index),
-                ("larder_arena_bytes", "Bytes of the segments in use; 0 in a plain tree.", mapped.arena),
-            ] {
-                self.single(name, "gauge", help, value);
-            }
-        }
-        for (name, help, value) in [
-            ("larder_hits_total", "Reads that found a value.", stats.hits),
-            ("larder_sets_total", "Values stored.", stats.sets),
-            ("larder_deletes_total", "Entries deleted by callers.", stats.deletes),
-            ("larder_expired_total", "Expired entries reclaimed.", stats.expired),
-        ] {
-            self.single(name, "counter", help, value);
-        }
-        self.by_reason("larder_misses_total", "counter", "Reads that found none.", misses(stats));
-        self.by_reason("larder_evictions_total", "counter", "Live entries evicted.", evictions(stats));
     }
 
     /// What a prune did.
@@ -108,32 +80,9 @@ impl Metrics {
     }
 }
 
-/// Every reason why reads found nothing, by name.
-pub fn misses(stats: &Stats) -> [(&'static str, u64); 10] {
-    let by = &stats.misses_by;
-    [
-        ("absent", by.absent),
-        ("expired", by.expired),
-        ("cleared", by.cleared),
-        ("corrupt", by.corrupt),
-        ("foreign", by.foreign),
-        ("version", by.version),
-        ("clock", by.clock),
-        ("busy", by.busy),
-        ("io", by.io),
-        ("schema", by.schema),
-    ]
-}
-
 /// Entries by where they rest.
 pub fn places(stats: &Stats) -> [(&'static str, u64); 2] {
     [("segments", stats.entries_by.segments), ("files", stats.entries_by.files)]
-}
-
-/// Every limit that asked for evictions, by name.
-pub fn evictions(stats: &Stats) -> [(&'static str, u64); 3] {
-    let by = &stats.evictions_by;
-    [("entries", by.entries), ("bytes", by.bytes), ("free_space", by.free_space)]
 }
 
 fn label(text: &str) -> String {
