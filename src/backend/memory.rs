@@ -24,7 +24,7 @@ use crate::backend::{
 };
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, from_ms};
-use crate::entry::{Codec, Encoding, Entry, Extra, Facts, SetOptions, State, Token, Ttl, Value};
+use crate::entry::{Codec, Encoding, Entry, Extra, Facts, SetOptions, Token, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::MAX_VALUE_LEN;
 use crate::key::Id;
@@ -252,7 +252,7 @@ impl MemoryBackend {
             return Err(reason);
         }
         let facts = record.facts();
-        if expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema }) {
+        if !rules::is_expected(&facts, expect) {
             return Err(Count::MissSchema);
         }
         if now.abs_diff(record.used.load(SeqCst)) >= USE_STEP {
@@ -396,12 +396,7 @@ impl MemoryBackend {
 
     fn describe(&self, record: &Record) -> Entry {
         let id = record.name.id();
-        let state = match self.invalid(record, id.namespace, self.clock.now()) {
-            None => State::Live,
-            Some(Count::MissCleared) => State::Cleared,
-            Some(Count::MissClock) => State::FromTheFuture,
-            Some(_) => State::Expired,
-        };
+        let state = rules::state(self.invalid(record, id.namespace, self.clock.now()));
         Entry {
             key: id.key.to_vec(),
             namespace: id.namespace.to_owned(),
@@ -484,7 +479,7 @@ impl Backend for MemoryBackend {
                 Some(Count::MissExpired) => facts.gone_at() > now,
                 Some(_) => false,
             };
-            timely && expect.is_none_or(|expect| expect == Expect { codec: facts.codec, schema: facts.schema })
+            timely && rules::is_expected(&facts, expect)
         };
         Ok(self.map.peek(&id).filter(usable).map(Record::value))
     }

@@ -1,8 +1,8 @@
 //! What every store makes of a call's arguments, so that limits, numbers and times are the same in all of them.
 
-use crate::backend::{Condition, Mutation, Outcome};
+use crate::backend::{Condition, Expect, Mutation, Outcome};
 use crate::clock::{SLACK_MS, duration_ms};
-use crate::entry::{Extra, Facts, SetOptions, Ttl};
+use crate::entry::{Extra, Facts, SetOptions, State, Ttl};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::{MAX_META_LEN, MAX_TAG_LEN, MAX_TAGS, MAX_VALUE_LEN};
 use crate::stats::{Count, Counts};
@@ -89,6 +89,22 @@ pub(crate) fn untimely(facts: &Facts, now: u64) -> Option<Count> {
     } else {
         None
     }
+}
+
+/// The state of an entry, by the reason for which a `get` would not return it.
+pub(crate) fn state(reason: Option<Count>) -> State {
+    match reason {
+        None => State::Live,
+        Some(Count::MissCleared) => State::Cleared,
+        Some(Count::MissClock) => State::FromTheFuture,
+        Some(_) => State::Expired,
+    }
+}
+
+/// Whether an entry is what a typed reader expects; anything is, where nothing is expected.
+#[inline]
+pub(crate) fn is_expected(facts: &Facts, expect: Option<Expect>) -> bool {
+    expect.is_none_or(|expect| expect == Expect { codec: facts.codec, schema: facts.schema })
 }
 
 pub(crate) fn no_number() -> Error {

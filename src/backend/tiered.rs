@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{
-    Backend, Call, Condition, Expect, Lead, Listener, Listing, Mutation, Outcome, Reading, Since, Writing,
+    Backend, Call, Condition, Expect, Lead, Listener, Listing, Mutation, Outcome, Reading, Since, Writing, rules,
 };
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{duration_ms, from_ms};
@@ -148,7 +148,7 @@ impl TieredBackend {
             self.absences.fetch_add(1, Relaxed);
             return Near::Absent;
         }
-        if expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema }) {
+        if !rules::is_expected(&facts, expect) {
             return unserved();
         }
         let at = copy.len() - value.len();

@@ -2,9 +2,9 @@
 use std::io;
 use std::time::Duration;
 
-use crate::backend::{Backend, Expect};
+use crate::backend::{Backend, Expect, rules};
 use crate::clock::{Wait, duration_ms, from_ms};
-use crate::entry::{Entry, Extra, State, Token, Value};
+use crate::entry::{Entry, Extra, Token, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::entry_files::read::{self, Found, Miss};
 use crate::file::{FileBackend, charged};
@@ -48,7 +48,7 @@ impl FileBackend {
                 return Ok(Err(reason));
             }
             let facts = &found.header.facts;
-            if expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema }) {
+            if !rules::is_expected(facts, expect) {
                 return Ok(Err(Count::MissSchema));
             }
             self.record_use(&found, now);
@@ -80,7 +80,7 @@ impl FileBackend {
             Some(Count::MissExpired) => facts.gone_at() > now,
             Some(_) => false,
         };
-        let expected = expect.is_none_or(|expect| expect == Expect { codec: facts.codec, schema: facts.schema });
+        let expected = rules::is_expected(&facts, expect);
         if usable && expected && found.id() == Some(id) { found.value(&self.seal, self.may_map).ok() } else { None }
     }
 
@@ -159,12 +159,7 @@ impl FileBackend {
     /// An entry as listings show it.
     pub(super) fn describe(&self, found: &Found, name: Name, now: u64) -> Result<Entry> {
         let id = found.id().ok_or_else(|| Error::new(ErrorKind::Io, "an entry without a key").at(name.path()))?;
-        let state = match self.invalid(found, now).doing("can't read the control file")? {
-            None => State::Live,
-            Some(Count::MissCleared) => State::Cleared,
-            Some(Count::MissClock) => State::FromTheFuture,
-            Some(_) => State::Expired,
-        };
+        let state = rules::state(self.invalid(found, now).doing("can't read the control file")?);
         let none = Extra::default();
         Ok(Entry {
             key: id.key.to_vec(),

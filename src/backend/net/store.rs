@@ -495,15 +495,8 @@ impl<S: Server> Networked<S> {
 
     /// As a listing shows it.
     pub(crate) fn describe(&self, id: Id<'_>, label: &Label, cleared: bool, place: &[u8]) -> Entry {
-        let state = if cleared {
-            State::Cleared
-        } else {
-            match rules::untimely(&label.facts, self.remote.clock.now()) {
-                None => State::Live,
-                Some(Count::MissClock) => State::FromTheFuture,
-                Some(_) => State::Expired,
-            }
-        };
+        let state =
+            if cleared { State::Cleared } else { rules::state(rules::untimely(&label.facts, self.remote.clock.now())) };
         let meta = label.facts.meta(label.len, &label.extra);
         Entry {
             key: id.key.to_vec(),

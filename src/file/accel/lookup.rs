@@ -9,7 +9,7 @@ use super::Accel;
 use super::append::Scratch;
 use crate::backend::{Backend, Expect, Reading, rules};
 use crate::clock::{Wait, from_ms};
-use crate::entry::{Encoding, Entry, Extra, Facts, State, Token, Value};
+use crate::entry::{Encoding, Entry, Extra, Facts, Token, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::entry_files::read::{self, Found, Miss};
 use crate::file::index::bucket::{At, Slot};
@@ -367,7 +367,7 @@ impl FileBackend {
                 return Err(reason);
             }
             let facts = rest.facts();
-            if expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema }) {
+            if !rules::is_expected(facts, expect) {
                 return Err(Count::MissSchema);
             }
             self.note_use(accel, hash, at, &slot);
@@ -453,7 +453,7 @@ impl FileBackend {
             Some(Count::MissExpired) => facts.gone_at() > now,
             Some(_) => false,
         };
-        let expected = expect.is_none_or(|expect| expect == Expect { codec: facts.codec, schema: facts.schema });
+        let expected = rules::is_expected(&facts, expect);
         Ok(if usable && expected { self.value_of(rest).ok() } else { None })
     }
 
@@ -480,12 +480,7 @@ impl FileBackend {
         let id = rest.id().ok_or_else(|| Error::new(ErrorKind::Io, "an entry without a key").at(&place))?;
         let facts = rest.facts();
         let reason = self.falls(facts, rest.generation(), id.namespace, rest.extra(), now);
-        let state = match reason.doing("can't read the control file")? {
-            None => State::Live,
-            Some(Count::MissCleared) => State::Cleared,
-            Some(Count::MissClock) => State::FromTheFuture,
-            Some(_) => State::Expired,
-        };
+        let state = rules::state(reason.doing("can't read the control file")?);
         let none = Extra::default();
         let (size, accessed) = match rest {
             Rest::Record(_) => (slot.size, facts.created),
@@ -596,7 +591,7 @@ impl FileBackend {
             || opened.has_meta()
             || opened.compression != 0
             || !matches!(self.falls(facts, opened.generation, id.namespace, None, now), Ok(None))
-            || expect.is_some_and(|expect| expect != Expect { codec: facts.codec, schema: facts.schema })
+            || !rules::is_expected(facts, expect)
         {
             return Ok(Plain::Other);
         }
@@ -625,7 +620,7 @@ impl FileBackend {
             slot.place.is_file_of(facts.nonce)
                 && Id::parse(own) == Some(id)
                 && matches!(self.falls(facts, header.generation, id.namespace, extra, now), Ok(None))
-                && expect.is_none_or(|expect| expect == Expect { codec: facts.codec, schema: facts.schema })
+                && rules::is_expected(facts, expect)
         };
         let value = read::known_value(self.root(), &hash.name().path(), &self.seal, most, fits);
         if value.is_some() {
