@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Fetch, Flight};
 use crate::options::Options;
 use crate::stats::Stats;
+use crate::versions;
 
 /// A handle to a cache for asynchronous code, on the runtime Tokio. Feature `tokio`.
 ///
@@ -374,7 +375,11 @@ impl AsyncCache {
 
     /// See [`Cache::incr_version`].
     pub async fn incr_version(&self, key: impl AsRef<[u8]>, by: u64) -> Result<u64> {
-        self.change(key, move |cache, key| cache.incr_version(key, by)).await
+        let key = key.as_ref();
+        match &self.tasks {
+            Some(tasks) => versions::incr_version(&**tasks, self.cache.id(key)?, by).await,
+            None => self.change(key, move |cache, key| cache.incr_version(key, by)).await,
+        }
     }
 
     /// See [`Cache::invalidate_tag`].

@@ -16,6 +16,7 @@ use crate::prune::{Prune, PruneReport};
 use crate::settings::{Change, Settings};
 use crate::stats::Stats;
 use crate::verify::{Finding, Verify, VerifyReport};
+use crate::versions::{self, at_once};
 
 /// A handle to a cache. Cheap to clone, and usable from any thread; all clones share one open directory.
 ///
@@ -286,27 +287,15 @@ impl Cache {
     }
 
     /// Moves a key's value, with its ttl, tags and metadata, `by` versions up, and returns its new version. Readers of
-    /// either version see the value or nothing; for a moment both may have it.
+    /// either version see the value or nothing; for a moment both may have it. A change that others make at the old version
+    /// moves too.
     ///
     /// # Errors
     ///
-    /// `NotFound`: there's no live value. `Overflow`: there's no such version.
+    /// `NotFound`: there's no live value. `Overflow`: there's no such version. `Busy`: others changed the value again and
+    /// again.
     pub fn incr_version(&self, key: impl AsRef<[u8]>, by: u64) -> Result<u64> {
-        let key = key.as_ref();
-        let version = self.version.checked_add(by).ok_or_else(|| Error::new(ErrorKind::Overflow, "no such version"))?;
-        let Some(value) = self.get(key)? else {
-            // A miss isn't yet an absence.
-            return Err(if self.contains(key)? {
-                Error::new(ErrorKind::Busy, "the entry can't be read now")
-            } else {
-                Error::new(ErrorKind::NotFound, "there is no such key")
-            });
-        };
-        self.version(version).set(key, &value, value.options())?;
-        if by > 0 {
-            self.delete(key)?;
-        }
-        Ok(version)
+        at_once(versions::incr_version(&*self.store, self.id(key.as_ref())?, by))
     }
 
     /// Makes every entry that carries this tag, in whatever namespace, a miss, for all processes at once: those that

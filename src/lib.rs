@@ -74,6 +74,7 @@ mod sys;
 mod typed;
 pub mod units;
 mod verify;
+mod versions;
 
 #[cfg(feature = "tokio")]
 pub use async_cache::AsyncCache;

@@ -25,6 +25,8 @@ mod flights;
 mod model;
 /// `incr`, `decr` and `incr_or`.
 mod numbers;
+/// The table of outcomes.
+mod outcomes;
 /// Writers and readers.
 mod streams;
 /// Ttl, clear, listing, counters.
@@ -538,6 +540,8 @@ macro_rules! suite {
                 typed { typed_calls what_cannot_be_encoded typed_flights a_format_of_ones_own }
                 streams { written_in_pieces read_in_pieces seeking dropped_writers commit_conditions }
                 streams { cleared_while_writing the_last_commit_wins readers_keep_what_they_opened streams_count }
+                outcomes { by_itself inside_a_computation beside_a_computation computed_with_a_past_ttl }
+                outcomes { incr_version_loses_no_change }
                 model { random_histories }
             );
         })+

@@ -64,6 +64,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("flight", Face),
     ("stream", Face),
     ("typed", Face),
+    ("versions", Face),
     ("copy", Face),
     ("lib", Face),
 ];

@@ -240,8 +240,8 @@ impl Memcached {
         let local = self.local()?;
         let (place, name) = local.place(id);
         let Some(is) = Memcached::state_for(local, when) else { return Ok(Stored::Refused) };
-        if let Some(since) = when.since {
-            let scopes = local.scopes(id.namespace, &Extra::default());
+        if let Some((since, extra)) = when.since {
+            let scopes = local.scopes(id.namespace, extra);
             if Memcached::ids_since(local, place, &scopes, since.at, until).await?.is_none() {
                 return Ok(Stored::Refused);
             }
@@ -314,7 +314,7 @@ impl Server for Memcached {
         let scopes = local.scopes(id.namespace, put.extra);
         let Some(mut is) = Memcached::state_for(local, when) else { return Ok(Stored::Refused) };
         let mut ids = match when.since {
-            Some(since) => match Memcached::ids_since(local, place, &scopes, since.at, until).await? {
+            Some((since, _)) => match Memcached::ids_since(local, place, &scopes, since.at, until).await? {
                 Some(ids) => ids,
                 None => return Ok(Stored::Refused),
             },

@@ -55,7 +55,7 @@ pub(crate) struct Put<'a> {
 pub(crate) struct When<'a> {
     pub is: &'a Is,
     /// …nothing that concerns the entry was invalidated since; the entry then counts as one of that time.
-    pub since: Option<&'a Since>,
+    pub since: Option<(&'a Since, &'a Extra)>,
     /// …this lease is held.
     pub lease: Option<Lease>,
 }
@@ -334,19 +334,20 @@ impl<S: Server> Networked<S> {
         if let Mutation::Put { value, options } = mutation {
             self.check(&options.extra, value.len())?;
         }
-        let now = self.remote.clock.now();
+        let (now, none) = (self.remote.clock.now(), Extra::default());
+        let extra = if let Mutation::Put { options, .. } = mutation { &options.extra } else { &none };
         let outcome = match rules::settle(mutation, now, self.remote.default_ttl) {
             Act::Retime(expires) => self.retime(id, expires, condition, until).await?,
             Act::Put(value, options, _) => {
                 let put = Put { facts: self.facts(options, now)?, extra: &options.extra, value };
-                self.replace(id, Some(put), condition, since, until).await?
+                self.replace(id, Some(put), condition, since.map(|since| (since, extra)), until).await?
             }
             Act::Remove if condition == Condition::Always && since.is_none() => {
                 let taken = self.server.take_many(&[id], until).await?.pop();
                 let live = taken.is_some_and(|found| found.held.is_ok_and(|label| self.is_live(&label)));
                 Outcome::Removed { live }
             }
-            Act::Remove => self.replace(id, None, condition, since, until).await?,
+            Act::Remove => self.replace(id, None, condition, since.map(|since| (since, extra)), until).await?,
         };
         rules::count(&self.counts, mutation, outcome);
         Ok(outcome)
@@ -358,7 +359,7 @@ impl<S: Server> Networked<S> {
         id: Id<'_>,
         put: Option<Put<'_>>,
         condition: Condition,
-        since: Option<&Since>,
+        since: Option<(&Since, &Extra)>,
         until: Until,
     ) -> Result<Outcome> {
         let done = |live| if put.is_some() { Outcome::Stored } else { Outcome::Removed { live } };

@@ -28,7 +28,7 @@ use crate::backend::net::store::{Found, Is, Networked, Put, Scope, Server, Store
 use crate::backend::net::wire::{Until, here};
 use crate::backend::{Backend, Lead, Leadership, Lease, Listener, Listing, Since};
 use crate::capabilities::{self, Capabilities};
-use crate::entry::{Extra, Facts, Value};
+use crate::entry::{Facts, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::{self, MAX_META_LEN, Seal};
 use crate::key::Id;
@@ -319,10 +319,9 @@ impl Redis {
                 command.arg("").arg("");
             }
         }
-        if when.since.is_some() {
+        if let Some((_, extra)) = when.since {
             let word = when.lease.map_or_else(Vec::new, |lease| lease.0.to_le_bytes().to_vec());
-            let none = Extra::default();
-            let mut fields = generations::fields(id.namespace, put.map_or(&none, |put| put.extra));
+            let mut fields = generations::fields(id.namespace, extra);
             // One at least, for the command's sake.
             fields.push("n".to_owned());
             command.arg(word).arg(generation).arg(fields);
@@ -433,7 +432,7 @@ impl Server for Redis {
         let again = if put.is_some() { Again::Yes } else { Again::No };
         loop {
             let now = match when.since {
-                Some(since) => (since.epoch, since.at),
+                Some((since, _)) => (since.epoch, since.at),
                 None => self.lately(local, place.part, until).await?,
             };
             let command = self.store_command(&place, id, put, when, now)?;
