@@ -1,24 +1,19 @@
-//! `make demo`: the main job on real data. Caches the files of the project's own build and sources, reads them back from
-//! several processes at once and compares them byte for byte, lets some expire, fills a cache past its limits, damages
-//! an entry, and looks at it all with `cachectl`.
-//!
-//! Everything happens in one temporary directory beside the build. It's removed at the end, however this ends: a second
-//! process waits for the first one's death (see [`janitor`]).
-#![allow(clippy::disallowed_methods, reason = "a program of its own, not the library")]
-#![allow(clippy::cast_precision_loss, reason = "figures for people")]
+//! The long tour: caches the files of the project's own build and sources, reads them back from several processes at
+//! once and compares them byte for byte, lets some expire, fills a cache past its limits, damages an entry, and looks at
+//! it all with `cachectl`.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, Read, Write, stdin};
-use std::os::unix::process::CommandExt;
+use std::io::{BufRead, Write, stdin};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use larder::{Cache, Ttl};
 use walkdir::WalkDir;
 
-type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+use crate::scratch::Scratch;
+use crate::{Outcome, grouped, size};
 
 /// How many processes read at once.
 const READERS: usize = 4;
@@ -29,16 +24,6 @@ const LARGEST: u64 = 16 << 20;
 /// The limits of the cache that is filled past them.
 const FEW: u64 = 1000;
 const SMALL: u64 = 16 << 20;
-
-fn main() -> Outcome {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => show(),
-        ["janitor", dir] => janitor(Path::new(dir)),
-        ["reader", cache, first] => reader(Path::new(cache), first.parse()?),
-        _ => Err("run it as `make demo`".into()),
-    }
-}
 
 /// A file of the project: where it is, and the key that it has in the cache.
 struct Source {
@@ -54,15 +39,9 @@ struct Step {
     time: Duration,
 }
 
-fn show() -> Outcome {
-    let program = std::env::current_exe()?;
-    let profile = program.parent().and_then(Path::parent).ok_or("the program lies in no build directory")?;
-    let cachectl = profile.join("cachectl");
-    if !cachectl.exists() {
-        return Err("cachectl isn't built yet: run `make demo`, or `cargo build --release --workspace` first".into());
-    }
-    let sources = sources(profile)?;
-    let scratch = Scratch::new(profile, &program)?;
+pub fn show() -> Outcome {
+    let scratch = Scratch::new()?;
+    let sources = sources(&scratch.profile)?;
     println!(
         "Larder's demo. The data are {} files: this build, its sources, and the crates it builds on.\n",
         grouped(sources.len() as u64)
@@ -70,11 +49,11 @@ fn show() -> Outcome {
 
     let cache = Cache::file(scratch.dir.join("build")).max_bytes(4 << 30).open()?;
     let mut steps = vec![store(&cache, &sources)?];
-    steps.extend(read_back(&scratch, &program, &sources)?);
+    steps.extend(read_back(&scratch, &sources)?);
     steps.push(expire(&cache, &sources)?);
     steps.push(overfill(&scratch, &sources)?);
     let damaged = damage(&cache)?;
-    tour(&scratch, &cachectl)?;
+    tour(&scratch)?;
     assert!(cache.get(&damaged)?.is_none(), "the damaged entry is gone");
 
     table(&steps);
@@ -151,7 +130,7 @@ fn store(cache: &Cache, sources: &[Source]) -> Outcome<Step> {
 }
 
 /// Starts readers, hands each the list of files, and adds up what they say.
-fn read_back(scratch: &Scratch, program: &Path, sources: &[Source]) -> Outcome<Vec<Step>> {
+fn read_back(scratch: &Scratch, sources: &[Source]) -> Outcome<Vec<Step>> {
     println!("2. Reading all of them back from {READERS} processes at once, and comparing every byte.");
     let list: String =
         sources.iter().flat_map(|s| [s.key.clone(), "\t".into(), s.path.display().to_string(), "\n".into()]).collect();
@@ -159,7 +138,7 @@ fn read_back(scratch: &Scratch, program: &Path, sources: &[Source]) -> Outcome<V
     let mut readers: Vec<Child> = Vec::new();
     for n in 0..READERS {
         let first = n * sources.len() / READERS;
-        let mut command = Command::new(program);
+        let mut command = Command::new(&scratch.program);
         command.arg("reader").arg(scratch.dir.join("build")).arg(first.to_string());
         readers.push(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
     }
@@ -188,7 +167,7 @@ fn read_back(scratch: &Scratch, program: &Path, sources: &[Source]) -> Outcome<V
 }
 
 /// A process of its own: reads every file out of the cache and compares it with the original.
-fn reader(cache: &Path, first: usize) -> Outcome {
+pub fn reader(cache: &Path, first: usize) -> Outcome {
     let cache = Cache::file(cache).create(false).open()?;
     let mut list: Vec<String> = stdin().lock().lines().collect::<Result<_, _>>()?;
     list.rotate_left(first); // each reader begins elsewhere
@@ -268,11 +247,11 @@ fn damage(cache: &Cache) -> Outcome<Vec<u8>> {
 }
 
 /// The same caches through the command line.
-fn tour(scratch: &Scratch, cachectl: &Path) -> Outcome {
+fn tour(scratch: &Scratch) -> Outcome {
     println!("6. What cachectl says.");
     let run = |args: &str, exit: i32| -> Outcome {
         println!("\n$ cachectl {args}");
-        let output = Command::new(cachectl)
+        let output = Command::new(&scratch.cachectl)
             .current_dir(&scratch.dir)
             .env_remove("CACHECTL_DIR")
             .args(args.split(' '))
@@ -302,59 +281,4 @@ fn table(steps: &[Step]) {
         let (operations, bytes) = (grouped(*operations), size(*bytes));
         println!("{what:<34} {operations:>10} {bytes:>11} {seconds:>9.2} {each:>11} {rate:>12}");
     }
-}
-
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let starts = |at: usize| at > 0 && (digits.len() - at).is_multiple_of(3);
-    digits.chars().enumerate().map(|(at, c)| if starts(at) { format!(",{c}") } else { c.to_string() }).collect()
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..0x400 => format!("{bytes} B"),
-        0x400..0x10_0000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        0x10_0000..0x4000_0000 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
-        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
-    }
-}
-
-/// The demo's directory. Its drop lets the janitor go to work, and waits for him.
-struct Scratch {
-    dir: PathBuf,
-    janitor: Child,
-    pipe: Option<ChildStdin>,
-}
-
-impl Scratch {
-    fn new(beside: &Path, program: &Path) -> Outcome<Scratch> {
-        let dir = tempfile::Builder::new().prefix("demo-").tempdir_in(beside)?.keep();
-        // A process group of its own, so that Ctrl-C doesn't reach it.
-        let mut command = Command::new(program);
-        command.arg("janitor").arg(&dir).stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
-        let mut janitor = command.spawn().inspect_err(|_| drop(fs::remove_dir_all(&dir)))?;
-        let pipe = janitor.stdin.take();
-        Ok(Scratch { dir, janitor, pipe })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(self.pipe.take());
-        let _ = self.janitor.wait();
-    }
-}
-
-/// Waits for the end of its input, which comes with the death of the process that wrote to it, by whatever cause, and
-/// then removes the directory.
-fn janitor(dir: &Path) -> Outcome {
-    let _ = stdin().lock().read_to_end(&mut Vec::new());
-    // A reader that is still dying may be in the way of the first try.
-    for _ in 0..100 {
-        if fs::remove_dir_all(dir).is_ok() || !dir.exists() {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Err("the demo's directory could not be removed".into())
 }
