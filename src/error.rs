@@ -85,11 +85,12 @@ struct Inner {
     what: Cow<'static, str>,
     path: Option<PathBuf>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    perhaps_done: bool,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, what: impl Into<Cow<'static, str>>) -> Error {
-        Error(Box::new(Inner { kind, what: what.into(), path: None, source: None }))
+        Error(Box::new(Inner { kind, what: what.into(), path: None, source: None, perhaps_done: false }))
     }
 
     /// An error of the operating system, its kind told from its errno.
@@ -119,6 +120,28 @@ impl Error {
         self
     }
 
+    /// The change was sent, and nothing is known of what became of it.
+    #[allow(dead_code, reason = "for the stores behind a network")]
+    pub(crate) fn perhaps_done(mut self) -> Error {
+        self.0.perhaps_done = true;
+        self
+    }
+
+    /// The same error for others who met it, its source as text.
+    #[allow(dead_code, reason = "for the stores behind a network")]
+    pub(crate) fn copy(&self) -> Error {
+        let Inner { kind, what, path, source, perhaps_done } = &*self.0;
+        let source = source.as_ref().map(|source| source.to_string().into());
+        let (what, path) = (what.clone(), path.clone());
+        Error(Box::new(Inner { kind: *kind, what, path, source, perhaps_done: *perhaps_done }))
+    }
+
+    /// Whether the change that failed may have been done all the same: a server was sent it and never said what became of
+    /// it. Otherwise a call on a single key that fails has changed nothing.
+    pub fn may_have_been_done(&self) -> bool {
+        self.0.perhaps_done
+    }
+
     /// What went wrong, for code that decides by it.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -137,6 +160,9 @@ impl fmt::Display for Error {
         f.write_str(&self.0.what)?;
         if let Some(path) = &self.0.path {
             write!(f, ": {}", path.display())?;
+        }
+        if self.0.perhaps_done {
+            f.write_str("; the change may have been done")?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::backend::Backend;
 #[cfg(feature = "memory")]
 use crate::backend::memory::{Config as MemoryConfig, MemoryBackend};
-use crate::backend::net::config::{OnError, Remote};
+use crate::backend::net::config::{OnError, Password, Remote};
 use crate::backend::null::NullBackend;
 use crate::backend::tiered::TieredBackend;
 use crate::cache::Cache;
@@ -86,9 +86,17 @@ impl Place {
                 "read_timeout",
                 "write_timeout",
                 "attempts",
+                "max_connections",
                 "on_error",
                 "raw",
+                "password",
+                "password_env",
+                "password_file",
+                "sentinel_password_env",
+                "sentinel_password_file",
                 "ca",
+                "cert",
+                "key",
                 "mac_key",
                 "clock",
                 "on_event",
@@ -100,8 +108,16 @@ impl Place {
                 "read_timeout",
                 "write_timeout",
                 "attempts",
+                "max_connections",
                 "on_error",
+                "eject",
                 "raw",
+                "password",
+                "password_env",
+                "password_file",
+                "ca",
+                "cert",
+                "key",
                 "mac_key",
                 "clock",
                 "on_event",
@@ -377,6 +393,51 @@ impl Options {
         self.remote("attempts", |remote| remote.attempts = n.max(1))
     }
 
+    /// Most connections to one server, by this handle and its clones in this process. Default: 64; at least 1. A thread
+    /// that finds all of them in use waits in line, for as long as its call may take, and then fails with
+    /// [`Timeout`](crate::ErrorKind::Timeout). Tasks share a few connections among all of their calls.
+    pub fn max_connections(self, n: u32) -> Options {
+        self.remote("max_connections", |remote| remote.max_connections = n.max(1))
+    }
+
+    /// Where the password comes from: it's asked for at each new connection, on the thread or task that connects, so that
+    /// one that changes (by rotation, or as a token of a cloud's) is followed. It must be quick. Default: what stands in
+    /// the URL. An error makes the call fail with [`Refused`](crate::ErrorKind::Refused).
+    pub fn password(self, call: impl Fn() -> std::io::Result<String> + Send + Sync + 'static) -> Options {
+        self.remote("password", |remote| remote.password = Some(Password::Call(Arc::new(call))))
+    }
+
+    /// The environment variable that holds the password, read at each new connection.
+    pub fn password_env(self, name: impl Into<String>) -> Options {
+        let name = name.into();
+        self.remote("password_env", |remote| remote.password = Some(Password::Env(name)))
+    }
+
+    /// The file that holds the password, read at each new connection; a line end at its end is no part of it.
+    pub fn password_file(self, path: impl Into<PathBuf>) -> Options {
+        let path = path.into();
+        self.remote("password_file", |remote| remote.password = Some(Password::File(path)))
+    }
+
+    /// The same for the sentinels, which have a password of their own, or (the default) none.
+    pub fn sentinel_password_env(self, name: impl Into<String>) -> Options {
+        let name = name.into();
+        self.remote("sentinel_password_env", |remote| remote.sentinel_password = Some(Password::Env(name)))
+    }
+
+    /// The same by a file.
+    pub fn sentinel_password_file(self, path: impl Into<PathBuf>) -> Options {
+        let path = path.into();
+        self.remote("sentinel_password_file", |remote| remote.sentinel_password = Some(Password::File(path)))
+    }
+
+    /// Keys of a Memcached server that failed three times in a row go to the other servers, until it answers again.
+    /// Default: false, they fail or miss. What was changed meanwhile was changed there: **the server that comes back has
+    /// its old values still**, and serves them until they expire.
+    pub fn eject(self, yes: bool) -> Options {
+        self.remote("eject", |remote| remote.eject = yes)
+    }
+
     /// What a call does whose server can't be reached or doesn't answer in time. Default: [`OnError::Fail`]. With
     /// [`OnError::Miss`] a cache that is down costs misses alone.
     pub fn on_error(self, what: OnError) -> Options {
@@ -389,10 +450,23 @@ impl Options {
         self.remote("raw", |remote| remote.raw = yes)
     }
 
-    /// A PEM file of the certificates that prove the servers of `rediss://`. Default: those that the system trusts.
+    /// A PEM file of the certificates that prove servers that speak TLS. Default: those that the system trusts.
     pub fn ca(self, path: impl Into<PathBuf>) -> Options {
         let path = path.into();
         self.remote("ca", |remote| remote.ca = Some(path))
+    }
+
+    /// A PEM file of the certificate by which this client proves itself to servers that ask for one, with those that
+    /// lead to the authority. Goes with [`key`](Options::key). Default: none.
+    pub fn cert(self, path: impl Into<PathBuf>) -> Options {
+        let path = path.into();
+        self.remote("cert", |remote| remote.cert = Some(path))
+    }
+
+    /// A PEM file of the private key that belongs to [`cert`](Options::cert).
+    pub fn key(self, path: impl Into<PathBuf>) -> Options {
+        let path = path.into();
+        self.remote("key", |remote| remote.key = Some(path))
     }
 
     /// How long a near copy is served before the far store is asked again: what others change there may go unseen for
@@ -438,7 +512,7 @@ impl Options {
         let reach = |remote: Remote| Remote {
             default_ttl,
             mac_key: config.mac_key,
-            clock: config.clock.clone(),
+            clock: config.clock.clone().following(),
             on_event: config.on_event.clone(),
             ..remote
         };

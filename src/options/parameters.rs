@@ -36,11 +36,19 @@ const PARAMETERS: &[(&str, Set)] = &[
     ("read_timeout", |o, text| Ok(o.read_timeout(bound(text)?))),
     ("write_timeout", |o, text| Ok(o.write_timeout(bound(text)?))),
     ("attempts", |o, text| Ok(o.attempts(number(text)?))),
+    ("max_connections", |o, text| Ok(o.max_connections(number(text)?))),
     ("on_error", |o, text| Ok(o.on_error(read(text)?))),
+    ("eject", |o, text| Ok(o.eject(flag(text)?))),
+    ("password_env", |o, text| Ok(o.password_env(text))),
+    ("password_file", |o, text| Ok(o.password_file(text))),
+    ("sentinel_password_env", |o, text| Ok(o.sentinel_password_env(text))),
+    ("sentinel_password_file", |o, text| Ok(o.sentinel_password_file(text))),
     ("near_ttl", |o, text| Ok(o.near_ttl(span(text)?))),
     ("negative_ttl", |o, text| Ok(o.negative_ttl(span(text)?))),
     ("raw", |o, text| Ok(o.raw(flag(text)?))),
     ("ca", |o, text| Ok(o.ca(text))),
+    ("cert", |o, text| Ok(o.cert(text))),
+    ("key", |o, text| Ok(o.key(text))),
 ];
 
 impl Options {

@@ -5,15 +5,29 @@
 
 use std::path::PathBuf;
 
-use crate::backend::net::config::{Address, Remote, Secret};
+use crate::backend::net::config::{Address, Password, Remote, Secret, Topology};
 use crate::error::Result;
 use crate::options::{Options, Place, invalid};
 
-const SCHEMES: &str = "file:///path, memory://, null://, redis://host:port/db, rediss://host:port/db, \
-    redis+unix:///path, redis-cluster://host:port,host:port, memcached://host:port,host:port, memcached+unix:///path, \
-    tiered:?near=URL&far=URL";
+const SCHEMES: &str = "file:///path, memory://, null://, redis://host:port/db, redis+unix:///path, \
+    redis-cluster://host:port,host:port, redis-sentinel://host:port,host:port/name/db, \
+    memcached://host:port,host:port, memcached+unix:///path, tiered:?near=URL&far=URL; with TLS rediss://, \
+    rediss-cluster://, rediss-sentinel://, memcacheds://; valkey for redis, and unix:///path for redis+unix";
+
+/// Other spellings of the same.
+const SPELLINGS: &[(&str, &str)] = &[
+    ("valkey", "redis"),
+    ("valkeys", "rediss"),
+    ("unix", "redis+unix"),
+    ("valkey+unix", "redis+unix"),
+    ("valkey-cluster", "redis-cluster"),
+    ("valkeys-cluster", "rediss-cluster"),
+    ("valkey-sentinel", "redis-sentinel"),
+    ("valkeys-sentinel", "rediss-sentinel"),
+];
 
 const REDIS_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
 const MEMCACHED_PORT: u16 = 11211;
 
 /// A URL, cut at its marks and not decoded yet.
@@ -41,22 +55,23 @@ fn parse_below(text: &str, beside: Vec<(String, String)>, depth: usize) -> Resul
     let url = cut(text)?;
     let mut parameters = url.parameters()?;
     parameters.extend(beside);
-    let mut options = match url.scheme {
+    let scheme = SPELLINGS.iter().find(|(other, _)| *other == url.scheme).map_or(url.scheme, |(_, scheme)| *scheme);
+    let redis = |remote| Options::at(Place::Redis(remote), PathBuf::new());
+    let memcached = |remote| Options::at(Place::Memcached(remote), PathBuf::new());
+    let mut options = match scheme {
         "file" => Options::file(url.only_a_path()?),
         "memory" => url.nothing_else(Options::memory())?,
         "null" => url.nothing_else(Options::null())?,
-        "redis" => url.redis("redis")?,
-        "rediss" => url.redis("rediss")?,
-        "redis+unix" => Options::at(Place::Redis(url.remote_by_path("redis+unix")?), PathBuf::new()),
-        "redis-cluster" => {
-            url.no_path()?;
-            Options::at(Place::Redis(url.remote("redis-cluster", REDIS_PORT)?), PathBuf::new())
-        }
-        "memcached" => {
-            url.no_path()?;
-            Options::at(Place::Memcached(url.remote("memcached", MEMCACHED_PORT)?), PathBuf::new())
-        }
-        "memcached+unix" => Options::at(Place::Memcached(url.remote_by_path("memcached+unix")?), PathBuf::new()),
+        "redis" => redis(url.redis("redis")?),
+        "rediss" => redis(url.redis("rediss")?.through_tls()),
+        "redis+unix" => redis(url.remote_by_path("redis+unix")?),
+        "redis-cluster" => redis(url.cluster("redis-cluster")?),
+        "rediss-cluster" => redis(url.cluster("rediss-cluster")?.through_tls()),
+        "redis-sentinel" => redis(url.sentinel("redis-sentinel")?),
+        "rediss-sentinel" => redis(url.sentinel("rediss-sentinel")?.through_tls()),
+        "memcached" => memcached(url.memcached("memcached")?),
+        "memcacheds" => memcached(url.memcached("memcacheds")?.through_tls()),
+        "memcached+unix" => memcached(url.remote_by_path("memcached+unix")?),
         "tiered" if depth < DEPTH => {
             let mut tier = |name: &str| {
                 let at = parameters.iter().position(|(other, _)| other == name);
@@ -135,20 +150,46 @@ impl Url<'_> {
     }
 
     /// `redis://` and `rediss://`: one server, and a database's number for a path.
-    fn redis(&self, scheme: &'static str) -> Result<Options> {
-        let mut remote = self.remote(scheme, REDIS_PORT)?;
+    fn redis(&self, scheme: &'static str) -> Result<Remote> {
+        let remote = self.remote(scheme, REDIS_PORT)?;
         if remote.servers.len() > 1 {
-            return self.refuse("there is one server; several are redis-cluster://");
+            return self.refuse("there is one server; several are redis-cluster:// or redis-sentinel://");
         }
-        let db = self.path.strip_prefix('/').unwrap_or_default();
-        if !db.is_empty() {
-            let digits = db.bytes().all(|b| b.is_ascii_digit());
-            let Some(n) = db.parse().ok().filter(|_| digits) else {
-                return self.refuse("the path is the number of a database");
-            };
-            remote.db = n;
+        self.with_db(remote, self.path.strip_prefix('/').unwrap_or_default())
+    }
+
+    fn with_db(&self, remote: Remote, db: &str) -> Result<Remote> {
+        if db.is_empty() {
+            return Ok(remote);
         }
-        Ok(Options::at(Place::Redis(remote), PathBuf::new()))
+        let digits = db.bytes().all(|b| b.is_ascii_digit());
+        match db.parse().ok().filter(|_| digits) {
+            Some(db) => Ok(Remote { db, ..remote }),
+            None => self.refuse("the path is the number of a database"),
+        }
+    }
+
+    fn cluster(&self, scheme: &'static str) -> Result<Remote> {
+        self.no_path()?;
+        Ok(Remote { topology: Topology::Cluster, ..self.remote(scheme, REDIS_PORT)? })
+    }
+
+    /// Sentinels, the name of their master, and perhaps a database's number.
+    fn sentinel(&self, scheme: &'static str) -> Result<Remote> {
+        let path = self.path.strip_prefix('/').unwrap_or_default();
+        let (name, db) = path.split_once('/').unwrap_or((path, ""));
+        let name = decode(name).and_then(|bytes| String::from_utf8(bytes).ok()).filter(|name| !name.is_empty());
+        let Some(name) = name else {
+            return self
+                .refuse("the path is the name of a master that the sentinels know, as in /mymaster or /mymaster/0");
+        };
+        let remote = Remote { topology: Topology::Sentinel(name), ..self.remote(scheme, SENTINEL_PORT)? };
+        self.with_db(remote, db)
+    }
+
+    fn memcached(&self, scheme: &'static str) -> Result<Remote> {
+        self.no_path()?;
+        self.remote(scheme, MEMCACHED_PORT)
     }
 
     /// A server behind a Unix socket.
@@ -181,11 +222,8 @@ impl Url<'_> {
         else {
             return self.refuse("user or password has a % that two hexadecimal digits don't follow, or isn't UTF-8");
         };
-        if remote.scheme.starts_with("memcached") {
-            return self.refuse("there is neither user nor password");
-        }
         let user = Some(user).filter(|user| !user.is_empty());
-        Ok(Remote { user, password: password.map(Secret), ..remote })
+        Ok(Remote { user, password: password.map(|text| Password::Text(Secret(text))), ..remote })
     }
 
     fn address(&self, text: &str, port: u16) -> Result<Address> {

@@ -14,6 +14,13 @@ use crate::support::get;
 use crate::support::process::PATIENCE;
 use crate::support::servers::{Program, Server};
 
+#[cfg(feature = "tokio")]
+mod crowd;
+#[cfg(feature = "redis")]
+mod failover;
+#[cfg(feature = "redis")]
+mod rights;
+
 fn url(program: Program, port: u16, parameters: &str) -> String {
     let scheme = match program {
         Program::Redis => "redis",
@@ -296,7 +303,7 @@ fn a_dripping_server(program: Program) {
         let _ = stream.read(&mut [0; 1000]);
         let head: &[u8] = match program {
             Program::Redis => b"*2\r\n$-1\r\n$-1\r\n$1000000\r\n",
-            Program::Memcached => b"EN\r\nVA 1000000 c1\r\n",
+            Program::Memcached => b"END\r\nEN\r\nVA 1000000 c1\r\n",
         };
         let _ = stream.write_all(head);
         while stream.write_all(b"x").is_ok() {
@@ -316,7 +323,9 @@ fn cut_anywhere(program: Program) {
         return;
     }
     let server = Server::start(program, &[]);
-    open(program, server.port, PATIENT).set("k", "a value of some length", Ttl::Never).expect("set");
+    let c = Options::from_url(&url(program, server.port, PATIENT)).expect("a URL");
+    let c = c.clock(crate::support::HandClock::new().source()).open().expect("a cache");
+    c.set("k", "a value of some length", Ttl::Never).expect("set");
     let (left, real) = (Arc::new(AtomicUsize::new(usize::MAX)), server.port);
     let budget = left.clone();
     let port = relay(real, move |n| {
@@ -333,8 +342,14 @@ fn cut_anywhere(program: Program) {
 
 fn cut_by(program: Program, way: Way, port: u16, left: &AtomicUsize) {
     let mut failed = 0;
+    // With a clock of its own, a handle asks no server for the time.
+    let open = |attempts: u32| {
+        let clock = crate::support::HandClock::new();
+        let options = Options::from_url(&url(program, port, PATIENT)).expect("a URL");
+        options.attempts(attempts).clock(clock.source()).open().expect("a cache")
+    };
     for at in 0..600 {
-        let c = open(program, port, &format!("attempts=1&{PATIENT}"));
+        let c = open(1);
         left.store(at, SeqCst);
         match way.get(&c, "k") {
             Ok(value) => assert_eq!(value.as_deref(), Some(b"a value of some length".as_slice()), "{at} bytes"),
@@ -343,7 +358,7 @@ fn cut_by(program: Program, way: Way, port: u16, left: &AtomicUsize) {
                 failed += 1;
             }
         }
-        let c = open(program, port, &format!("attempts=2&{PATIENT}"));
+        let c = open(2);
         left.store(at, SeqCst);
         let again = way.get(&c, "k").expect("the second attempt");
         assert_eq!(again.as_deref(), Some(b"a value of some length".as_slice()), "{at} bytes, tried again");

@@ -263,6 +263,11 @@ mod coherent {
         };
         // The first of all is told of.
         compute("first");
+        // The listener's connection, once it's there, drops all that is near already.
+        other.set("mark", "older", Ttl::Never).expect("set");
+        eventually("a near copy", || is_near(&one, "mark"));
+        other.set("mark", "old", Ttl::Never).expect("set");
+        eventually("the first mark", || get(&one, "mark").as_deref() == Some(b"old"));
         for key in ["k", "mark"] {
             other.set(key, "old", Ttl::Never).expect("set");
         }

@@ -83,3 +83,29 @@ fn more_than_a_connection_takes_at_once_is_sent_by_a_task() {
         assert!(c.get("k").await.expect("get").map(larder::Value::into_vec) == Some(large));
     });
 }
+
+/// What is missing, and what would be right, is told.
+#[test]
+fn a_client_proves_itself_where_it_is_asked_to() {
+    if !Program::Redis.is_there() {
+        return;
+    }
+    let (server, port) = servers::start_tls_for("yes");
+    let ca = format!("&ca={CERTIFICATES}/ca.pem");
+    let proven = format!("{ca}&cert={CERTIFICATES}/client.pem&key={CERTIFICATES}/client-key.pem");
+    let c = open("localhost", port, &proven).expect("a cache");
+    c.set("k", "v", Ttl::Never).expect("set");
+    assert_eq!(get(&c, "k").as_deref(), Some(b"v".as_slice()));
+    let error = open("localhost", port, &ca).expect("a cache").get("k").expect_err("no certificate");
+    assert!(error.to_string().contains("cert="), "{error}");
+    let half = open("localhost", port, &format!("{ca}&cert={CERTIFICATES}/cert.pem")).expect_err("no key");
+    assert!(half.kind() == ErrorKind::InvalidOption && half.to_string().contains("go together"), "{half}");
+    let plain = Cache::from_url(&format!("redis://:hunter2@localhost:{port}?{PATIENT}")).expect("a cache");
+    let error = plain.get("k").expect_err("a port for TLS");
+    assert!(error.to_string().contains("rediss://") || error.to_string().contains("protocol"), "{error}");
+    let quick = "connect_timeout=300ms&read_timeout=300ms&write_timeout=300ms";
+    let tls =
+        Cache::from_url(&format!("rediss://:hunter2@localhost:{}?{quick}{proven}", server.port)).expect("a cache");
+    let error = tls.get("k").expect_err("a port without TLS");
+    assert!(error.to_string().contains("redis://"), "{error}");
+}

@@ -97,6 +97,8 @@ fn what_is_not_understood_is_refused() {
         ("redis://h?on_error=ignore", "fail or miss"),
         ("redis+unix://h/x", "three slashes"),
         ("redis-cluster://h/1", "no path"),
+        ("redis-sentinel://h", "name of a master"),
+        ("redis-sentinel://h/m/x", "number of a database"),
         ("memcached://h?db=1", "prefix, "),
         ("memcached://h,", "a host is"),
     ] {
@@ -115,6 +117,12 @@ fn servers_are_understood() {
         ("redis+unix:///run/redis%20a.sock?db=2&on_error=miss", r#"servers: ["/run/redis a.sock"]"#),
         ("redis-cluster://h1,h2:7001,h3", r#"servers: ["h1:6379", "h2:7001", "h3:6379"]"#),
         ("memcached://h1:1,h2?attempts=3", r#"servers: ["h1:1", "h2:11211"]"#),
+        ("valkey://h", r#"scheme: "redis", servers: ["h:6379"]"#),
+        ("valkeys://h", r#"scheme: "rediss", servers: ["h:6379"]"#),
+        ("unix:///run/redis.sock", r#"scheme: "redis+unix", servers: ["/run/redis.sock"]"#),
+        ("rediss-cluster://h1,h2", r#"servers: ["h1:6379", "h2:6379"]"#),
+        ("redis-sentinel://u:p@h1,h2:7/mymaster/3", r#"servers: ["h1:26379", "h2:7"]"#),
+        ("memcacheds://u:p@h", r#"servers: ["h:11211"]"#),
         ("memcached+unix:///run/m.sock?connect_timeout=50ms", r#"servers: ["/run/m.sock"]"#),
     ] {
         let options = format!("{:?}", Options::from_url(url).expect(url));

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
-use crate::backend::net::breaker::{Tally, Trouble};
+use crate::backend::net::breaker::Trouble;
 use crate::backend::net::config::{Address, Remote};
-use crate::backend::net::node::{self, Again, Node, Talk, nonsense};
-use crate::backend::net::wire::{Link, Until};
+use crate::backend::net::link::Link;
+use crate::backend::net::node::{self, Again, Node, Request, nonsense};
+use crate::backend::net::wire::Until;
 use crate::error::{Error, ErrorKind};
 
 /// Longest line of an answer.
@@ -43,23 +45,90 @@ pub(super) struct Connection {
 }
 
 impl node::Connection for Connection {
+    type Answer = Answer;
+
+    const PING: &'static [u8] = b"mn\r\n";
+
     async fn open(remote: &Remote, address: &Address, until: Until) -> Result<Connection, Trouble> {
+        let until = until.within(remote.connect_timeout + remote.read_timeout);
         let wire = Link::connect(remote, address, until.within(remote.connect_timeout)).await?;
-        Ok(Connection { wire, read: vec![0; BUFFER].into(), at: 0, end: 0 })
+        let mut connection = Connection { wire, read: vec![0; BUFFER].into(), at: 0, end: 0 };
+        connection.wire.set_until(until);
+        if let Some((user, password)) = remote.login().map_err(Trouble::Error)? {
+            connection.log_in(&format!("{} {}", user.unwrap_or_default(), password.0)).await?;
+        }
+        if remote.clock.is_to_follow() {
+            remote.clock.follow(connection.time().await?);
+        }
+        Ok(connection)
     }
 
-    async fn is_alive(&mut self, until: Until) -> bool {
+    async fn send(&mut self, bytes: &[u8], until: Until) -> io::Result<()> {
         self.wire.set_until(until);
-        self.wire.send(b"mn\r\n").await.is_ok() && self.line().await.is_ok_and(|line| self.read[line] == *b"MN")
+        self.wire.send(bytes).await
+    }
+
+    async fn receive(&mut self, until: Until) -> io::Result<Answer> {
+        self.wire.set_until(until);
+        self.answer().await
+    }
+
+    fn moved(&self) -> u64 {
+        self.wire.moved()
+    }
+
+    /// A server that has no room for a value has read all of it; after other errors it may take the rest for commands.
+    fn spoils(answer: &Answer) -> bool {
+        let known = ["SERVER_ERROR out of memory storing", "SERVER_ERROR object too large", NOT_A_NUMBER];
+        matches!(answer, Answer::Error(text) if !known.iter().any(|known| text.starts_with(known)))
+    }
+
+    fn unwell(_: &Answer) -> Option<String> {
+        None
     }
 }
 
 impl Connection {
+    /// By the protocol for a server with an `--auth-file`.
+    async fn log_in(&mut self, token: &str) -> Result<(), Trouble> {
+        self.wire.send(format!("set larder 0 0 {}\r\n{token}\r\n", token.len()).as_bytes()).await?;
+        let line = self.line().await?;
+        match &self.read[line] {
+            b"STORED" => Ok(()),
+            answer => {
+                let answer = String::from_utf8_lossy(answer);
+                let text = format!("the server refuses the login, for which it needs --auth-file: {answer}");
+                Err(Trouble::Error(Error::new(ErrorKind::Refused, text)))
+            }
+        }
+    }
+
+    /// The server's time in milliseconds since 1970, of which it knows the second; `None`: it doesn't tell.
+    async fn time(&mut self) -> Result<Option<u64>, Trouble> {
+        self.wire.send(b"stats\r\n").await?;
+        let mut time = None;
+        loop {
+            let line = self.line().await?;
+            let line = std::str::from_utf8(&self.read[line]).map_err(|_| nonsense("Memcached"))?;
+            if line.contains("unauthenticated") {
+                return Err(Trouble::Error(refusal(line)));
+            }
+            match line.strip_prefix("STAT ") {
+                Some(stat) => {
+                    let seconds = stat.strip_prefix("time ").and_then(|seconds| seconds.parse::<u64>().ok());
+                    time = seconds.map(|seconds| seconds.saturating_mul(1000) + 500).or(time);
+                }
+                None if line == "END" || is_error(line) => return Ok(time),
+                None => return Err(nonsense("Memcached").into()),
+            }
+        }
+    }
+
     async fn fill(&mut self) -> io::Result<()> {
         self.read.copy_within(self.at..self.end, 0);
         (self.at, self.end) = (0, self.end - self.at);
         match self.wire.receive(&mut self.read[self.end..]).await? {
-            0 => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was closed")),
+            0 => Err(self.wire.why_closed()),
             n => {
                 self.end += n;
                 Ok(())
@@ -98,7 +167,7 @@ impl Connection {
             let n = self.wire.receive(&mut bytes[from..]).await?;
             bytes.truncate(from + n);
             if n == 0 {
-                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was closed"));
+                return Err(self.wire.why_closed());
             }
         }
         if bytes.ends_with(b"\r\n") {
@@ -121,37 +190,50 @@ impl Connection {
                 let (len, cas) = (len.ok_or_else(|| nonsense("Memcached"))?, cas());
                 Answer::Value { bytes: self.block(len).await?, cas }
             }
-            "HD" | "OK" => Answer::Done { cas: cas(), flags: flags.to_owned() },
+            "HD" | "OK" | "MN" => Answer::Done { cas: cas(), flags: flags.to_owned() },
             "EN" | "NF" => Answer::Absent,
             "EX" => Answer::Changed,
             "NS" => Answer::NotStored,
-            "ERROR" | "CLIENT_ERROR" | "SERVER_ERROR" => Answer::Error(line.to_owned()),
+            _ if is_error(line) => Answer::Error(line.to_owned()),
             _ => return Err(nonsense("Memcached")),
         })
     }
 }
 
+/// The words for a number that is none.
+const NOT_A_NUMBER: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
+
+fn is_error(line: &str) -> bool {
+    matches!(line.split(' ').next(), Some("ERROR" | "CLIENT_ERROR" | "SERVER_ERROR"))
+}
+
 /// Commands for one round trip to one server.
 #[derive(Default)]
 pub(super) struct Batch {
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
     len: usize,
+    changes: bool,
 }
 
 impl Batch {
     /// One without a value.
     pub(super) fn push(&mut self, command: &str, key: &str, flags: &str) {
+        // Nobody else has it yet.
+        let bytes = Arc::make_mut(&mut self.bytes);
         for part in [command, " ", key, " ", flags, "\r\n"] {
-            self.bytes.extend_from_slice(part.as_bytes());
+            bytes.extend_from_slice(part.as_bytes());
         }
         self.len += 1;
+        // A read with a new expiry is a change too.
+        self.changes |= command != "mg" || flags.contains('T');
     }
 
     /// One that stores a value.
     pub(super) fn push_set(&mut self, key: &str, value: &[u8], flags: &str) {
         self.push("ms", key, &format!("{} {flags}", value.len()));
-        self.bytes.extend_from_slice(value);
-        self.bytes.extend_from_slice(b"\r\n");
+        let bytes = Arc::make_mut(&mut self.bytes);
+        bytes.extend_from_slice(value);
+        bytes.extend_from_slice(b"\r\n");
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -161,38 +243,13 @@ impl Batch {
 
 /// The answers of a server to a batch.
 pub(super) async fn run(
-    node: &Node<Connection>,
-    (remote, tally): (&Remote, &Tally),
+    node: &Arc<Node<Connection>>,
     batch: &Batch,
     again: Again,
     until: Until,
 ) -> Result<Vec<Answer>, Error> {
-    let mut talk = Commands { batch, answers: Vec::new(), remote, until };
-    node.exchange(remote, tally, again, until, &mut talk).await?;
-    Ok(talk.answers)
-}
-
-/// Commands, and their answers.
-struct Commands<'a> {
-    batch: &'a Batch,
-    answers: Vec<Answer>,
-    remote: &'a Remote,
-    until: Until,
-}
-
-impl Talk<Connection> for Commands<'_> {
-    async fn over(&mut self, connection: &mut Connection) -> Result<bool, Trouble> {
-        self.answers.clear();
-        self.answers.reserve(self.batch.len);
-        connection.wire.set_until(self.until.within(self.remote.write_timeout));
-        connection.wire.send(&self.batch.bytes).await?;
-        connection.wire.set_until(self.until.within(self.remote.read_timeout));
-        for _ in 0..self.batch.len {
-            self.answers.push(connection.answer().await?);
-        }
-        // After an error it isn't sure where the next answer begins.
-        Ok(!self.answers.iter().any(|answer| matches!(answer, Answer::Error(_))))
-    }
+    let Batch { bytes, len, changes } = batch;
+    node.exchange(&Request { bytes: bytes.clone(), answers: *len, again, changes: *changes }, until).await
 }
 
 /// An answer that says no.
@@ -204,6 +261,10 @@ pub(super) fn refusal(text: &str) -> Error {
         }
         text if text.contains("too large") => ErrorKind::TooLarge,
         text if text.contains("out of memory") => ErrorKind::Full,
+        text if text.contains("unauthenticated") => {
+            let text = "the server asks for user and password: memcached://user:password@host";
+            return Error::new(ErrorKind::Refused, text);
+        }
         _ => ErrorKind::Io,
     };
     Error::new(kind, format!("the server refuses: {text}"))

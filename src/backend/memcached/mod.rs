@@ -87,7 +87,8 @@ pub(crate) struct Memcached {
 }
 
 /// The store on Memcached.
-pub(crate) fn open(remote: Remote) -> Result<Arc<dyn Backend>> {
+pub(crate) fn open(mut remote: Remote) -> Result<Arc<dyn Backend>> {
+    remote.secure()?;
     let local = PerProcess::new(Local::new(&remote).map_err(no_random)?);
     if remote.raw {
         if remote.mac_key.is_some() {

@@ -39,7 +39,7 @@ impl Stamp {
 
 /// One of the servers.
 pub(super) struct Place {
-    pub(super) node: Node<Connection>,
+    pub(super) node: Arc<Node<Connection>>,
     pub(super) hash: u64,
     /// Its scopes, as they were lately.
     pub(super) known: Mutex<HashMap<String, u64>>,
@@ -64,22 +64,23 @@ impl Place {
 pub(super) struct Local {
     pub(super) remote: Remote,
     pub(super) places: Vec<Place>,
-    pub(super) tally: Tally,
+    pub(super) tally: Arc<Tally>,
     pub(super) flights: Flights,
     pub(super) numbers: Numbers,
 }
 
 impl Local {
     pub(super) fn new(remote: &Remote) -> io::Result<Arc<Local>> {
+        let (shared, tally) = (Arc::new(remote.clone()), Arc::default());
         let place = |address: &Address| Place {
-            node: Node::new(address.clone()),
+            node: Node::new(address.clone(), &shared, &tally),
             hash: word_of(blake3::hash(address.to_string().as_bytes()).as_bytes()),
             known: Mutex::default(),
         };
         Ok(Arc::new(Local {
             places: remote.servers.iter().map(place).collect(),
             remote: remote.clone(),
-            tally: Tally::default(),
+            tally,
             flights: Flights::default(),
             numbers: Numbers::new()?,
         }))
@@ -89,12 +90,9 @@ impl Local {
     pub(super) fn place(&self, id: Id<'_>) -> (&Place, String) {
         let hash = hash_of(id);
         let word = word_of(hash.as_bytes());
-        let mut best = &self.places[0];
-        for place in &self.places[1..] {
-            if score(word, place.hash) > score(word, best.hash) {
-                best = place;
-            }
-        }
+        // One that is down counts only where all are, and where the user wants its keys to move.
+        let rank = |place: &&Place| (!(self.remote.eject && place.node.is_down()), score(word, place.hash));
+        let best = self.places.iter().max_by_key(rank).unwrap_or(&self.places[0]);
         (best, name_of(&hash))
     }
 
@@ -126,7 +124,7 @@ impl Local {
     }
 
     pub(super) async fn run(&self, place: &Place, batch: &Batch, again: Again, until: Until) -> Result<Vec<Answer>> {
-        run(&place.node, (&self.remote, &self.tally), batch, again, until).await
+        run(&place.node, batch, again, until).await
     }
 
     pub(super) async fn run_one(&self, place: &Place, batch: &Batch, again: Again, until: Until) -> Result<Answer> {

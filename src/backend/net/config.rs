@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -37,6 +38,33 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Where a password comes from. It's asked for at each new connection, so that one that changes is followed.
+#[derive(Clone)]
+pub(crate) enum Password {
+    Text(Secret),
+    /// The name of an environment variable.
+    Env(String),
+    /// A file, of which a line end at the end is left out.
+    File(PathBuf),
+    Call(Arc<PasswordCall>),
+}
+
+/// A program's own source of passwords.
+pub(crate) type PasswordCall = dyn Fn() -> std::io::Result<String> + Send + Sync;
+
+/// Whom the servers' URL names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Topology {
+    /// A server, or several that share the keys.
+    One,
+    /// Nodes of a Redis cluster.
+    Cluster,
+    /// Sentinels that know the master of this name.
+    Sentinel(String),
+    /// The same, as they are spoken to themselves.
+    Sentinels,
+}
+
 /// What a call does whose server can't be reached, or doesn't answer in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -64,12 +92,16 @@ impl FromStr for OnError {
 /// How to reach a store behind a network.
 #[derive(Clone)]
 pub(crate) struct Remote {
-    /// The scheme of its URL: `redis`, `rediss`, `redis+unix`, `redis-cluster`, `memcached`, `memcached+unix`.
+    /// The scheme of its URL, as messages name it.
     pub scheme: &'static str,
+    pub topology: Topology,
+    /// Servers are spoken to through TLS.
+    pub secure: bool,
     /// At least one.
     pub servers: Vec<Address>,
     pub user: Option<String>,
-    pub password: Option<Secret>,
+    pub password: Option<Password>,
+    pub sentinel_password: Option<Password>,
     /// The number of a Redis database.
     pub db: u32,
     /// What all keys of this cache begin with on the server: caches with different prefixes share nothing.
@@ -77,6 +109,8 @@ pub(crate) struct Remote {
     pub connect_timeout: Duration,
     pub read_timeout: Duration,
     pub write_timeout: Duration,
+    /// Most connections to one server.
+    pub max_connections: u32,
     /// How often an operation is tried before it fails, at least once.
     pub attempts: u32,
     pub on_error: OnError,
@@ -84,9 +118,14 @@ pub(crate) struct Remote {
     pub raw: bool,
     /// A PEM file of the certificates that prove servers, instead of the system's.
     pub ca: Option<PathBuf>,
-    /// What `rediss` goes by, once it's opened.
+    /// PEM files of the certificate, and of its key, by which this client proves itself.
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// Keys of a Memcached server that is down go to the others.
+    pub eject: bool,
+    /// What TLS goes by, once it's opened.
     #[cfg(feature = "tls")]
-    pub tls: Option<std::sync::Arc<rustls::ClientConfig>>,
+    pub tls: Option<Arc<rustls::ClientConfig>>,
     pub default_ttl: Ttl,
     pub mac_key: Option<[u8; 32]>,
     pub clock: Clock,
@@ -97,18 +136,25 @@ impl Remote {
     pub(crate) fn new(scheme: &'static str, servers: Vec<Address>) -> Remote {
         Remote {
             scheme,
+            topology: Topology::One,
+            secure: false,
             servers,
             user: None,
             password: None,
+            sentinel_password: None,
             db: 0,
             prefix: "larder".to_owned(),
             connect_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(1),
+            max_connections: 64,
             attempts: 2,
             on_error: OnError::Fail,
             raw: false,
             ca: None,
+            cert: None,
+            key: None,
+            eject: false,
             #[cfg(feature = "tls")]
             tls: None,
             default_ttl: Ttl::Never,
@@ -116,6 +162,26 @@ impl Remote {
             clock: Clock::default(),
             on_event: None,
         }
+    }
+}
+
+impl Remote {
+    pub(crate) fn through_tls(self) -> Remote {
+        Remote { secure: true, ..self }
+    }
+
+    /// How the URL of the same servers begins where they speak TLS.
+    pub(crate) fn secure_scheme(&self) -> &'static str {
+        match self.topology {
+            _ if self.scheme.starts_with("memcached") => "memcacheds://",
+            Topology::One => "rediss://",
+            Topology::Cluster => "rediss-cluster://",
+            Topology::Sentinel(_) | Topology::Sentinels => "rediss-sentinel://",
+        }
+    }
+
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.topology == Topology::Cluster
     }
 }
 

@@ -11,15 +11,11 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::sync::mpsc;
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::backend::net::config::{Address, Remote};
 use crate::sys::net;
-
-/// Connections that are kept for later calls: as many threads at once reuse theirs.
-const IDLE: usize = 64;
 
 /// How long a task waits before it tries again to get into a server's queue.
 #[cfg(feature = "tokio")]
@@ -68,6 +64,12 @@ impl Until {
         Until { at: self.at.min(Instant::now() + bound), ..self }
     }
 
+    /// The one that is over later.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn later(self, other: Until) -> Until {
+        if other.at > self.at { other } else { self }
+    }
+
     pub(crate) fn is_over(self) -> bool {
         Instant::now() >= self.at
     }
@@ -91,7 +93,7 @@ impl Until {
 
     /// What comes of something that waits for the runtime.
     #[cfg(feature = "tokio")]
-    async fn bound<T>(self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    pub(crate) async fn bound<T>(self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         ::tokio::time::timeout(self.left()?, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -124,10 +126,12 @@ pub(crate) struct Wire {
     write_timeout: Duration,
     /// Whether it last had to wait for a read, or for a write.
     reads: bool,
+    /// Bytes that were sent and received so far.
+    moved: u64,
 }
 
 impl Wire {
-    async fn connect(address: &Address, until: Until) -> io::Result<Wire> {
+    pub(crate) async fn connect(address: &Address, until: Until) -> io::Result<Wire> {
         let socket = match until.way {
             Way::Blocking => match address {
                 Address::Unix(path) => Socket::Unix(net::connect_unix(path, until.left()?)?),
@@ -142,19 +146,26 @@ impl Wire {
                         outcome => break Socket::TaskUnix(outcome?),
                     }
                 },
-                Address::Tcp { host, port } => {
-                    let stream = until.bound(::tokio::net::TcpStream::connect((host.as_str(), *port))).await?;
-                    stream.set_nodelay(true)?;
-                    Socket::TaskTcp(stream)
-                }
+                Address::Tcp { host, port } => Socket::TaskTcp(connect_task(host, *port, until).await?),
             },
         };
-        Ok(Wire { socket, until, read_timeout: Duration::ZERO, write_timeout: Duration::ZERO, reads: true })
+        let (read_timeout, write_timeout) = (Duration::ZERO, Duration::ZERO);
+        Ok(Wire { socket, until, read_timeout, write_timeout, reads: true, moved: 0 })
     }
 
     /// Until when reads and writes may take from now on.
     pub(crate) fn set_until(&mut self, until: Until) {
         self.until = until;
+    }
+
+    /// Whether the time for reads and writes is over.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_over(&self) -> bool {
+        self.until.is_over()
+    }
+
+    pub(crate) fn moved(&self) -> u64 {
+        self.moved
     }
 
     /// The time that is left in steps, so that a call that goes well costs no system call for it: a timeout that is at
@@ -179,117 +190,6 @@ impl Wire {
             Socket::TaskTcp(s) => self.until.bound(s.ready(interest)).await.map(drop),
             #[cfg(feature = "tokio")]
             Socket::TaskUnix(s) => self.until.bound(s.ready(interest)).await.map(drop),
-        }
-    }
-}
-
-/// A connection as a client uses it: bare, or through TLS. Where its task has to wait, a read or write would block: it's
-/// to be tried again once [`ready`](Link::ready) says so.
-pub(crate) enum Link {
-    Bare(Wire),
-    #[cfg(feature = "tls")]
-    Tls(Box<crate::backend::net::tls::Stream>),
-}
-
-impl Link {
-    pub(crate) async fn connect(remote: &Remote, address: &Address, until: Until) -> io::Result<Link> {
-        let wire = Wire::connect(address, until).await?;
-        #[cfg(feature = "tls")]
-        if let (Some(tls), Address::Tcp { host, .. }) = (&remote.tls, address) {
-            return Ok(Link::Tls(Box::new(crate::backend::net::tls::over(wire, host, tls).await?)));
-        }
-        let _ = remote;
-        Ok(Link::Bare(wire))
-    }
-
-    #[cfg(feature = "redis")]
-    fn wire(&self) -> &Wire {
-        match self {
-            Link::Bare(wire) => wire,
-            #[cfg(feature = "tls")]
-            Link::Tls(stream) => &stream.sock,
-        }
-    }
-
-    /// Until when reads and writes may take from now on.
-    pub(crate) fn set_until(&mut self, until: Until) {
-        match self {
-            Link::Bare(wire) => wire.set_until(until),
-            #[cfg(feature = "tls")]
-            Link::Tls(stream) => stream.sock.set_until(until),
-        }
-    }
-
-    /// Waits for what would have blocked. A thread waited already, for as long as it may: so that is an error.
-    pub(crate) async fn ready(&self) -> io::Result<()> {
-        match self {
-            Link::Bare(wire) => wire.ready(false).await,
-            // Where something is still to be sent, TLS tried to read all the same, after it.
-            #[cfg(feature = "tls")]
-            Link::Tls(stream) => stream.sock.ready(stream.conn.wants_write()).await,
-        }
-    }
-
-    /// Whether the time for reads and writes is over.
-    #[cfg(feature = "redis")]
-    pub(crate) fn is_over(&self) -> bool {
-        self.wire().until.is_over()
-    }
-
-    /// Sends all of it.
-    pub(crate) async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match self.write(bytes) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => bytes = &bytes[n..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready().await?,
-                Err(error) => return Err(error),
-            }
-        }
-        loop {
-            match self.flush() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready().await?,
-                outcome => return outcome,
-            }
-        }
-    }
-
-    /// Some more bytes.
-    #[cfg(feature = "memcached")]
-    pub(crate) async fn receive(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.read(buf) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ready().await?,
-                outcome => return outcome,
-            }
-        }
-    }
-}
-
-impl Read for Link {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Link::Bare(wire) => wire.read(buf),
-            #[cfg(feature = "tls")]
-            Link::Tls(stream) => stream.read(buf),
-        }
-    }
-}
-
-impl Write for Link {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Link::Bare(wire) => wire.write(buf),
-            #[cfg(feature = "tls")]
-            Link::Tls(stream) => stream.write(buf),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Link::Bare(wire) => wire.flush(),
-            #[cfg(feature = "tls")]
-            Link::Tls(stream) => stream.flush(),
         }
     }
 }
@@ -351,13 +251,17 @@ fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usiz
 
 impl Read for Wire {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        uninterrupted(|| self.read_once(buf))
+        let n = uninterrupted(|| self.read_once(buf))?;
+        self.moved += n as u64;
+        Ok(n)
     }
 }
 
 impl Write for Wire {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        uninterrupted(|| self.write_once(buf))
+        let n = uninterrupted(|| self.write_once(buf))?;
+        self.moved += n as u64;
+        Ok(n)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -365,10 +269,41 @@ impl Write for Wire {
     }
 }
 
+/// The time for one of several tries, so that the others have theirs too.
+fn share(until: Until, tries: usize) -> io::Result<Until> {
+    Ok(until.within(until.left()? / u32::try_from(tries.max(1)).unwrap_or(1)))
+}
+
+fn no_address() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the name stands for no address")
+}
+
 fn connect_tcp(host: &str, port: u16, until: Until) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name stands for no address");
-    for address in resolve(host, port, until.left()?)? {
-        match TcpStream::connect_timeout(&address, until.left()?) {
+    connect_first(&resolve(host, port, until.left()?)?, until)
+}
+
+/// Connects to the first of some addresses that answers. One that doesn't takes no more than its share of the time.
+fn connect_first(addresses: &[SocketAddr], until: Until) -> io::Result<TcpStream> {
+    let mut failure = no_address();
+    for (i, address) in addresses.iter().enumerate() {
+        match TcpStream::connect_timeout(address, share(until, addresses.len() - i)?.left()?) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// The same by a task.
+#[cfg(feature = "tokio")]
+async fn connect_task(host: &str, port: u16, until: Until) -> io::Result<::tokio::net::TcpStream> {
+    let addresses: Vec<SocketAddr> = until.bound(::tokio::net::lookup_host((host, port))).await?.collect();
+    let mut failure = no_address();
+    for (i, address) in addresses.iter().enumerate() {
+        match share(until, addresses.len() - i)?.bound(::tokio::net::TcpStream::connect(address)).await {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 return Ok(stream);
@@ -392,41 +327,32 @@ fn resolve(host: &str, port: u16, bound: Duration) -> io::Result<Vec<SocketAddr>
     answer.recv_timeout(bound).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// The idle connections to one server, each with how its calls wait. A forked child must not share them: it would take its
-/// parent's answers.
-pub(crate) struct Pool<C> {
-    idle: Mutex<Vec<(Way, C)>>,
-}
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
 
-impl<C> Pool<C> {
-    pub(crate) fn new() -> Pool<C> {
-        Pool { idle: Mutex::new(Vec::new()) }
-    }
+    use super::*;
 
-    /// The one that was used last, so that those that a peak of calls left grow old.
-    pub(crate) fn take(&self, way: Way) -> Option<C> {
-        let mut idle = self.lock();
-        let at = idle.iter().rposition(|(its, _)| *its == way)?;
-        Some(idle.remove(at).1)
-    }
-
-    pub(crate) fn put(&self, way: Way, connection: C) {
-        let mut idle = self.lock();
-        if idle.len() == IDLE {
-            // Rather than one of a runtime that may have ended.
-            let Some(other) = idle.iter().position(|(its, _)| *its != way) else { return };
-            drop(idle.remove(other));
+    /// An address that takes no connection and refuses none: its queue is full.
+    fn black_hole() -> (TcpListener, Vec<TcpStream>, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let mut waiting = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+            waiting.push(stream);
         }
-        idle.push((way, connection));
+        (listener, waiting, address)
     }
 
-    /// Closes all: where one was found broken, those of the same age are too.
-    pub(crate) fn close(&self) {
-        let old = std::mem::take(&mut *self.lock());
-        drop(old);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Way, C)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A name with two addresses, of which the first answered nothing, was as good as dead: the first took all the time.
+    #[test]
+    fn the_second_address_is_tried_when_the_first_is_silent() {
+        let (_listener, _waiting, silent) = black_hole();
+        let there = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = there.local_addr().expect("its address");
+        let stream = connect_first(&[silent, address], Until::after(Duration::from_secs(2))).expect("a connection");
+        assert_eq!(stream.peer_addr().expect("its other end"), address);
+        let error = connect_first(&[silent], Until::after(Duration::from_millis(100))).expect_err("nobody answers");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -1,118 +1,71 @@
-//! Talking to a Redis server, or to those of a cluster: connections, pipelines, scripts, the way to the right node.
-//!
-//! The crate `redis` turns commands into bytes and bytes into answers. Its own connections aren't used, as they bound each
-//! read and not the call: a server that drips its answer would hold a caller for ever.
+//! Talking to a Redis server, to the master that sentinels name, or to the nodes of a cluster: batches of commands, and the
+//! way of each to its server.
 
-use std::collections::HashMap;
-use std::io;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::{Cmd, Parser, ServerErrorKind, Value, cmd};
+use redis::{Arg, Cmd, ServerErrorKind, Value, cmd};
 
-use crate::backend::net::breaker::{Tally, Trouble};
-use crate::backend::net::config::{Address, Remote};
-use crate::backend::net::node::{self, Again, Node, Talk, nonsense};
-use crate::backend::net::wire::{Link, Until};
-use crate::backend::redis::scripts;
-use crate::backend::redis::slots::Slots;
+pub(super) use super::answers::refusal;
+use super::answers::{has_no_evalsha, is_for_another, is_unknown_script};
+pub(super) use super::connection::Connection;
+use super::scripts;
+use super::sentinel::Sentinels;
+use super::slots::Slots;
+use crate::backend::net::breaker::Tally;
+use crate::backend::net::config::{Address, Remote, Topology};
+use crate::backend::net::node::{Again, Node, Request};
+use crate::backend::net::wire::Until;
 use crate::error::{Error, ErrorKind};
 
 /// How often commands are sent elsewhere, or again, as their answers ask for.
 const ROUNDS: u32 = 8;
 
-/// A connection that has logged in.
-pub(super) struct Connection {
-    wire: Link,
-    parser: Parser,
-}
-
-impl node::Connection for Connection {
-    async fn open(remote: &Remote, address: &Address, until: Until) -> Result<Connection, Trouble> {
-        let mut hello = Vec::new();
-        if let Some(password) = &remote.password {
-            let mut auth = cmd("AUTH");
-            auth.arg(remote.user.iter().map(String::as_str).chain([password.0.as_str()]).collect::<Vec<_>>());
-            hello.push(auth);
-        }
-        if remote.db != 0 {
-            let mut select = cmd("SELECT");
-            select.arg(remote.db);
-            hello.push(select);
-        }
-        Connection::open_with(remote, address, until, &hello).await
-    }
-
-    async fn is_alive(&mut self, until: Until) -> bool {
-        self.send(&cmd("PING").get_packed_command(), until).await.is_ok() && self.receive(until).await.is_ok()
-    }
-}
-
-impl Connection {
-    /// One on which these commands have been done.
-    pub(super) async fn open_with(
-        remote: &Remote,
-        address: &Address,
-        until: Until,
-        hello: &[Cmd],
-    ) -> Result<Connection, Trouble> {
-        let wire = Link::connect(remote, address, until.within(remote.connect_timeout)).await?;
-        let mut connection = Connection { wire, parser: Parser::new() };
-        let mut bytes = Vec::new();
-        for command in hello {
-            command.write_packed_command(&mut bytes);
-        }
-        if !hello.is_empty() {
-            connection.send(&bytes, until.within(remote.write_timeout)).await?;
-        }
-        for _ in hello {
-            let answer = connection.receive(until.within(remote.read_timeout)).await?;
-            if let Value::ServerError(error) = answer {
-                // The text is the server's, and names no password.
-                return Err(Trouble::Error(refusal(&error)));
-            }
-        }
-        Ok(connection)
-    }
-
-    pub(super) async fn send(&mut self, bytes: &[u8], until: Until) -> io::Result<()> {
-        self.wire.set_until(until);
-        self.wire.send(bytes).await
-    }
-
-    pub(super) async fn receive(&mut self, until: Until) -> io::Result<Value> {
-        self.wire.set_until(until);
-        loop {
-            let error = match self.parser.parse_value(&mut self.wire) {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
-            };
-            if self.wire.is_over() {
-                return Err(io::ErrorKind::TimedOut.into());
-            } else if error.is_timeout() {
-                // The parser goes on with what it has read.
-                self.wire.ready().await?;
-            } else if error.is_io_error() {
-                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was closed"));
-            } else {
-                return Err(nonsense("Redis"));
-            }
-        }
-    }
-}
-
 /// Commands for one round trip to each node that they concern.
 #[derive(Default)]
 pub(super) struct Batch {
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
     /// Where each command ends, and the slot that it belongs to.
     commands: Vec<(usize, u16)>,
+    changes: bool,
+}
+
+/// Commands that change nothing, whose failure is known for all it did.
+const READING: &[&[u8]] = &[
+    b"GET",
+    b"MGET",
+    b"HMGET",
+    b"HGET",
+    b"HGETALL",
+    b"STRLEN",
+    b"PTTL",
+    b"EXISTS",
+    b"SCAN",
+    b"PING",
+    b"CLUSTER",
+    b"SENTINEL",
+];
+
+fn changes(command: &Cmd) -> bool {
+    let mut words = command.args_iter().map(|word| match word {
+        Arg::Simple(word) => word,
+        _ => b"".as_slice(),
+    });
+    match words.next() {
+        Some(b"EVALSHA") => !words.next().is_some_and(scripts::only_reads),
+        Some(name) => !READING.contains(&name),
+        None => false,
+    }
 }
 
 impl Batch {
     pub(super) fn push(&mut self, slot: u16, command: &Cmd) {
-        command.write_packed_command(&mut self.bytes);
-        self.commands.push((self.bytes.len(), slot));
+        // Nobody else has it yet.
+        let bytes = Arc::make_mut(&mut self.bytes);
+        command.write_packed_command(bytes);
+        self.commands.push((bytes.len(), slot));
+        self.changes |= changes(command);
     }
 
     pub(super) fn one(slot: u16, command: &Cmd) -> Batch {
@@ -129,173 +82,41 @@ impl Batch {
         let start = if i == 0 { 0 } else { self.commands[i - 1].0 };
         &self.bytes[start..self.commands[i].0]
     }
+
+    /// Those of its commands that go one way. `in_full`: scripts that the server doesn't know go with their text.
+    fn request(&self, route: &Route, in_full: &HashSet<usize>, again: Again) -> Request {
+        let Route { commands, asking, .. } = route;
+        let (changes, answers) = (self.changes, commands.len() * if *asking { 2 } else { 1 });
+        if commands.len() == self.len() && !asking && in_full.is_empty() {
+            return Request { bytes: self.bytes.clone(), answers, again, changes };
+        }
+        let before = if *asking { cmd("ASKING").get_packed_command() } else { Vec::new() };
+        let mut bytes = Vec::new();
+        for i in commands {
+            bytes.extend_from_slice(&before);
+            match scripts::in_full(self.command(*i)).filter(|_| in_full.contains(i)) {
+                Some(command) => bytes.extend(command),
+                None => bytes.extend_from_slice(self.command(*i)),
+            }
+        }
+        Request { bytes: Arc::new(bytes), answers, again, changes }
+    }
+}
+
+/// Which servers there are, and which of them is to be asked.
+enum Servers {
+    One,
+    /// Which node has which slot.
+    Cluster(Mutex<Slots>),
+    Sentinel(Sentinels),
 }
 
 /// What belongs to one process: a forked child must not share connections.
 pub(super) struct Client {
-    remote: Remote,
+    remote: Arc<Remote>,
     nodes: Mutex<HashMap<Address, Arc<Node<Connection>>>>,
-    /// Of a cluster: which node has which slot.
-    slots: Option<Mutex<Slots>>,
-    pub(super) tally: Tally,
-}
-
-impl Client {
-    pub(super) fn new(remote: Remote) -> Client {
-        let slots = (remote.scheme == "redis-cluster").then(Mutex::default);
-        Client { remote, nodes: Mutex::default(), slots, tally: Tally::default() }
-    }
-
-    pub(super) fn servers(&self) -> Vec<Address> {
-        match &self.slots {
-            Some(slots) => lock(slots).nodes(),
-            None => self.remote.servers.clone(),
-        }
-    }
-
-    /// The answers to a batch, in its order.
-    pub(super) async fn run(&self, batch: &Batch, again: Again, until: Until) -> Result<Vec<Value>, Error> {
-        let mut answers: Vec<Option<Value>> = (0..batch.len()).map(|_| None).collect();
-        let mut waiting: Vec<usize> = (0..batch.len()).collect();
-        let mut asked = HashMap::new();
-        for round in 0..ROUNDS {
-            if round > 1 {
-                // A cluster that moves slots, or a server that starts, takes a moment.
-                until.pause(Duration::from_millis(5 << round)).await;
-            }
-            let routes = self.route(batch, &waiting, &asked, until).await?;
-            asked.clear();
-            for route in routes {
-                self.exchange(batch, &route, again, until, &mut answers).await?;
-                let elsewhere = |i: &usize| Some((*i, asked_for(answers[*i].as_ref()?, &route.address)?));
-                asked.extend(route.commands.iter().filter_map(elsewhere));
-            }
-            waiting.retain(|i| self.must_repeat(answers[*i].as_ref()));
-            if waiting.is_empty() {
-                return Ok(answers.into_iter().map(Option::unwrap_or_default).collect());
-            }
-        }
-        let last = waiting.iter().find_map(|i| match &answers[*i] {
-            Some(Value::ServerError(error)) => Some(refusal(error)),
-            _ => None,
-        });
-        Err(last.unwrap_or_else(|| Error::new(ErrorKind::Io, "the cluster has no node for a key")))
-    }
-
-    /// Which commands go to which node: of a cluster to the one that has their slot, or that they are to be asked of while
-    /// their slot is on its way there. Where the slots aren't known they are asked for first.
-    async fn route(
-        &self,
-        batch: &Batch,
-        waiting: &[usize],
-        asked: &HashMap<usize, Address>,
-        until: Until,
-    ) -> Result<Vec<Route>, Error> {
-        let Some(slots) = &self.slots else {
-            return Ok(vec![Route::to(&self.remote.servers[0], waiting.to_vec())]);
-        };
-        if lock(slots).is_empty() {
-            self.learn_slots(slots, until).await?;
-        }
-        let known = lock(slots);
-        let mut routes: Vec<Route> = Vec::new();
-        for i in waiting {
-            let (node, asking) = match asked.get(i) {
-                Some(node) => (Some(node), true),
-                None => (known.node(batch.commands[*i].1), false),
-            };
-            let node = node.ok_or_else(|| Error::new(ErrorKind::Io, "the cluster has no node for a key"))?;
-            match routes.iter_mut().find(|route| route.address == *node && route.asking == asking) {
-                Some(route) => route.commands.push(*i),
-                None => routes.push(Route { asking, ..Route::to(node, vec![*i]) }),
-            }
-        }
-        Ok(routes)
-    }
-
-    async fn learn_slots(&self, slots: &Mutex<Slots>, until: Until) -> Result<(), Error> {
-        let mut command = cmd("CLUSTER");
-        command.arg("SLOTS");
-        let batch = Batch::one(0, &command);
-        // Whoever was a node lately, then those that the URL names.
-        let mut all = lock(slots).seen();
-        all.extend(self.remote.servers.iter().filter(|server| !all.contains(server)).cloned().collect::<Vec<_>>());
-        let mut failure = None;
-        for address in all {
-            let mut answers = vec![None];
-            match self.exchange(&batch, &Route::to(&address, vec![0]), Again::Yes, until, &mut answers).await {
-                Ok(()) => match answers.pop().flatten() {
-                    Some(Value::ServerError(error)) => failure = Some(refusal(&error)),
-                    Some(answer) if lock(slots).learn(&answer, &address) => return Ok(()),
-                    _ => failure = Some(Error::new(ErrorKind::Io, format!("{address} tells of no slots"))),
-                },
-                Err(error) => failure = Some(error),
-            }
-        }
-        Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Io, "there is no server")))
-    }
-
-    /// Whether an answer says that the command was not executed and should be sent again; learns from it where to.
-    fn must_repeat(&self, answer: Option<&Value>) -> bool {
-        use ServerErrorKind::{Ask, BusyLoading, ClusterDown, Moved, NoScript, ReadOnly, TryAgain};
-        let Some(Value::ServerError(error)) = answer else { return answer.is_none() };
-        match (error.kind(), &self.slots) {
-            (Some(Moved | ClusterDown | ReadOnly), Some(slots)) => {
-                lock(slots).forget();
-                true
-            }
-            // What concerns keys here and there is asked again: soon they have arrived.
-            (Some(Ask | TryAgain), Some(_)) | (Some(NoScript | BusyLoading), _) => true,
-            _ => false,
-        }
-    }
-
-    /// Sends commands to one node and takes its answers.
-    async fn exchange(
-        &self,
-        batch: &Batch,
-        route: &Route,
-        again: Again,
-        until: Until,
-        answers: &mut [Option<Value>],
-    ) -> Result<(), Error> {
-        let node = self.node(&route.address);
-        let mut talk = Commands { batch, route, answers, remote: &self.remote, until };
-        let outcome = node.exchange(&self.remote, &self.tally, again, until, &mut talk).await;
-        if let (Err(_), Some(slots)) = (&outcome, &self.slots) {
-            lock(slots).forget();
-        }
-        outcome
-    }
-
-    fn node(&self, address: &Address) -> Arc<Node<Connection>> {
-        let mut nodes = lock(&self.nodes);
-        nodes.entry(address.clone()).or_insert_with(|| Arc::new(Node::new(address.clone()))).clone()
-    }
-
-    /// Commands for one server of all, whatever slots they belong to.
-    pub(super) async fn run_on(&self, address: &Address, batch: &Batch, until: Until) -> Result<Vec<Value>, Error> {
-        let all = Route::to(address, (0..batch.len()).collect());
-        let mut answers: Vec<Option<Value>> = (0..batch.len()).map(|_| None).collect();
-        for _ in 0..2 {
-            self.exchange(batch, &all, Again::Yes, until, &mut answers).await?;
-            let unknown = |answer: &Option<Value>| matches!(answer, Some(Value::ServerError(e)) if e.kind() == Some(ServerErrorKind::NoScript));
-            if !answers.iter().any(unknown) {
-                break;
-            }
-        }
-        Ok(answers.into_iter().map(Option::unwrap_or_default).collect())
-    }
-
-    /// Learns where the slots of a cluster are, where that isn't known.
-    pub(super) async fn find_servers(&self, until: Until) -> Result<Vec<Address>, Error> {
-        if let Some(slots) = &self.slots
-            && lock(slots).is_empty()
-        {
-            self.learn_slots(slots, until).await?;
-        }
-        Ok(self.servers())
-    }
+    servers: Servers,
+    pub(super) tally: Arc<Tally>,
 }
 
 /// Commands for one node.
@@ -312,51 +133,265 @@ impl Route {
     }
 }
 
-/// Commands on their way, and where their answers go.
-struct Commands<'a> {
-    batch: &'a Batch,
-    route: &'a Route,
-    answers: &'a mut [Option<Value>],
-    remote: &'a Remote,
-    until: Until,
+/// Commands on their way.
+struct Work {
+    answers: Vec<Option<Result<Value, Error>>>,
+    /// Those that are to be sent, once more or for the first time.
+    waiting: Vec<usize>,
+    /// Those that a node has said to ask another one for.
+    asked: HashMap<usize, Address>,
+    /// Scripts that the server doesn't know by their hash.
+    in_full: HashSet<usize>,
+    /// The server that was asked isn't the right one any more, which was found out once.
+    moved: bool,
 }
 
-impl Talk<Connection> for Commands<'_> {
-    async fn over(&mut self, connection: &mut Connection) -> Result<bool, Trouble> {
-        let Route { commands, asking, .. } = self.route;
-        let by = self.until.within(self.remote.write_timeout);
-        if commands.len() == self.batch.len() && !asking {
-            connection.send(&self.batch.bytes, by).await?;
-        } else {
-            let before = if *asking { cmd("ASKING").get_packed_command() } else { Vec::new() };
-            let some: Vec<u8> = commands.iter().flat_map(|i| [&before, self.batch.command(*i)].concat()).collect();
-            connection.send(&some, by).await?;
+impl Work {
+    fn new(n: usize) -> Work {
+        Work {
+            answers: (0..n).map(|_| None).collect(),
+            waiting: (0..n).collect(),
+            asked: HashMap::new(),
+            in_full: HashSet::new(),
+            moved: false,
         }
-        let by = self.until.within(self.remote.read_timeout);
-        let mut unknown_scripts = false;
-        for i in commands {
-            if *asking {
-                connection.receive(by).await?;
-            }
-            let answer = connection.receive(by).await?;
-            unknown_scripts |= is_unknown_script(&answer);
-            self.answers[*i] = Some(answer);
+    }
+
+    /// What waits has failed.
+    fn fail(&mut self, error: &Error) {
+        for i in self.waiting.drain(..) {
+            self.answers[i] = Some(Err(error.copy()));
         }
-        if unknown_scripts {
-            let (loading, n) = scripts::loading();
-            connection.send(&loading, by).await?;
-            for _ in 0..n {
-                connection.receive(by).await?;
-            }
-        }
-        Ok(true)
     }
 }
 
+impl Client {
+    pub(super) fn new(remote: Remote) -> Client {
+        let servers = match &remote.topology {
+            Topology::Cluster => Servers::Cluster(Mutex::default()),
+            Topology::Sentinel(name) => Servers::Sentinel(Sentinels::new(name, &remote)),
+            Topology::One | Topology::Sentinels => Servers::One,
+        };
+        Client { remote: Arc::new(remote), nodes: Mutex::default(), servers, tally: Arc::default() }
+    }
+
+    /// The answers to a batch, in its order.
+    pub(super) async fn run(&self, batch: &Batch, again: Again, until: Until) -> Result<Vec<Value>, Error> {
+        self.run_each(batch, again, until).await.into_iter().collect()
+    }
+
+    /// The same where some may fail: of those for several servers each has its own outcome.
+    pub(super) async fn run_each(&self, batch: &Batch, again: Again, until: Until) -> Vec<Result<Value, Error>> {
+        let mut work = Work::new(batch.len());
+        for round in 0..ROUNDS {
+            if round > 1 {
+                // A cluster that moves slots, or a failover, takes a moment.
+                until.pause(Duration::from_millis(5 << round)).await;
+            }
+            let routes = match self.route(batch, &work, until).await {
+                Ok(routes) => routes,
+                Err(error) => {
+                    work.fail(&error);
+                    break;
+                }
+            };
+            work.asked.clear();
+            work.waiting.clear();
+            let moved = work.moved;
+            for route in routes {
+                self.send(batch, &route, again, until, &mut work, moved).await;
+            }
+            work.waiting.sort_unstable();
+            work.waiting.dedup();
+            if work.waiting.is_empty() || until.is_over() {
+                break;
+            }
+        }
+        let no_node = || Err(Error::new(ErrorKind::Io, "the cluster has no node for a key"));
+        let refused = |answer| match answer {
+            Value::ServerError(error) if must_be_elsewhere(&error) => Err(refusal(&error)),
+            answer => Ok(answer),
+        };
+        work.answers.into_iter().map(|answer| answer.map_or_else(no_node, |answer| answer.and_then(refused))).collect()
+    }
+
+    /// Which commands go to which node: of a cluster to the one that has their slot, or that they are to be asked of while
+    /// their slot is on its way there. Where the slots aren't known they are asked for first.
+    async fn route(&self, batch: &Batch, work: &Work, until: Until) -> Result<Vec<Route>, Error> {
+        let Servers::Cluster(slots) = &self.servers else {
+            return Ok(vec![Route::to(&self.server(until).await?, work.waiting.clone())]);
+        };
+        if lock(slots).is_empty() {
+            self.learn_slots(slots, until).await?;
+        }
+        let known = lock(slots);
+        let mut routes: Vec<Route> = Vec::new();
+        for i in &work.waiting {
+            let (node, asking) = match work.asked.get(i) {
+                Some(node) => (Some(node), true),
+                None => (known.node(batch.commands[*i].1), false),
+            };
+            let node = node.ok_or_else(|| Error::new(ErrorKind::Io, "the cluster has no node for a key"))?;
+            match routes.iter_mut().find(|route| route.address == *node && route.asking == asking) {
+                Some(route) => route.commands.push(*i),
+                None => routes.push(Route { asking, ..Route::to(node, vec![*i]) }),
+            }
+        }
+        Ok(routes)
+    }
+
+    /// The one server that has all keys.
+    pub(super) async fn server(&self, until: Until) -> Result<Address, Error> {
+        match &self.servers {
+            Servers::Sentinel(sentinels) => sentinels.master(&self.tally, until).await,
+            _ => Ok(self.remote.servers[0].clone()),
+        }
+    }
+
+    async fn learn_slots(&self, slots: &Mutex<Slots>, until: Until) -> Result<(), Error> {
+        let command = Batch::one(0, cmd("CLUSTER").arg("SLOTS"));
+        // Whoever was a node lately, then those that the URL names.
+        let mut all = lock(slots).seen();
+        all.extend(self.remote.servers.iter().filter(|server| !all.contains(server)).cloned().collect::<Vec<_>>());
+        let (mut failure, mut left) = (None, u32::try_from(all.len()).unwrap_or(1));
+        for address in all {
+            let share = until.within(until.left().unwrap_or_default() / left.max(1));
+            left -= 1;
+            match self.exchange_one(&command, &address, share).await {
+                Ok(Value::ServerError(error)) => failure = Some(refusal(&error)),
+                Ok(answer) if lock(slots).learn(&answer, &address) => return Ok(()),
+                Ok(_) => failure = Some(Error::new(ErrorKind::Io, format!("{address} tells of no slots"))),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Io, "there is no server")))
+    }
+
+    async fn exchange_one(&self, command: &Batch, address: &Address, until: Until) -> Result<Value, Error> {
+        let request = command.request(&Route::to(address, vec![0]), &HashSet::new(), Again::Yes);
+        Ok(self.node(address).exchange(&request, until).await?.pop().unwrap_or_default())
+    }
+
+    /// Sends commands to one node, takes its answers, and learns from them what is to be sent again, and where to.
+    async fn send(&self, batch: &Batch, route: &Route, again: Again, until: Until, work: &mut Work, moved: bool) {
+        let node = self.node(&route.address);
+        let answers = match node.exchange(&batch.request(route, &work.in_full, again), until).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                let another = self.forget(&route.address);
+                if another && !moved && !error.may_have_been_done() && !until.is_over() {
+                    work.moved = true;
+                    work.waiting.extend(&route.commands);
+                }
+                for i in &route.commands {
+                    work.answers[*i] = Some(Err(error.copy()));
+                }
+                return;
+            }
+        };
+        if answers.iter().any(|answer| matches!(answer, Value::ServerError(error) if is_for_another(error))) {
+            // Its name may stand for another server by now, which is to answer all of it: reads too were of the wrong one.
+            node.close();
+            self.forget(&route.address);
+            work.moved = true;
+            if matches!(self.servers, Servers::Cluster(_)) || !moved {
+                work.waiting.extend(&route.commands);
+            }
+        }
+        let skip = usize::from(route.asking);
+        for (i, answer) in route.commands.iter().zip(answers.into_iter().skip(skip).step_by(skip + 1)) {
+            if let Value::ServerError(error) = &answer
+                && self.must_repeat(*i, error, &route.address, work)
+            {
+                work.waiting.push(*i);
+            }
+            work.answers[*i] = Some(Ok(answer));
+        }
+    }
+
+    /// Whether an error says that the command was not executed and should be sent again; learns from it where to.
+    fn must_repeat(&self, i: usize, error: &redis::ServerError, by: &Address, work: &mut Work) -> bool {
+        use ServerErrorKind::{Ask, ClusterDown, Moved, TryAgain};
+        if is_unknown_script(error) || has_no_evalsha(error) {
+            return work.in_full.insert(i);
+        }
+        let in_cluster = matches!(self.servers, Servers::Cluster(_));
+        match error.kind() {
+            Some(Moved | ClusterDown) if in_cluster => {
+                self.forget(by);
+                true
+            }
+            Some(Ask) if in_cluster => {
+                work.asked.extend(asked_for(error, by).map(|node| (i, node)));
+                true
+            }
+            // What concerns keys here and there is asked again: soon they have arrived.
+            Some(TryAgain) => in_cluster,
+            _ => false,
+        }
+    }
+
+    /// What was known of who serves may be so no more; says whether others are asked then.
+    fn forget(&self, address: &Address) -> bool {
+        match &self.servers {
+            Servers::One => false,
+            Servers::Cluster(slots) => {
+                lock(slots).forget();
+                false
+            }
+            Servers::Sentinel(sentinels) => {
+                sentinels.forget(address);
+                true
+            }
+        }
+    }
+
+    fn node(&self, address: &Address) -> Arc<Node<Connection>> {
+        let mut nodes = lock(&self.nodes);
+        if let Some(node) = nodes.get(address) {
+            return node.clone();
+        }
+        let node = Node::new(address.clone(), &self.remote, &self.tally);
+        nodes.insert(address.clone(), node.clone());
+        node
+    }
+
+    /// Commands for one server of all, whatever slots they belong to.
+    pub(super) async fn run_on(&self, address: &Address, batch: &Batch, until: Until) -> Result<Vec<Value>, Error> {
+        let all = Route::to(address, (0..batch.len()).collect());
+        let mut work = Work::new(batch.len());
+        for _ in 0..2 {
+            let route = Route::to(address, std::mem::take(&mut work.waiting));
+            self.send(batch, &route, Again::Yes, until, &mut work, true).await;
+            if work.waiting.is_empty() || work.in_full.is_empty() {
+                break;
+            }
+        }
+        debug_assert_eq!(all.commands.len(), work.answers.len());
+        work.answers.into_iter().map(|answer| answer.unwrap_or_else(|| Ok(Value::Nil))).collect()
+    }
+
+    /// The servers that have keys; of a cluster its masters.
+    pub(super) async fn find_servers(&self, until: Until) -> Result<Vec<Address>, Error> {
+        let Servers::Cluster(slots) = &self.servers else { return Ok(vec![self.server(until).await?]) };
+        if lock(slots).is_empty() {
+            self.learn_slots(slots, until).await?;
+        }
+        Ok(lock(slots).nodes())
+    }
+}
+
+/// Whether commands that are answered so were not for this server, however often they were sent.
+fn must_be_elsewhere(error: &redis::ServerError) -> bool {
+    use ServerErrorKind::{Ask, ClusterDown, Moved, TryAgain};
+    matches!(error.kind(), Some(Moved | Ask | ClusterDown | TryAgain))
+        || is_unknown_script(error)
+        || is_for_another(error)
+}
+
 /// The node that a command is to be asked of, by an answer `ASK slot host:port` from another one.
-fn asked_for(answer: &Value, by: &Address) -> Option<Address> {
-    let Value::ServerError(error) = answer else { return None };
-    let node = error.details().filter(|_| error.kind() == Some(ServerErrorKind::Ask))?.split(' ').nth(1)?;
+fn asked_for(error: &redis::ServerError, by: &Address) -> Option<Address> {
+    let node = error.details()?.split(' ').nth(1)?;
     let (host, port) = node.rsplit_once(':')?;
     let host = match (host, by) {
         ("" | "?", Address::Tcp { host, .. }) => host.clone(),
@@ -368,21 +403,4 @@ fn asked_for(answer: &Value, by: &Address) -> Option<Address> {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn is_unknown_script(answer: &Value) -> bool {
-    matches!(answer, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
-}
-
-/// An answer that says no.
-pub(super) fn refusal(error: &redis::ServerError) -> Error {
-    let kind = match error.code() {
-        "OOM" => ErrorKind::Full,
-        "WRONGPASS" | "NOAUTH" | "NOPERM" => ErrorKind::Refused,
-        "READONLY" => ErrorKind::ReadOnly,
-        "LOADING" | "TRYAGAIN" | "CLUSTERDOWN" => ErrorKind::Busy,
-        _ => ErrorKind::Io,
-    };
-    let text = format!("the server refuses: {} {}", error.code(), error.details().unwrap_or_default());
-    Error::new(kind, text.trim_end().to_owned())
 }

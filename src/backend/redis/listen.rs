@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, PushKind, Value as Answer, cmd};
+use redis::{PushKind, Value as Answer, cmd};
 
 use super::Local;
 use super::client::Connection;
 use crate::backend::Listener;
 use crate::backend::net::breaker::Trouble;
 use crate::backend::net::config::Remote;
+use crate::backend::net::node::Connection as _;
 use crate::backend::net::wire::{Until, here};
 use crate::error::{Error, Result};
 use crate::key::Id;
@@ -92,24 +93,14 @@ fn tell_all(local: &Local, listener: &Weak<dyn Listener>, hears: bool) {
 }
 
 fn connect(remote: &Remote, local: &Local) -> Result<Connection, Trouble> {
-    let mut hello: Vec<Cmd> = vec![cmd("HELLO")];
-    hello[0].arg(3);
-    if let Some(password) = &remote.password {
-        hello[0].arg("AUTH").arg(remote.user.as_deref().unwrap_or("default")).arg(&password.0);
-    }
-    if remote.db != 0 {
-        let mut select = cmd("SELECT");
-        select.arg(remote.db);
-        hello.push(select);
-    }
     let mut tracking = cmd("CLIENT");
     tracking.arg("TRACKING").arg("ON").arg("BCAST");
     for part in &local.parts {
         tracking.arg("PREFIX").arg(part.key('e', "")).arg("PREFIX").arg(&part.hash);
     }
-    hello.push(tracking);
     let until = Until::after(remote.connect_timeout + remote.read_timeout);
-    here(Connection::open_with(remote, &remote.servers[0], until, &hello))
+    let server = here(local.client.server(until)).map_err(Trouble::Error)?;
+    here(Connection::open_with(remote, &server, until, 3, &[tracking]))
 }
 
 /// Until the connection is lost, or nobody needs it.

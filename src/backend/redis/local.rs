@@ -27,7 +27,7 @@ pub(super) struct Local {
 
 impl Local {
     pub(super) fn new(remote: &Remote) -> io::Result<Arc<Local>> {
-        let parts = if remote.scheme == "redis-cluster" { PARTS } else { 1 };
+        let parts = if remote.is_cluster() { PARTS } else { 1 };
         Ok(Arc::new(Local {
             client: Client::new(remote.clone()),
             parts: (0..parts).map(|number| Part::new(&remote.prefix, number)).collect(),

@@ -4,13 +4,16 @@
 //! whether it's live; the server's own expiry is only there to take away what nobody will ask for. Every change is one
 //! script, which holds the entry's state and the generations against those that the caller decided by.
 
+mod answers;
 mod client;
+mod connection;
 mod generations;
 mod listen;
 mod listing;
 mod local;
 mod plain;
 mod scripts;
+mod sentinel;
 mod slots;
 
 use std::io;
@@ -108,17 +111,8 @@ fn namespaces(ids: &[Id<'_>]) -> Vec<Field> {
 
 /// The store on Redis.
 pub(crate) fn open(mut remote: Remote) -> Result<Arc<dyn Backend>> {
-    if remote.scheme == "rediss" {
-        #[cfg(feature = "tls")]
-        {
-            remote.tls = Some(crate::backend::net::tls::trust(remote.ca.as_deref())?);
-        }
-        #[cfg(not(feature = "tls"))]
-        return Err(Error::new(ErrorKind::Unsupported, "rediss:// needs the feature tls, which this build lacks"));
-    } else if remote.ca.take().is_some() {
-        return Err(Error::new(ErrorKind::InvalidOption, "ca is for rediss:// alone"));
-    }
-    if remote.scheme == "redis-cluster" && remote.db != 0 {
+    remote.secure()?;
+    if remote.is_cluster() && remote.db != 0 {
         return Err(Error::new(ErrorKind::InvalidOption, "a cluster has the database 0 alone"));
     }
     let local = PerProcess::new(Local::new(&remote).map_err(no_random)?);
@@ -602,7 +596,7 @@ impl Server for Redis {
 
     /// On one server: of a cluster each node tells of its own keys alone.
     fn listen(&self, listener: Weak<dyn Listener>) -> Result<bool> {
-        if self.remote.scheme == "redis-cluster" {
+        if self.remote.is_cluster() {
             return Ok(false);
         }
         listen::listen(self.remote.clone(), self.local()?.clone(), listener)?;

@@ -178,13 +178,18 @@ pub(super) fn call(name: Name, keys: &[&[u8]]) -> Cmd {
     command
 }
 
-/// Commands that make all scripts known to a server, and how many they are.
-pub(super) fn loading() -> (Vec<u8>, usize) {
-    let mut bytes = Vec::new();
-    for (text, _) in SCRIPTS.iter() {
-        let mut command = cmd("SCRIPT");
-        command.arg("LOAD").arg(&**text);
-        command.write_packed_command(&mut bytes);
-    }
-    (bytes, SCRIPTS.len())
+/// Whether the script of this hash changes nothing.
+pub(super) fn only_reads(hash: &[u8]) -> bool {
+    SCRIPTS[Name::Look as usize].1.as_bytes() == hash
+}
+
+/// The call of a script by its whole text, for a server that doesn't know its hash; it knows it from then on. `SCRIPT LOAD`
+/// is never sent, as not every user may.
+pub(super) fn in_full(command: &[u8]) -> Option<Vec<u8>> {
+    SCRIPTS.iter().find_map(|(text, hash)| {
+        let by_hash = format!("$7\r\nEVALSHA\r\n${}\r\n{hash}\r\n", hash.len());
+        let at = command.windows(by_hash.len()).take(32).position(|some| some == by_hash.as_bytes())?;
+        let by_text = format!("$4\r\nEVAL\r\n${}\r\n{text}\r\n", text.len());
+        Some([&command[..at], by_text.as_bytes(), &command[at + by_hash.len()..]].concat())
+    })
 }

@@ -74,6 +74,22 @@ impl Server {
         tries.expect("a server that answers")
     }
 
+    /// A sentinel, by a configuration file that it writes to.
+    #[cfg(feature = "redis")]
+    pub(crate) fn start_sentinel(config: &Path) -> Server {
+        let tries = (0..5).find_map(|_| {
+            let dir = TempDir::keep(temp_dir());
+            let port = free_port();
+            let number = port.to_string();
+            let mut command = Command::new("sh");
+            command.args(["-c", WATCH, "watch"]).arg(&dir).arg(Program::Redis.name()).arg(config);
+            command.args(["--sentinel", "--port", &number, "--bind", "127.0.0.1"]);
+            let mut server = Server::watched(command, Program::Redis, port, &dir, Vec::new());
+            server.wait().then_some(server)
+        });
+        tries.expect("a sentinel that answers")
+    }
+
     fn start_on(program: Program, port: u16, more: &[&str]) -> Option<Server> {
         let dir = TempDir::keep(temp_dir());
         let mut server = Server::spawn(program, port, &dir, more);
@@ -97,12 +113,16 @@ impl Server {
                 command.args(["-l", "127.0.0.1", "-p", &number, "-U", "0", "-u", "root"]).args(more);
             }
         }
+        let more = more.iter().map(|&arg| arg.to_owned()).collect();
+        Server::watched(command, program, port, dir, more)
+    }
+
+    fn watched(mut command: Command, program: Program, port: u16, dir: &Path, more: Vec<String>) -> Server {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut watch = command.spawn().expect("a shell");
         let mut line = String::new();
         BufReader::new(watch.stdout.take().expect("its words")).read_line(&mut line).expect("a number");
         let pid = line.trim().parse().ok().and_then(Pid::from_raw).expect("the server's number");
-        let more = more.iter().map(|&arg| arg.to_owned()).collect();
         Server { watch, pid, program, port, dir: dir.to_owned(), more }
     }
 
@@ -207,10 +227,17 @@ pub(crate) const CERTIFICATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/test
 /// A Redis server with a password, and its port for TLS.
 #[cfg(feature = "tls")]
 pub(crate) fn start_tls() -> (Server, u16) {
+    start_tls_for("no")
+}
+
+/// The same, which asks its clients for a certificate, or doesn't (`no`).
+#[cfg(feature = "tls")]
+pub(crate) fn start_tls_for(clients: &str) -> (Server, u16) {
     let (port, file) = (free_port().to_string(), |name: &str| format!("{CERTIFICATES}/{name}"));
-    let (cert, key, ca) = (file("cert.pem"), file("key.pem"), file("ca.pem"));
+    // Clients prove themselves by a certificate that is its own authority.
+    let (cert, key, ca) = (file("cert.pem"), file("key.pem"), file("client.pem"));
     let mut more = vec!["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key];
-    more.extend(["--tls-ca-cert-file", &ca, "--tls-auth-clients", "no", "--requirepass", "hunter2"]);
+    more.extend(["--tls-ca-cert-file", &ca, "--tls-auth-clients", clients, "--requirepass", "hunter2"]);
     let server = Server::start(Program::Redis, &more);
     (server, port.parse().expect("a port"))
 }
