@@ -3,11 +3,13 @@
 //! What the crate doesn't have is here: expiry by the cache's own clock, conditions, tags and namespaces, leases.
 //!
 //! 1. Every change of a key takes the mutex of the key's *stripe*; readers take none.
-//! 2. An entry carries the generation at which its set began. A clear or an invalidation takes the next one and raises a
-//!    floor; an entry below one of its floors is a miss, whenever it was put in place.
-//! 3. A record accounts for itself for as long as it lives, so that an eviction, which asks nobody, is counted right.
+//! 2. An entry carries the generation at which its set began. A clear takes the next one and raises a floor; an entry below
+//!    it is a miss, whenever it was put in place.
+//! 3. An entry holds its tags and its namespace, each of which an invalidation marks ([`scopes`]).
+//! 4. A record accounts for itself for as long as it lives, so that an eviction, which asks nobody, is counted right.
 
 mod record;
+mod scopes;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -32,11 +34,10 @@ use crate::stats::{Count, Counts, Limits, Stats};
 use crate::sys::fs;
 
 use record::{Key, Name, Record, Tally};
+use scopes::{Held, Scopes};
 
 /// Mutexes among which keys are spread.
 const STRIPES: usize = 64;
-/// Floors among which namespaces are spread, and as many for tags.
-const FLOORS: usize = 4096;
 /// What an entry takes beside its bytes, by measurement of a million small ones.
 const OVERHEAD: u64 = 320;
 /// Weight of the whole cache, of which each entry has the share that it takes of the scarcer limit.
@@ -124,11 +125,19 @@ fn enter(stripe: &Mutex<Stripe>) -> MutexGuard<'_, Stripe> {
     stripe.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What an entry stands under.
+struct Under {
+    extra: Extra,
+    generation: u64,
+    scopes: Held,
+}
+
 /// A leadership; dropped, it is given up.
 struct Holding {
     stripes: Stripes,
     stripe: usize,
     name: Name,
+    _scopes: Held,
 }
 
 impl Drop for Holding {
@@ -165,8 +174,8 @@ pub(crate) struct MemoryBackend {
     stripes: Stripes,
     generation: AtomicU64,
     floor: AtomicU64,
-    namespaces: Box<[AtomicU64]>,
-    tags: Box<[AtomicU64]>,
+    namespaces: Scopes,
+    tags: Scopes,
 }
 
 impl MemoryBackend {
@@ -189,7 +198,6 @@ impl MemoryBackend {
             .build()
             .map_err(|e| Error::new(ErrorKind::InvalidOption, "can't make a memory cache").because(e.to_string()))?;
         let evicted = Evicted { counts: counts.clone(), clock: clock.clone(), weigh: weigh.clone() };
-        let floors = || (0..FLOORS).map(|_| AtomicU64::new(0)).collect();
         let map = Cache::with_options(options, weigh.clone(), DefaultHashBuilder::default(), evicted);
         Ok(MemoryBackend {
             max_record: if max_bytes == 0 { u64::MAX } else { max_bytes / map.num_shards() as u64 },
@@ -204,8 +212,8 @@ impl MemoryBackend {
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             generation: AtomicU64::new(1),
             floor: AtomicU64::new(0),
-            namespaces: floors(),
-            tags: floors(),
+            namespaces: Scopes::new(),
+            tags: Scopes::new(),
         })
     }
 
@@ -217,22 +225,22 @@ impl MemoryBackend {
         enter(&self.stripes[self.stripe_of(id)])
     }
 
-    fn floor_of<'a>(&self, floors: &'a [AtomicU64], name: &str) -> &'a AtomicU64 {
-        &floors[usize::try_from(self.hash.hash_one(name) % FLOORS as u64).unwrap_or(0)]
+    /// The scopes of an entry: its namespace, its tags. Those that aren't in use as yet are made.
+    fn scopes(&self, namespace: &str, tags: &[String]) -> Held {
+        let namespace = Some(namespace).filter(|name| !name.is_empty()).map(|name| self.namespaces.find(name));
+        namespace.into_iter().chain(tags.iter().map(|tag| self.tags.find(tag))).collect()
     }
 
-    /// Whether what was set at this generation was cleared or invalidated since.
-    fn is_cleared(&self, generation: u64, namespace: &str, extra: Option<&Extra>) -> bool {
-        let below = |floor: &AtomicU64| generation < floor.load(SeqCst);
-        generation != self.generation.load(SeqCst)
-            && (below(&self.floor)
-                || (!namespace.is_empty() && below(self.floor_of(&self.namespaces, namespace)))
-                || extra.is_some_and(|extra| extra.tags.iter().any(|tag| below(self.floor_of(&self.tags, tag)))))
+    /// Whether everything, or something that concerns an entry, was cleared since.
+    fn is_void(&self, since: &Since, namespace: &str, tags: &[String]) -> bool {
+        since.at < self.floor.load(SeqCst)
+            || (!namespace.is_empty() && !self.namespaces.stands(namespace, since))
+            || tags.iter().any(|tag| !self.tags.stands(tag, since))
     }
 
     /// Why a record is no hit.
-    fn invalid(&self, record: &Record, namespace: &str, now: u64) -> Option<Count> {
-        if self.is_cleared(record.generation, namespace, record.extra.as_deref()) {
+    fn invalid(&self, record: &Record, now: u64) -> Option<Count> {
+        if record.generation < self.floor.load(SeqCst) || record.scopes.iter().any(|scope| !scope.is_alive()) {
             return Some(Count::MissCleared);
         }
         rules::untimely(&record.facts(), now)
@@ -241,14 +249,14 @@ impl MemoryBackend {
     /// The live record of a key, or why there's none.
     fn live(&self, id: Id<'_>, now: u64) -> Result<Arc<Record>, Count> {
         let record = self.map.peek(&id).ok_or(Count::MissAbsent)?;
-        self.invalid(&record, id.namespace, now).map_or(Ok(record), Err)
+        self.invalid(&record, now).map_or(Ok(record), Err)
     }
 
     /// A hit, or the reason of the miss.
     fn look(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Arc<Record>, Count> {
         let record = self.map.get(&id).ok_or(Count::MissAbsent)?;
         let now = self.clock.now();
-        if let Some(reason) = self.invalid(&record, id.namespace, now) {
+        if let Some(reason) = self.invalid(&record, now) {
             return Err(reason);
         }
         let facts = record.facts();
@@ -275,7 +283,8 @@ impl MemoryBackend {
     }
 
     /// A record, which counts from now on; or `TooLarge`.
-    fn record(&self, id: Id<'_>, bytes: Vec<u8>, facts: Facts, extra: Extra, generation: u64) -> Result<Arc<Record>> {
+    fn record(&self, id: Id<'_>, bytes: Vec<u8>, facts: Facts, under: Under) -> Result<Arc<Record>> {
+        let Under { extra, generation, scopes } = under;
         let meta_len = rules::check(&extra, bytes.len())?.len();
         let payload = (id.encoded_len() + meta_len + bytes.len()) as u64;
         let charged = payload + OVERHEAD;
@@ -293,6 +302,7 @@ impl MemoryBackend {
             extra: (!extra.is_empty()).then(|| Arc::new(extra)),
             bytes: bytes.into_boxed_slice(),
             generation,
+            scopes,
             used: AtomicU64::new(facts.created),
             charged,
             payload,
@@ -320,7 +330,7 @@ impl MemoryBackend {
         now: u64,
         stripe: &Stripe,
     ) -> bool {
-        if since.is_some_and(|(since, extra)| self.is_cleared(since.at, id.namespace, Some(extra))) {
+        if since.is_some_and(|(since, extra)| self.is_void(since, id.namespace, &extra.tags)) {
             return false;
         }
         let live = || self.live(id, now).ok().map(|record| record.facts().nonce);
@@ -350,7 +360,8 @@ impl MemoryBackend {
             Act::Put(_, options, expires) => {
                 let facts = Facts { nonce: self.nonce(), ..rules::facts(options, now, expires) };
                 let generation = since.map_or_else(|| self.generation.load(SeqCst), |since| since.at);
-                Some(self.record(id, copy(), facts, options.extra.clone(), generation)?)
+                let scopes = self.scopes(id.namespace, &options.extra.tags);
+                Some(self.record(id, copy(), facts, Under { extra: options.extra.clone(), generation, scopes })?)
             }
             Act::Remove | Act::Retime(_) => None,
         };
@@ -386,8 +397,14 @@ impl MemoryBackend {
         live
     }
 
-    fn since(&self) -> Since {
-        Since { epoch: 0, at: self.generation.load(SeqCst) }
+    /// What a computation or a writer begins with, and the scopes that it has to hold.
+    fn since(&self, namespace: &str, tags: &[String]) -> (Since, Held) {
+        let at = self.generation.load(SeqCst);
+        let held = self.scopes(namespace, tags);
+        let (own, others) = held.split_at(held.len() - tags.len());
+        let own = own.iter().map(|scope| self.namespaces.note(namespace, scope));
+        let others = tags.iter().zip(others).map(|(tag, scope)| self.tags.note(tag, scope));
+        (Since { at, scopes: own.chain(others).collect(), ..Since::default() }, held)
     }
 
     fn nonce(&self) -> u128 {
@@ -396,7 +413,7 @@ impl MemoryBackend {
 
     fn describe(&self, record: &Record) -> Entry {
         let id = record.name.id();
-        let state = rules::state(self.invalid(record, id.namespace, self.clock.now()));
+        let state = rules::state(self.invalid(record, self.clock.now()));
         Entry {
             key: id.key.to_vec(),
             namespace: id.namespace.to_owned(),
@@ -418,6 +435,7 @@ struct MemoryWriter {
     options: SetOptions,
     /// A clear since then is a clear of this too.
     since: Since,
+    _scopes: Held,
     bytes: Vec<u8>,
 }
 
@@ -438,7 +456,7 @@ impl io::Write for MemoryWriter {
 
 impl Writing for MemoryWriter {
     fn commit(self: Box<Self>, condition: Condition) -> Result<bool> {
-        let MemoryWriter { store, name, options, since, bytes } = *self;
+        let MemoryWriter { store, name, options, since, bytes, .. } = *self;
         let mutation = Mutation::Put { value: &[], options: &options };
         store.make(name.id(), mutation, || bytes, condition, Some(&since)).map(Outcome::is_done)
     }
@@ -474,7 +492,7 @@ impl Backend for MemoryBackend {
         let now = self.clock.now();
         let usable = |record: &Arc<Record>| {
             let facts = record.facts();
-            let timely = match self.invalid(record, id.namespace, now) {
+            let timely = match self.invalid(record, now) {
                 None => true,
                 Some(Count::MissExpired) => facts.gone_at() > now,
                 Some(_) => false,
@@ -484,7 +502,7 @@ impl Backend for MemoryBackend {
         Ok(self.map.peek(&id).filter(usable).map(Record::value))
     }
 
-    fn lead(&self, id: Id<'_>, _: &[String]) -> Result<Lead> {
+    fn lead(&self, id: Id<'_>, tags: &[String]) -> Result<Lead> {
         let (mut stripe, me) = (self.enter(id), thread::current().id());
         match stripe.flying.iter().find(|flying| flying.name.id() == id) {
             Some(flying) if flying.thread == me => return Ok(Lead::Nested),
@@ -493,8 +511,9 @@ impl Backend for MemoryBackend {
         }
         let word = self.nonces.fetch_add(1, SeqCst);
         stripe.flying.push(Flying { name: id.into(), thread: me, word });
-        let since = self.since();
-        let hold = Holding { stripes: self.stripes.clone(), stripe: self.stripe_of(id), name: id.into() };
+        let (since, held) = self.since(id.namespace, tags);
+        let hold =
+            Holding { stripes: self.stripes.clone(), stripe: self.stripe_of(id), name: id.into(), _scopes: held };
         Ok(Lead::Mine(Leadership { lease: Lease(word), since, _hold: Box::new(hold) }))
     }
 
@@ -528,8 +547,8 @@ impl Backend for MemoryBackend {
 
     fn writer(self: Arc<Self>, id: Id<'_>, options: SetOptions) -> Result<Box<dyn Writing>> {
         rules::check(&options.extra, 0)?;
-        let since = self.since();
-        Ok(Box::new(MemoryWriter { name: id.into(), options, since, bytes: Vec::new(), store: self }))
+        let (since, held) = self.since(id.namespace, &options.extra.tags);
+        Ok(Box::new(MemoryWriter { name: id.into(), options, since, _scopes: held, bytes: Vec::new(), store: self }))
     }
 
     fn reader(&self, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
@@ -549,8 +568,10 @@ impl Backend for MemoryBackend {
     fn incr(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>) -> Result<i64> {
         let (mut stripe, now) = (self.enter(id), self.clock.now());
         let generation = self.generation.load(SeqCst);
-        let (sum, facts, extra) = if let Ok(old) = self.live(id, now) {
-            (rules::sum(&old.bytes, by)?, old.facts(), old.extra.as_deref().cloned().unwrap_or_default())
+        let (sum, facts, under) = if let Ok(old) = self.live(id, now) {
+            // Under the old one's scopes: only a value that the caller supplies makes any.
+            let extra = old.extra.as_deref().cloned().unwrap_or_default();
+            (rules::sum(&old.bytes, by)?, old.facts(), Under { extra, generation, scopes: old.scopes.clone() })
         } else {
             let (first, ttl) = initial.ok_or_else(rules::no_number)?;
             let expires = ttl.expiry(now, self.default_ttl);
@@ -560,10 +581,11 @@ impl Backend for MemoryBackend {
                 self.counts.add(Count::Sets, 1);
                 return Ok(first);
             }
-            (first, Facts { expires, ..Facts::default() }, Extra::default())
+            let scopes = self.scopes(id.namespace, &[]);
+            (first, Facts { expires, ..Facts::default() }, Under { extra: Extra::default(), generation, scopes })
         };
         let facts = Facts { created: now, codec: Codec::Int, schema: 0, nonce: self.nonce(), ..facts };
-        let record = self.record(id, sum.to_string().into_bytes(), facts, extra, generation)?;
+        let record = self.record(id, sum.to_string().into_bytes(), facts, under)?;
         stripe.void(id);
         self.put(id, record);
         self.counts.add(Count::Sets, 1);
@@ -572,14 +594,14 @@ impl Backend for MemoryBackend {
 
     fn invalidate_tag(&self, tag: &str) -> Result<()> {
         let next = self.generation.fetch_add(1, SeqCst) + 1;
-        self.floor_of(&self.tags, tag).fetch_max(next, SeqCst);
+        self.tags.invalidate(tag, next);
         Ok(())
     }
 
     fn clear(&self, namespace: Option<&str>) -> Result<()> {
         let next = self.generation.fetch_add(1, SeqCst) + 1;
         if let Some(name) = namespace {
-            self.floor_of(&self.namespaces, name).fetch_max(next, SeqCst);
+            self.namespaces.invalidate(name, next);
         } else {
             self.floor.fetch_max(next, SeqCst);
             self.map.retain(|_, record| record.generation >= next);

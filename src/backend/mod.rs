@@ -84,6 +84,8 @@ pub(crate) struct Since {
     pub epoch: u64,
     /// How far invalidations were counted.
     pub at: u64,
+    /// The scopes that were known at the beginning (namespace and tags): the number of each name, and its id by then.
+    pub scopes: Vec<(u64, u64)>,
 }
 
 /// Who computes a value.

@@ -72,7 +72,7 @@ impl FileBackend {
         let generation = self.control.generation().doing("can't read the control file")?;
         list.push((name, me));
         let hold = Box::new(Holding { flights: flights.clone(), name, file, byte });
-        let since = Since { epoch: 0, at: generation };
+        let since = Since { at: generation, ..Since::default() };
         Ok(Lead::Mine(Leadership { lease: Lease(word), since, _hold: hold }))
     }
 }

@@ -532,7 +532,7 @@ macro_rules! suite {
                 tokens { one_winner_of_a_swap one_winner_of_a_swap_to_nothing }
                 derived { namespaces_are_apart a_namespace_is_cleared_alone versions_are_apart incr_version }
                 derived { incr_version_refuses invalid_namespaces invalidated_tags what_is_invalidated_is_absent }
-                derived { tags_come_and_go_with_the_value }
+                derived { tags_come_and_go_with_the_value others_invalidations_lose_nothing }
                 flights { hit_and_miss an_error_stores_nothing a_panic_releases_the_key nested_calls_compute }
                 flights { the_callback_chooses_the_options a_change_meanwhile_voids_what_is_computed }
                 flights { changes_elsewhere_void_nothing threads_compute_once stale_is_for_those_who_ask }

@@ -471,13 +471,13 @@ impl Server for Memcached {
                 return Err(busy());
             }
         }
-        let since = Since { epoch: 0, at: local.counter(place, 0, until).await? };
+        let since = Since { at: local.counter(place, 0, until).await?, ..Since::default() };
         Ok(Lead::Mine(Leadership { lease: Lease(word), since, _hold: Box::new(hold) }))
     }
 
     async fn since(&self, id: Id<'_>, _: &[String], until: Until) -> Result<Since> {
         let local = self.local()?;
-        Ok(Since { epoch: 0, at: local.counter(local.place(id).0, 0, until).await? })
+        Ok(Since { at: local.counter(local.place(id).0, 0, until).await?, ..Since::default() })
     }
 
     async fn invalidate(&self, scope: Scope<'_>, until: Until) -> Result<()> {

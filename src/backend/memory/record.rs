@@ -9,6 +9,8 @@ use quick_cache::Equivalent;
 use crate::entry::{Extra, Facts, Mapped, Value};
 use crate::key::Id;
 
+use super::scopes::Held;
+
 /// Longest key that is held within its name: one place less to go to.
 const SHORT: usize = 38;
 
@@ -68,6 +70,7 @@ pub(super) struct Tally {
 pub(super) struct Record {
     pub(super) name: Name,
     pub(super) generation: u64,
+    pub(super) scopes: Held,
     pub(super) expires: AtomicU64,
     pub(super) used: AtomicU64,
     pub(super) extra: Option<Arc<Extra>>,

@@ -538,13 +538,17 @@ impl Server for Redis {
         }
         local.flights.annotate(word, 1);
         let (epoch, at) = Redis::begun(place.part, answers.next().unwrap_or_default())?;
-        Ok(Lead::Mine(Leadership { lease: Lease(word), since: Since { epoch, at }, _hold: Box::new(hold) }))
+        Ok(Lead::Mine(Leadership {
+            lease: Lease(word),
+            since: Since { epoch, at, ..Since::default() },
+            _hold: Box::new(hold),
+        }))
     }
 
     async fn since(&self, id: Id<'_>, _: &[String], until: Until) -> Result<Since> {
         let local = self.local()?;
         let (epoch, at) = self.begin(local, local.place(id).part, until).await?;
-        Ok(Since { epoch, at })
+        Ok(Since { epoch, at, ..Since::default() })
     }
 
     async fn invalidate(&self, scope: Scope<'_>, until: Until) -> Result<()> {

@@ -253,3 +253,51 @@ pub(super) fn tags_come_and_go_with_the_value(b: &Bench) {
     assert_eq!((text(c, "touched"), text(c, "counted"), text(c, "tagged")), (None, None, None));
     assert_eq!(text(c, "replaced").as_deref(), Some("6"), "it has no tag any more");
 }
+
+/// Tags and namespaces used to share 4,096 floors by hash: each one that was invalidated took 1/4096 of all others with
+/// it, and of entries with a tag each a fifth was lost after a thousand invalidations of other tags.
+pub(super) fn others_invalidations_lose_nothing(b: &Bench) {
+    // As many others at least that shared floors would be sure to be hit.
+    const ENTRIES: usize = 300;
+    const OTHERS: usize = 300;
+    let can = b.cache.capabilities();
+    if !can.tags || !matches!(can.store, "memory" | "memcached") {
+        return;
+    }
+    for n in 0..ENTRIES {
+        b.cache.set(format!("{n}"), "v", Ttl::Never.tag(format!("user {n}")).tag("all")).expect("set");
+        b.cache.namespace(format!("place {n}")).set("k", "v", Ttl::Never).expect("set");
+    }
+    let other = b.again();
+    let invalidate_others = || {
+        for n in 0..OTHERS {
+            other.invalidate_tag(format!("other {n}")).expect("invalidate_tag");
+            other.namespace(format!("elsewhere {n}")).clear().expect("clear");
+        }
+    };
+    let known = Ttl::Never.tag("computed");
+    let computed = b.cache.get_or_set_with("computed", known, |_| {
+        invalidate_others();
+        Ok::<_, larder::Error>("computed")
+    });
+    assert_eq!(&*computed.expect("computed"), b"computed");
+    assert_eq!(
+        text(&b.cache, "computed").as_deref(),
+        Some("computed"),
+        "what others invalidate refuses no computation"
+    );
+    let lost: Vec<usize> = (0..ENTRIES).filter(|n| text(&b.again(), &n.to_string()).is_none()).collect();
+    assert_eq!(lost, [0; 0], "other tags were invalidated");
+    let lost: Vec<usize> =
+        (0..ENTRIES).filter(|n| text(&b.cache.namespace(format!("place {n}")), "k").is_none()).collect();
+    assert_eq!(lost, [0; 0], "other namespaces were cleared");
+    b.cache.invalidate_tag("user 7").expect("invalidate_tag");
+    b.cache.namespace("place 8").clear().expect("clear");
+    let lost: Vec<usize> = (0..ENTRIES).filter(|n| text(&b.cache, &n.to_string()).is_none()).collect();
+    assert_eq!(lost, [7], "one tag, one entry");
+    let lost: Vec<usize> =
+        (0..ENTRIES).filter(|n| text(&b.cache.namespace(format!("place {n}")), "k").is_none()).collect();
+    assert_eq!(lost, [8], "one namespace, one entry");
+    b.cache.invalidate_tag("all").expect("invalidate_tag");
+    assert!((0..ENTRIES).all(|n| text(&b.cache, &n.to_string()).is_none()));
+}
