@@ -82,7 +82,7 @@ fn namespace(text: &str) -> Result<String, String> {
 }
 
 /// What other tools call our commands.
-const ELSEWHERE: [(&str, &[&str]); 13] = [
+const ELSEWHERE: [(&str, &[&str]); 16] = [
     ("set", &["put", "store", "write", "add", "push"]),
     ("get", &["cat", "fetch", "read"]),
     ("rm", &["del", "delete", "remove", "unlink", "forget", "drop", "invalidate"]),
@@ -95,6 +95,9 @@ const ELSEWHERE: [(&str, &[&str]); 13] = [
     ("verify", &["check", "fsck", "scrub", "repair"]),
     ("stats", &["status", "stat", "usage"]),
     ("config", &["configure", "settings"]),
+    ("du", &["space", "disk-usage", "breakdown"]),
+    ("top", &["largest", "bigkeys", "hotkeys"]),
+    ("hist", &["histogram", "distribution"]),
     ("copy", &["cp", "migrate", "sync"]),
 ];
 
@@ -146,7 +149,15 @@ fn with_candidates(command: clap::Command) -> clap::Command {
             arg.add(ArgValueCandidates::new(move || commands.iter().map(CompletionCandidate::new).collect()))
         })
     });
-    let named = [("get", "keys"), ("has", "keys"), ("rm", "keys"), ("touch", "keys"), ("show", "key"), ("ttl", "key")];
+    let named = [
+        ("get", "keys"),
+        ("has", "keys"),
+        ("rm", "keys"),
+        ("touch", "keys"),
+        ("expire", "keys"),
+        ("show", "key"),
+        ("ttl", "key"),
+    ];
     let command = named.into_iter().fold(command, |command, (name, arg)| {
         command
             .mut_subcommand(name, |command| command.mut_arg(arg, |arg| arg.add(ArgValueCompleter::new(complete::keys))))

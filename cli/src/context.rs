@@ -151,3 +151,11 @@ pub fn now() -> SystemTime {
 pub fn path_of(cache: &Cache) -> &Path {
     cache.dir().unwrap_or(Path::new(""))
 }
+
+/// What the cache is called; a store without a name goes by its kind.
+pub fn name_of(cache: &Cache) -> Result<String, Failure> {
+    match cache.settings() {
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(cache.capabilities().store.to_owned()),
+        settings => Ok(settings?.name),
+    }
+}

@@ -155,12 +155,22 @@ impl Output {
 
     /// Twenty cells that show `part` of `whole`, and the same in percent, since a picture alone says too little.
     pub fn gauge(&self, part: u64, whole: u64, style: Style) -> String {
-        const CELLS: usize = 20;
-        let share = if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-        let full = ((share * CELLS as f64).round() as usize).min(CELLS);
+        // Cut off as the bar is: 100.0 is all of it.
+        let tenths = u128::from(part) * 1000 / u128::from(whole.max(1));
+        let percent = match tenths {
+            0 if part > 0 => "<0.1".to_owned(),
+            _ => format!("{}.{}", tenths / 10, tenths % 10),
+        };
+        format!("{} {percent:>5} %", self.paint(style, self.bar(part, whole, 20)))
+    }
+
+    /// So many cells, as many of them full as `part` is of `whole`: cut off, so that a bar is full at 100 % alone, and
+    /// empty at nothing alone.
+    pub fn bar(&self, part: u64, whole: u64, cells: usize) -> String {
+        let full = u128::from(part) * cells as u128 / u128::from(whole.max(1));
+        let full = usize::try_from(full).unwrap_or(cells).clamp(usize::from(part > 0), cells);
         let (on, off, left, right) = if self.plain { ("#", ".", "[", "]") } else { ("█", "░", "", "") };
-        let bar = format!("{left}{}{}{right}", on.repeat(full), off.repeat(CELLS - full));
-        format!("{} {:5.1} %", self.paint(style, bar), share * 100.0)
+        format!("{left}{}{}{right}", on.repeat(full), off.repeat(cells - full))
     }
 }
 

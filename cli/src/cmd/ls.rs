@@ -1,23 +1,25 @@
 //! `ls`: what is in there.
 
-use std::cmp::Reverse;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
+mod fields;
+
 use std::time::SystemTime;
 
-use clap::ValueEnum;
-use larder::{Cache, Entry, State};
+use larder::{Entry, State};
 
+use self::fields::Field;
 use crate::context::{Context, Ended, now};
-use crate::exit_code::{Exit, Failure};
+use crate::exit_code::Failure;
 use crate::output::json;
 use crate::output::{Output, Style, entries, escaped};
-use crate::units::{approx_size, approx_span};
+use crate::select::{By, Select, Sorted, Walk};
+use crate::units::{Count, approx_size, approx_span};
 
 const EXAMPLES: &str = "\
 Examples:
   cachectl -C D ls
-  cachectl -C D ls --prefix user: --sort size
+  cachectl -C D ls 'user:*' --sort size --limit 10
+  cachectl -C D ls --where 'size > 1MiB && idle > 7d && ns == \"api\"'
+  cachectl -C D ls --fields key,size,expires        columns of your own, exact, with tabs between them
   cachectl -C D ls --ns pages --tag user:42         of that namespace, and carrying that tag
   cachectl -C D ls --json | jq -r 'select(.size > 1048576) | .key'
   cachectl -C D ls --names -0 --prefix tmp: | xargs -0 -r cachectl -C D rm -f";
@@ -25,22 +27,24 @@ Examples:
 /// List entries: size, age, time left, key; namespace and tags where there are any.
 ///
 /// In no order and in constant memory, unless sorted. Looking disturbs nothing: no count, no recency. --json prints
-/// one object a line.
+/// one object a line. Control characters and backslashes of keys are escaped, so that no two look alike.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Ls {
-    /// Only keys that start like this
-    #[arg(long, value_name = "TEXT")]
-    prefix: Option<OsString>,
-    /// Only entries that carry this tag
-    #[arg(long, value_name = "TAG")]
-    tag: Option<String>,
-    /// Entries that a get no longer returns, too: expired, cleared, from the future
-    #[arg(short, long)]
-    all: bool,
-    /// Sort, which takes memory for the whole list: key a to z; the largest, newest or soonest to expire first
+    #[command(flatten)]
+    select: Select,
+    /// Sort, which takes memory for what is printed: for the whole list, unless there is a --limit
     #[arg(long, value_name = "BY", value_enum)]
-    sort: Option<SortBy>,
+    sort: Option<By>,
+    /// The other way round
+    #[arg(short, long, requires = "sort")]
+    reverse: bool,
+    /// Print at most so many
+    #[arg(short = 'n', long, value_name = "N")]
+    limit: Option<Count>,
+    /// Print these, with tabs between them: bytes, RFC 3339 times, - for what there is not
+    #[arg(long, value_name = "FIELD,…", value_delimiter = ',', value_enum, conflicts_with_all = ["json", "names"])]
+    fields: Vec<Field>,
     /// Print the keys and nothing else, one a line
     #[arg(long, conflicts_with = "json")]
     names: bool,
@@ -49,80 +53,41 @@ pub struct Ls {
     nul: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum SortBy {
-    Key,
-    Size,
-    Created,
-    Expires,
-}
-
-#[derive(Default)]
-struct Totals {
-    entries: u64,
-    bytes: u64,
-    failures: u64,
-}
-
 impl Ls {
     pub fn run(self, context: &Context) -> Ended {
         let cache = context.look()?;
         let output = &context.output;
-        let mut totals = Totals::default();
         let now = now();
+        let limit = self.limit.map(|Count(n)| n);
         let mut lines = Lines::new(output, now, context.namespace.is_none());
-        match self.sort {
-            None => self.each(&cache, output, &mut totals, |entry| self.print(entry, output, &mut lines))?,
+        if !self.fields.is_empty() && output.terminal {
+            output.line(output.paint(Style::Heading, fields::heading(&self.fields)))?;
+        }
+        let walked = match self.sort {
+            None => {
+                let walk = Walk::new(output, now).limited(limit);
+                self.select.each(&cache, &walk, |entry| self.print(entry, output, &mut lines))?
+            }
             Some(by) => {
-                let mut all = Vec::new();
-                self.each(&cache, output, &mut totals, |entry| {
-                    all.push(entry);
+                let mut sorted = Sorted::new(by, self.reverse, limit);
+                let walk = Walk::new(output, now).with_progress(&cache, None);
+                let walked = self.select.each(&cache, &walk, |entry| {
+                    sorted.add(entry);
                     Ok(())
                 })?;
-                sort(&mut all, by);
-                all.into_iter().try_for_each(|entry| self.print(entry, output, &mut lines))?;
+                drop(walk);
+                sorted.into_entries().try_for_each(|entry| self.print(entry, output, &mut lines))?;
+                walked
             }
-        }
-        if !self.names && !output.json {
+        };
+        let for_eyes = !self.names && !output.json && self.fields.is_empty();
+        if for_eyes {
             lines.finish()?;
         }
-        if output.terminal && !self.names && !output.json && !output.quiet {
-            output.note(format_args!("{}, {}", entries(totals.entries), approx_size(totals.bytes)));
+        if output.terminal && for_eyes && !output.quiet {
+            output.note(format_args!("{}, {}", entries(walked.entries), approx_size(walked.bytes)));
         }
-        Ok(match totals.failures {
-            0 => Exit::Done,
-            _ if totals.entries == 0 => Exit::Failed,
-            _ => Exit::Partly,
-        })
-    }
-
-    /// Hands on each entry; one that can't be read is said and passed over.
-    fn each(
-        &self,
-        cache: &Cache,
-        output: &Output,
-        totals: &mut Totals,
-        mut then: impl FnMut(Entry) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let mut listing = cache.entries()?.include_expired(self.all);
-        if let Some(prefix) = &self.prefix {
-            listing = listing.prefix(prefix.as_bytes());
-        }
-        for entry in listing {
-            match entry {
-                Ok(entry) if self.tag.as_ref().is_some_and(|tag| !entry.meta.tags.contains(tag)) => {}
-                Ok(entry) => {
-                    totals.entries += 1;
-                    totals.bytes += entry.meta.size;
-                    then(entry)?;
-                }
-                Err(error) => {
-                    totals.failures += 1;
-                    output.note(error);
-                }
-            }
-        }
-        Ok(())
+        Ok(walked.exit())
     }
 
     fn print(&self, entry: Entry, output: &Output, lines: &mut Lines<'_>) -> Result<(), Failure> {
@@ -130,6 +95,8 @@ impl Ls {
             output.record(&json::Entry::of(entry, "larder.entry/1"))?;
         } else if self.names {
             output.name(&entry.key, self.nul)?;
+        } else if !self.fields.is_empty() {
+            output.line(fields::line(&self.fields, &entry))?;
         } else {
             lines.add(&entry)?;
         }
@@ -149,8 +116,8 @@ struct Lines<'a> {
     widths: Option<[usize; 2]>,
 }
 
-/// Entries that are held back.
-const HELD: usize = 1000;
+/// Entries that are held back: as many as a screen has, so that the first line comes at once.
+const HELD: usize = 100;
 
 impl<'a> Lines<'a> {
     fn new(output: &'a Output, now: SystemTime, namespaces: bool) -> Lines<'a> {
@@ -212,20 +179,10 @@ fn columns([first, namespace, tags, key]: &[String; 4], widths: [usize; 2]) -> S
     line + key
 }
 
-fn left(entry: &Entry, now: SystemTime) -> String {
+pub fn left(entry: &Entry, now: SystemTime) -> String {
     match (entry.state, entry.meta.expires) {
         (State::Live, None) => "never".to_owned(),
         (State::Live, Some(time)) => approx_span(time.duration_since(now).unwrap_or_default()),
         (state, _) => json::state(state).replace('_', " "),
-    }
-}
-
-fn sort(entries: &mut [Entry], by: SortBy) {
-    match by {
-        SortBy::Key => entries.sort_by(|a, b| a.key.cmp(&b.key)),
-        SortBy::Size => entries.sort_by_key(|entry| Reverse(entry.meta.size)),
-        SortBy::Created => entries.sort_by_key(|entry| Reverse(entry.meta.created)),
-        // None sorts before Some, but never is later than any time.
-        SortBy::Expires => entries.sort_by_key(|entry| (entry.meta.expires.is_none(), entry.meta.expires)),
     }
 }

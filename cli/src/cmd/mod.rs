@@ -4,19 +4,24 @@ pub mod clear;
 pub mod completion;
 pub mod config;
 pub mod copy;
+pub mod du;
 pub mod exec;
+pub mod expire;
 pub mod get;
 pub mod has;
+pub mod hist;
 pub mod incr;
 pub mod init;
 pub mod ls;
 pub mod man;
+pub mod metrics;
 pub mod prune;
 pub mod rm;
 pub mod set;
 pub mod settings;
 pub mod show;
 pub mod stats;
+pub mod top;
 pub mod touch;
 pub mod ttl;
 pub mod verify;
@@ -35,12 +40,16 @@ pub fn run(context: &Context, command: Option<Command>) -> Ended {
         Command::Init(args) => args.run(context),
         Command::Stats(args) => args.run(context),
         Command::Ls(args) => args.run(context),
+        Command::Du(args) => args.run(context),
+        Command::Top(args) => args.run(context),
+        Command::Hist(args) => args.run(context),
         Command::Show(args) => args.run(context),
         Command::Has(args) => args.run(context),
         Command::Ttl(args) => args.run(context),
         Command::Get(args) => args.run(context),
         Command::Set(args) => args.run(context),
         Command::Rm(args) => args.run(context),
+        Command::Expire(args) => args.run(context),
         Command::Touch(args) => args.run(context),
         Command::Incr(args) => args.run(context),
         Command::Decr(args) => args.run(context),
@@ -49,6 +58,7 @@ pub fn run(context: &Context, command: Option<Command>) -> Ended {
         Command::Clear(args) => args.run(context),
         Command::Verify(args) => args.run(context),
         Command::Copy(args) => args.run(context),
+        Command::Metrics(args) => args.run(context),
         Command::Config(args) => args.run(context),
         Command::Completion(args) => args.run(context),
         Command::Man(args) => args.run(context),
@@ -61,12 +71,16 @@ pub enum Command {
     Init(init::Init),
     Stats(stats::Stats),
     Ls(ls::Ls),
+    Du(du::Du),
+    Top(top::Top),
+    Hist(hist::Hist),
     Show(show::Show),
     Has(has::Has),
     Ttl(ttl::TtlOf),
     Get(get::Get),
     Set(set::Set),
     Rm(rm::Rm),
+    Expire(expire::Expire),
     Touch(touch::Touch),
     Incr(incr::Incr),
     Decr(incr::Decr),
@@ -75,6 +89,7 @@ pub enum Command {
     Clear(clear::Clear),
     Verify(verify::Verify),
     Copy(copy::Copy),
+    Metrics(metrics::Metrics),
     /// Show or change the settings that rest in the cache, and where its directory was found
     #[command(subcommand)]
     Config(config::Config),
@@ -86,27 +101,16 @@ impl Command {
     /// Whether the command is about the entries of one namespace when told so. For the others `--ns` is an error:
     /// pruning everything is not what somebody meant who named a part.
     pub fn takes_namespace(&self) -> bool {
-        match self {
-            Command::Ls(_)
-            | Command::Show(_)
-            | Command::Has(_)
-            | Command::Ttl(_)
-            | Command::Get(_)
-            | Command::Set(_)
-            | Command::Rm(_)
-            | Command::Touch(_)
-            | Command::Incr(_)
-            | Command::Decr(_)
-            | Command::Exec(_)
-            | Command::Copy(_)
-            | Command::Clear(_) => true,
+        !matches!(
+            self,
             Command::Init(_)
-            | Command::Stats(_)
-            | Command::Prune(_)
-            | Command::Verify(_)
-            | Command::Config(_)
-            | Command::Completion(_)
-            | Command::Man(_) => false,
-        }
+                | Command::Stats(_)
+                | Command::Prune(_)
+                | Command::Verify(_)
+                | Command::Metrics(_)
+                | Command::Config(_)
+                | Command::Completion(_)
+                | Command::Man(_)
+        )
     }
 }

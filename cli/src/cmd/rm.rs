@@ -6,19 +6,26 @@ use std::os::unix::ffi::OsStrExt;
 use larder::Cache;
 use serde::Serialize;
 
-use crate::context::{Context, Ended, absent};
+use crate::context::{Context, Ended, absent, now};
 use crate::exit_code::{Exit, Failure};
+use crate::filter::Filter;
 use crate::output::{entries, escaped, json};
+use crate::select::{Narrow, Walk, remove};
+use crate::signal::Interrupt;
 
 const EXAMPLES: &str = "\
 Examples:
   cachectl -C D rm greeting
   cachectl -C D rm -f a b c                         absent keys are fine
+  cachectl -C D rm --where 'size > 1MiB && idle > 7d' -n
   cachectl -C D rm --tag user:42                    all that carries the tag, at once
   cachectl -C D rm --tag user:42 -n                 what that would be
   cachectl -C D ls --names -0 --prefix tmp: | xargs -0 -r cachectl -C D rm -f";
 
-/// Remove keys, or all that carries a tag.
+/// Remove keys, or all for which a filter holds, or all that carries a tag.
+///
+/// --where looks at each entry and removes it if it's still the same when its turn comes: what is set anew meanwhile
+/// stays.
 ///
 /// --tag invalidates the tag, in all namespaces: from that moment no process gets an entry that carried it; the next
 /// prune gives the space back. Entries set afterwards stay, whatever their tags.
@@ -28,11 +35,14 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Rm {
     /// The keys
-    #[arg(value_name = "KEY", required_unless_present = "tag")]
+    #[arg(value_name = "KEY", required_unless_present_any = ["tag", "filter"])]
     keys: Vec<OsString>,
     /// Invalidate this tag, instead of naming keys
     #[arg(long, value_name = "TAG", conflicts_with_all = ["keys", "force"])]
     tag: Option<String>,
+    /// Remove all for which this holds, like 'size > 1MiB && idle > 7d'; see docs/CACHECTL.md
+    #[arg(long = "where", value_name = "FILTER", conflicts_with_all = ["keys", "force", "tag"])]
+    filter: Option<Filter>,
     /// An absent key is no fault
     #[arg(short, long)]
     force: bool,
@@ -70,6 +80,9 @@ impl Rm {
     pub fn run(self, context: &Context) -> Ended {
         if let Some(tag) = &self.tag {
             return self.by_tag(context, tag);
+        }
+        if let Some(filter) = &self.filter {
+            return self.by_filter(context, filter);
         }
         let cache = if self.dry_run { context.look_if_any()? } else { context.change_if_any()? };
         let namespace = context.namespace.as_deref().unwrap_or_default();
@@ -149,6 +162,29 @@ impl Rm {
             output.line(format_args!("removed {}", entries(removed)))?;
         }
         Ok(())
+    }
+
+    fn by_filter(&self, context: &Context, filter: &Filter) -> Ended {
+        let cache = if self.dry_run { context.look()? } else { context.change()? };
+        let interrupt = Interrupt::catch()?;
+        let output = &context.output;
+        let (mut removed, mut outcomes) = (0, Vec::new());
+        let narrow = Narrow::of(filter.clone());
+        let walk = Walk::new(output, now()).with_progress(&cache, Some(&interrupt));
+        let walked = narrow.each(&cache, &walk, false, |entry| {
+            let goes = self.dry_run || remove(&cache, &entry)?;
+            if goes {
+                removed += 1;
+                self.print(context, &entry.key)?;
+                if output.json {
+                    outcomes.push(Outcome::of(&entry.key, entry.namespace, true));
+                }
+            }
+            Ok(goes)
+        })?;
+        drop(walk);
+        self.sum_up(context, removed, 0, walked.failures, &outcomes)?;
+        Ok(interrupt.exit().unwrap_or(if walked.failures > 0 { Exit::Partly } else { Exit::Done }))
     }
 
     /// The invalidation itself takes no time. Who carries the tag is looked up, just before, where it is to be told.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use larder::{Cache, ErrorKind, Limits, State, Stats as Figures};
+use larder::{Cache, Limits, State, Stats as Figures};
 use serde::Serialize;
 
-use crate::context::{Context, Ended, path_of};
+use crate::context::{Context, Ended, name_of, path_of};
 use crate::directory::{absolute, file_system};
 use crate::exit_code::{Exit, Failure};
 use crate::output::summary::Summary;
@@ -98,10 +98,7 @@ impl Stats {
         let figures = cache.stats()?;
         let expired_now = if self.scan { Some(expired_now(&cache)?) } else { None };
         let over = over_limits(&cache, &figures)?;
-        let name = match cache.settings() {
-            Err(error) if error.kind() == ErrorKind::Unsupported => cache.capabilities().store.to_owned(),
-            settings => settings?.name,
-        };
+        let name = name_of(&cache)?;
         if context.output.json {
             context.output.record(&answer(&cache, &name, &figures, &over, expired_now))?;
         } else if !context.output.quiet {

@@ -9,13 +9,13 @@ use base64::engine::general_purpose::STANDARD;
 use base64::write::EncoderWriter;
 use jiff::Timestamp;
 use larder::{Codec, State};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A key: text where it is UTF-8, else null beside its Base64. The default is an unknown key, null.
-#[derive(Default, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Key {
     pub key: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_base64: Option<String>,
 }
 
@@ -25,6 +25,21 @@ impl Key {
             Ok(text) => Key { key: Some(text.to_owned()), key_base64: None },
             Err(_) => Key { key: None, key_base64: Some(STANDARD.encode(bytes)) },
         }
+    }
+}
+
+/// A name of a group, by the same rule.
+#[derive(Serialize)]
+pub struct Name {
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name_base64: Option<String>,
+}
+
+impl Name {
+    pub fn of(bytes: &[u8]) -> Name {
+        let Key { key: name, key_base64: name_base64 } = Key::of(bytes);
+        Name { name, name_base64 }
     }
 }
 

@@ -39,10 +39,12 @@ fn counted_nouns() {
 }
 
 #[test]
-fn gauges_never_run_over() {
+fn gauges_agree_with_their_numbers() {
     let output = Output::new(Color::Never, false, false, true);
     assert_eq!(output.gauge(0, 0, Style::Good), "[....................]   0.0 %");
     assert_eq!(output.gauge(1, 2, Style::Good), "[##########..........]  50.0 %");
+    assert_eq!(output.gauge(1, 5000, Style::Good), "[#...................]  <0.1 %");
+    assert_eq!(output.gauge(9_999, 10_000, Style::Good), "[###################.]  99.9 %");
     assert_eq!(output.gauge(3, 2, Style::Good), "[####################] 150.0 %");
     assert_eq!(output.gauge(u64::MAX, 1, Style::Good).matches('#').count(), 20);
 }

@@ -72,6 +72,10 @@ impl Metrics {
         self.single("larder_prune_timestamp_seconds", "gauge", "When the last prune ended.", ended);
     }
 
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Writes the file so that the collector never reads half of it.
     pub fn write(&self, file: &Path) -> Result<(), Failure> {
         let mut target = TargetFile::create(file)?;

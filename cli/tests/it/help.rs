@@ -4,16 +4,20 @@ use std::fs;
 
 use crate::sandbox::{Run, Sandbox};
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 25] = [
     "init",
     "stats",
     "ls",
+    "du",
+    "top",
+    "hist",
     "show",
     "has",
     "ttl",
     "get",
     "set",
     "rm",
+    "expire",
     "touch",
     "incr",
     "decr",
@@ -21,8 +25,9 @@ const COMMANDS: [&str; 20] = [
     "prune",
     "clear",
     "verify",
-    "config",
     "copy",
+    "metrics",
+    "config",
     "completion",
     "man",
 ];
@@ -71,6 +76,14 @@ fn a_wrong_command_line_is_exit_2_on_standard_error() {
         &["-C", "d", "incr", "k", "--existing", "--ttl", "1m"],
         &["completion", "tcsh"],
         &["man", "nonsense"],
+        &["-C", "d", "ls", "--where", "size > 500"],
+        &["-C", "d", "ls", "[a"],
+        &["-C", "d", "du", "--by", "prefix:"],
+        &["-C", "d", "top", "--by", "heat"],
+        &["-C", "d", "hist", "keys"],
+        &["-C", "d", "rm", "k", "--where", "expired"],
+        &["-C", "d", "expire"],
+        &["-C", "d", "metrics", "--listen", "9400"],
     ] {
         let run = run(args).ends_with(2);
         assert!(run.stdout.is_empty() && !run.stderr.is_empty(), "{args:?}");

@@ -161,7 +161,7 @@ fn stats_for_eyes() {
 app  app
 
 entries                 3  [###############.....]  75.0 % of 4
-bytes            16.8 KiB  [....................]   0.0 % of 1.0 GiB
+bytes            16.8 KiB  [#...................]  <0.1 % of 1.0 GiB
 payload           5.0 KiB  keys, metadata and values alone
 
 hits                    1  [##########..........]  50.0 %

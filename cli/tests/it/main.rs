@@ -10,6 +10,10 @@
 //! | `exec`        | commands whose output is remembered                                          |
 //! | `exec_shared` | of many callers at once one runs the command                                 |
 //! | `listing`     | ls and stats, for eyes and for scripts                                       |
+//! | `explore`     | ls with filters, du, top and hist: what fills the cache                      |
+//! | `selected`    | rm and expire of what a filter finds                                         |
+//! | `metrics`     | figures for Prometheus, printed, in a file and over HTTP                     |
+//! | `gallery`     | docs/CACHECTL.md shows what the program prints                               |
 //! | `config`      | init, config, and which directory a run is about                             |
 //! | `prune`       | rules, reports, locks, signals                                               |
 //! | `clear`       | what it removes, and all that it refuses                                     |
@@ -30,13 +34,17 @@ mod config;
 mod counters;
 mod exec;
 mod exec_shared;
+mod explore;
+mod gallery;
 mod harmless;
 mod help;
 mod keys;
 mod listing;
+mod metrics;
 mod namespaces;
 mod prune;
 mod sandbox;
+mod selected;
 mod terminal;
 mod urls;
 mod values;

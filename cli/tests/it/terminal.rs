@@ -99,12 +99,12 @@ fn gauges_are_unicode_unless_plain() {
         let (text, _) = screen_with(&sandbox, &["stats"], &[locale]);
         assert!(text.contains('░'), "{text}");
         let (text, _) = screen_with(&sandbox, &["stats", "--plain"], &[locale]);
-        assert!(text.contains("[.....") && text.is_ascii(), "{text}");
+        assert!(text.contains("[#....") && text.is_ascii(), "{text}");
     }
     // A terminal that has no Unicode got it all the same.
     for other in [&[("LC_ALL", "C"), ("LANG", "C.UTF-8")][..], &[("TERM", "dumb"), ("LANG", "C.UTF-8")], &[]] {
         let (text, _) = screen_with(&sandbox, &["stats"], other);
-        assert!(text.contains("[.....") && text.is_ascii(), "{text}");
+        assert!(text.contains("[#....") && text.is_ascii(), "{text}");
     }
     assert!(sandbox.run(["stats"]).succeeds().text().is_ascii());
 }
