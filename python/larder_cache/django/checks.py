@@ -1,0 +1,125 @@
+"""System checks: what a site's settings say about its caches that it would rather know now."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Info, Warning
+from django.utils.module_loading import import_string
+
+from larder_cache.django.backend import LarderCache, larder_options
+
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "fuse.s3fs", "ceph", "glusterfs", "afs", "lustre"}
+#: Directories that systemd-tmpfiles and its like clean by age.
+_CLEANED = ("/tmp", "/var/tmp")
+
+
+def _aliases() -> dict[str, dict[str, Any]]:
+    """The aliases of ``CACHES`` that are Larder's."""
+    found = {}
+    for alias, params in settings.CACHES.items():
+        try:
+            backend = import_string(params.get("BACKEND", ""))
+        except ImportError:
+            continue
+        if isinstance(backend, type) and issubclass(backend, LarderCache):
+            found[alias] = params
+    return found
+
+
+def check_caches(**_: Any) -> list[CheckMessage]:
+    """All checks of all aliases."""
+    messages: list[CheckMessage] = []
+    limits: dict[str, tuple[str, dict[str, Any]]] = {}
+    for alias, params in _aliases().items():
+        location = os.fspath(params.get("LOCATION", ""))
+        messages += _options(alias, params)
+        if re.match(r"[a-z+-]+:", location):
+            continue
+        messages += _directory(alias, location)
+        own = {name: value for name, value in larder_options(params).items() if name in _SHARED}
+        path = os.path.realpath(location)
+        first, others = limits.setdefault(path, (alias, own))
+        if others != own:
+            messages.append(
+                Warning(
+                    f"The cache aliases {first!r} and {alias!r} share the directory {location} but not its limits.",
+                    hint="Limits belong to the directory: give both aliases the same, or a LOCATION each.",
+                    id="larder_cache.W001",
+                )
+            )
+    return messages
+
+
+#: Options that belong to the directory and so to all who open it.
+_SHARED = frozenset(
+    {"max_entries", "max_bytes", "min_free_bytes", "min_free_inodes", "policy", "durability", "accelerate", "access"}
+)
+
+
+def _options(alias: str, params: dict[str, Any]) -> list[CheckMessage]:
+    messages: list[CheckMessage] = []
+    options = params.get("OPTIONS", {})
+    if "CULL_FREQUENCY" in options or "CULL_FREQUENCY" in params:
+        messages.append(
+            Info(
+                f"CULL_FREQUENCY of the cache {alias!r} is without effect.",
+                hint="At its limit Larder evicts one entry for each new one, by its policy. Remove the option.",
+                id="larder_cache.I001",
+            )
+        )
+    return messages
+
+
+def _directory(alias: str, location: str) -> list[CheckMessage]:
+    if not location:
+        hint = 'Set LOCATION to a directory, such as "/var/cache/site".'
+        return [Error(f"The cache {alias!r} has no LOCATION.", hint=hint, id="larder_cache.E001")]
+    messages: list[CheckMessage] = []
+    path = Path(os.path.realpath(location))
+    there = next((parent for parent in (path, *path.parents) if parent.exists()), Path("/"))
+    if not os.access(there, os.W_OK | os.X_OK):
+        messages.append(
+            Error(
+                f"The cache {alias!r} can't be written: {there} isn't writable for this user.",
+                hint=f"Make {location} and give it to the user that runs the site.",
+                id="larder_cache.E002",
+            )
+        )
+    kind = _file_system(there)
+    if kind in _NETWORK:
+        messages.append(
+            Warning(
+                f"The cache {alias!r} is on a network file system ({kind}).",
+                hint="Use a local directory for each machine, or the URL of a server: redis://host:6379.",
+                id="larder_cache.W002",
+            )
+        )
+    if any(path.is_relative_to(cleaned) for cleaned in _CLEANED):
+        messages.append(
+            Warning(
+                f"The cache {alias!r} is below {path.parts[1]}, where cleaners remove files by their age.",
+                hint="Use /var/cache/<site>, or exclude the directory in tmpfiles.d.",
+                id="larder_cache.W003",
+            )
+        )
+    return messages
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system that holds a path; empty where it can't be told."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    best, kind = "", ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        mount = before.split(" ")[4].encode().decode("unicode_escape")
+        if path.is_relative_to(mount) and len(mount) >= len(best):
+            best, kind = mount, after.split(" ")[0]
+    return kind
