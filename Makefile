@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := list
-.PHONY: gallery servers list demo test lint bench bench-traces bench-peers bench-remote fuzz soak mutants audit clean bench-gates sanitize
+.PHONY: gallery python servers list demo test lint bench bench-traces bench-peers bench-remote fuzz soak mutants audit clean bench-gates sanitize
 
 list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -17,6 +17,9 @@ servers:  ## install the servers that tests start, where apt-get may
 
 test: servers  ## the whole suite: unit, integration, command line, examples, doc tests
 	$(CARGO) test --workspace --all-features --no-fail-fast
+
+python:  ## build the Python package in a virtual environment below target/ and test it; ARGS="-k django"
+	@.ci/python $(ARGS)
 
 gallery:  ## what docs/CACHECTL.md shows, printed anew
 	GALLERY=write cargo test -p cachectl --test it gallery
@@ -91,3 +94,4 @@ clean:  ## remove what was built
 	$(CARGO) clean
 	$(CARGO) clean --manifest-path benches/peers/Cargo.toml
 	$(CARGO) clean --manifest-path fuzz/Cargo.toml
+	$(CARGO) clean --manifest-path python/Cargo.toml --target-dir target/python
