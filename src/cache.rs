@@ -454,7 +454,7 @@ impl Cache {
 
     /// The directory, as it was given; `None` where the store has none.
     pub fn dir(&self) -> Option<&Path> {
-        self.file.as_deref().map(FileBackend::dir)
+        self.file.as_deref().map(|file| file.path())
     }
 
     /// Takes the directory's maintenance lock, so that of many scheduled prunes one runs. `Ok(None)`: another process
@@ -484,7 +484,7 @@ impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Cache");
         match &self.file {
-            Some(file) => shown.field("dir", &file.dir()),
+            Some(file) => shown.field("dir", &file.path()),
             None => shown.field("store", &self.capabilities().store),
         };
         shown.finish_non_exhaustive()

@@ -5,16 +5,16 @@
 use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::PoisonError;
 
 pub(super) use crate::backend::rules::{facts, no_number, sum};
 use crate::backend::{Condition, rules};
 use crate::entry::{Codec, Extra, Facts, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::file::directory::files::make_shard;
 use crate::file::directory::session::ShardLock;
 use crate::file::entry_files::read::{self, Found, Miss};
 use crate::file::entry_files::write::{self, Draft};
-use crate::file::{FileBackend, charged, open, payload};
+use crate::file::{FileBackend, charged, payload};
 use crate::format::compression;
 use crate::format::header::{self, HEADER_LEN, Header};
 use crate::format::names::{self, Name};
@@ -57,7 +57,7 @@ impl FileBackend {
             match Draft::new(self.root(), shard, session, temp, self.access, self.owner) {
                 // There's no such shard, or a clear has just set it aside.
                 Err(e) if e.kind() == io::ErrorKind::NotFound && tries.next().is_some() => {
-                    open::make_shard(self.root(), shard, self.access, self.owner)
+                    make_shard(self.root(), shard, self.access, self.owner)
                         .doing("can't make a shard")
                         .map_err(|e| self.gone_or(e))?;
                 }
@@ -115,7 +115,7 @@ impl FileBackend {
 
     /// The same, and its nonce.
     pub(super) fn draft_of(&self, name: Name, generation: u64, new: &NewEntry<'_>) -> Result<(Draft, u128)> {
-        let (temp, nonce) = halves(&self.own()?.process.random());
+        let (temp, nonce) = halves(&self.process()?.random());
         let nonce = u128::from_le_bytes(nonce);
         let header = new.header(generation, nonce, new.value.len() as u64);
         let head = header::encode_head(&self.seal, &header, &new.meta, new.id, &self.seal.value(&new.value));
@@ -142,17 +142,12 @@ impl FileBackend {
             return Ok(());
         }
         draft.sync_data().doing("can't sync an entry")?;
-        // A clear may give the inode to another shard.
         let (shard, ino) = draft.shard().doing("can't look at a shard")?;
-        let this = (ino, self.control.floor().doing("can't read the control file")?);
-        let mut known = self.own()?.durable_shards.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.get(&shard) != Some(&this) {
+        self.once_per_shard(shard, ino, || {
             let doing = "can't sync the shards";
             let shards = fs::open(self.root(), names::SHARDS_DIR, fs::Open::Dir).doing(doing)?;
-            fs::sync(shards.as_fd()).doing(doing)?;
-            known.insert(shard, this);
-        }
-        Ok(())
+            fs::sync(shards.as_fd()).doing(doing)
+        })
     }
 
     /// Puts a draft of `size` bytes in place of what its name leads to, and gives the lock up. `Ok(false)`: a clear has
@@ -210,7 +205,7 @@ impl FileBackend {
                 return Ok(done);
             }
         }
-        Err(Error::new(ErrorKind::Busy, "the cache is being cleared again and again").at(&self.dir))
+        Err(Error::new(ErrorKind::Busy, "the cache is being cleared again and again").at(self.path()))
     }
 
     /// Stores a value where the condition holds; the disk being full, makes room and tries once more.

@@ -140,7 +140,7 @@ impl Run<'_> {
                 None if names::parse_temp(&name).is_some() => {
                     // Whoever writes one holds this right.
                     let unlink = || fs::unlink(self.store.root(), &name).doing("can't unlink a leftover");
-                    let process = &self.store.own()?.process;
+                    let process = self.store.process()?;
                     let gone = self.how.repair && process.while_creating(self.store.lock_wait, unlink).unwrap_or(false);
                     self.find(&name, Problem::Leftover, "a marker that was never put in place", gone);
                 }
@@ -171,7 +171,7 @@ impl Run<'_> {
             match listed {
                 Listed::Entry(name) => self.entry(name)?,
                 Listed::Temp(session, name) => {
-                    let process = &self.store.own()?.process;
+                    let process = self.store.process()?;
                     let regular =
                         fs::stat_at(dir.as_fd(), &name).doing("can't look at a leftover")?.is_none_or(|st| st.regular);
                     if !regular {

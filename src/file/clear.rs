@@ -1,15 +1,14 @@
 //! Clearing everything: the floor makes it so at once, the shards are set aside, their files unlinked bit by bit.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering;
+use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::{Doing, Result};
 use crate::file::directory::control::{Scope, ShardCounts};
+use crate::file::directory::files::make_dir;
 use crate::file::entry_files::walk;
-use crate::file::{FileBackend, charged, open};
+use crate::file::{FileBackend, charged};
 use crate::format::names::{self, Name};
-use crate::settings::Durability;
 use crate::sys::fs::{self, Open};
 
 /// How many files of the trash one set unlinks. More than one, so that the trash ends.
@@ -67,7 +66,7 @@ impl FileBackend {
     fn open_trash(&self) -> io::Result<OwnedFd> {
         match fs::open(self.root(), names::TRASH_DIR, Open::Dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                open::make_dir(self.root(), names::TRASH_DIR, self.access, self.owner)?;
+                make_dir(self.root(), names::TRASH_DIR, self.access, self.owner)?;
                 fs::open(self.root(), names::TRASH_DIR, Open::Dir)
             }
             other => other,
@@ -124,21 +123,6 @@ impl FileBackend {
         }
         Ok(())
     }
-
-    /// Makes a raised floor survive a power cut, where that was asked for.
-    pub(super) fn sync_control(&self) -> Result<()> {
-        if self.durability() == Durability::Disk {
-            sync_control(self.root())?;
-        }
-        Ok(())
-    }
-}
-
-/// Makes what was stored in the control file survive a power cut.
-pub(super) fn sync_control(root: BorrowedFd<'_>) -> Result<()> {
-    let control = fs::open(root, names::CONTROL, Open::Write).doing("can't open the control file")?;
-    std::sync::atomic::fence(Ordering::SeqCst);
-    fs::sync(control.as_fd()).doing("can't sync the control file")
 }
 
 /// Up to `most` names of this kind in a directory.

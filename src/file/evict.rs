@@ -62,7 +62,6 @@ pub(crate) struct Evictor {
     credit: usize,
     /// The floor when all this was found out: a clear makes it worthless.
     floor: u64,
-    sets: u32,
 }
 
 impl Default for Evictor {
@@ -74,7 +73,6 @@ impl Default for Evictor {
             todo: Vec::new(),
             credit: 0,
             floor: 0,
-            sets: 0,
         }
     }
 }
@@ -290,7 +288,7 @@ impl FileBackend {
         for shard in walk::shards() {
             let counts = self.control.shard(shard).doing("can't read the control file")?;
             if is_doubtful(counts, max_entries, max_bytes)
-                && let Some(_lock) = self.own()?.process.try_lock(shard)?
+                && let Some(_lock) = self.try_lock(shard)?
             {
                 self.recount(shard)?;
             }
@@ -301,16 +299,8 @@ impl FileBackend {
     /// Whether the file system has less left than the cache should leave. Asked now and then only.
     pub(super) fn disk_is_short(&self) -> Result<bool> {
         let (bytes, inodes) = self.with_settings(|s| (s.min_free_bytes, s.min_free_inodes))?;
-        if bytes == 0 && inodes == 0 {
+        if (bytes == 0 && inodes == 0) || !self.changes_seen().is_multiple_of(ROOM_EVERY) {
             return Ok(false);
-        }
-        let own = self.own()?;
-        {
-            let Ok(mut evictor) = own.evictor.try_lock() else { return Ok(false) };
-            evictor.sets = evictor.sets.wrapping_add(1);
-            if evictor.sets % ROOM_EVERY != 1 {
-                return Ok(false);
-            }
         }
         let room = fs::room(self.root()).doing("can't ask for free space")?;
         Ok(room.free_bytes < bytes || (room.total_inodes > 0 && room.free_inodes < inodes))
@@ -319,10 +309,10 @@ impl FileBackend {
     /// Evicts the next victim and says how many bytes that gave; `None`: nobody is left, others are at it, or scanning
     /// has mended the counts and nothing is over any more.
     fn evict_one(&self, sparing: Sparing, mut over: Over) -> Result<Option<u64>> {
-        let own = self.own()?;
+        let local = self.local()?;
         for _ in 0..STALE {
             let victim = {
-                let Ok(mut evictor) = own.evictor.try_lock() else { return Ok(None) };
+                let Ok(mut evictor) = local.evictor.try_lock() else { return Ok(None) };
                 if self.look_for_victims(&mut evictor, sparing.fresh)? && over != Over::FreeSpace {
                     let Some(still) = self.excess()?.over() else { return Ok(None) };
                     over = still;
@@ -342,7 +332,7 @@ impl FileBackend {
     /// Evicts one entry, unless it was used, replaced or locked since it was seen.
     fn evict(&self, victim: &Victim, over: Over) -> Result<Option<u64>> {
         let Victim { name, seen, .. } = victim;
-        let Some(_lock) = self.own()?.process.try_lock(name.shard())? else { return Ok(None) };
+        let Some(_lock) = self.try_lock(name.shard())? else { return Ok(None) };
         let now = self.clock.now();
         let mut expired = false;
         if seen.mtime <= now
@@ -367,13 +357,13 @@ impl FileBackend {
     fn look_for_victims(&self, evictor: &mut Evictor, fresh: Option<Name>) -> Result<bool> {
         let floor = self.control.floor().doing("can't read the control file")?;
         if evictor.floor != floor {
-            *evictor = Evictor { floor, sets: evictor.sets, ..Evictor::default() };
+            *evictor = Evictor { floor, ..Evictor::default() };
         }
         let now = self.clock.now();
         let (mut least, mut scanned) = (CANDIDATES, false);
         if evictor.queue.peek().is_some_and(|Reverse(first)| is_future(first.seen.atime, now)) {
             // The clock went back: what came since looks older than all that's known, and goes before it.
-            *evictor = Evictor { floor, sets: evictor.sets, ..Evictor::default() };
+            *evictor = Evictor { floor, ..Evictor::default() };
             least = FUTURE_CANDIDATES;
         }
         for again in [true, false] {
@@ -384,7 +374,7 @@ impl FileBackend {
             }
             if again && evictor.queue.iter().all(|Reverse(known)| fresh == Some(known.name)) {
                 // A second scan of its shard would make two of one.
-                *evictor = Evictor { floor, sets: evictor.sets, ..Evictor::default() };
+                *evictor = Evictor { floor, ..Evictor::default() };
                 // Each process begins elsewhere.
                 let first = self.control.next_cull().doing("can't write the control file")?;
                 evictor.todo.extend(walk::shards().map(|shard| shard.wrapping_add(first)));
@@ -416,12 +406,12 @@ impl FileBackend {
         let slack = if names.len() > WINDOW { 16 + names.len() as u64 / 64 } else { 0 };
         if counts.entries.abs_diff(names.len() as u64) > slack {
             // It may just be changing; under the lock it isn't.
-            if let Some(_lock) = self.own()?.process.try_lock(shard)? {
+            if let Some(_lock) = self.try_lock(shard)? {
                 self.recount(shard)?;
             }
         }
         let (policy, now) = (self.with_settings(|s| s.policy)?, self.clock.now());
-        let random = self.own()?.process.random().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let random = self.process()?.random().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let (first, most) = match names.len() {
             n if n > WINDOW => (usize::try_from(random % n as u64).unwrap_or(0), WINDOW / SHARE),
             _ => (0, KEPT),
@@ -456,7 +446,7 @@ impl FileBackend {
 
     /// Unlinks a temporary file whose writer is dead. Gives back its charged bytes if it did.
     pub(super) fn sweep_temp(&self, dir: &OwnedFd, session: u64, name: &str) -> Result<Option<u64>> {
-        if self.own()?.process.is_alive(self.root(), session).doing("can't ask for a session")? {
+        if self.process()?.is_alive(self.root(), session).doing("can't ask for a session")? {
             return Ok(None);
         }
         let stat = fs::stat_at(dir.as_fd(), name).doing("can't look at a leftover")?;
@@ -467,7 +457,7 @@ impl FileBackend {
 
     /// Forgets whom to evict next.
     pub(super) fn forget_victims(&self) -> Result<()> {
-        *self.own()?.evictor.lock().unwrap_or_else(PoisonError::into_inner) = Evictor::default();
+        *self.local()?.evictor.lock().unwrap_or_else(PoisonError::into_inner) = Evictor::default();
         Ok(())
     }
 }

@@ -13,20 +13,18 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, ThreadId};
+use std::sync::PoisonError;
+use std::thread;
 
 use crate::backend::{Lead, Leadership, Lease, Since};
 use crate::error::{Doing, Result};
 use crate::file::FileBackend;
+use crate::file::directory::Flights;
 use crate::file::directory::session::LEADERS;
 use crate::format::names::{self, Name};
 use crate::sys::fork::Private;
 use crate::sys::fs::{self, Open};
 use crate::sys::lock::{self, Hold};
-
-/// The keys that this process computes, and the threads that do.
-pub(super) type Flights = Arc<Mutex<Vec<(Name, ThreadId)>>>;
 
 /// Holds a leadership; dropped, it is given up.
 struct Holding {
@@ -51,7 +49,7 @@ impl Drop for Holding {
 
 impl FileBackend {
     pub(super) fn try_lead(&self, name: Name) -> Result<Lead> {
-        let flights = &self.own()?.flights;
+        let flights = self.flights()?;
         let me = thread::current().id();
         let mut list = flights.lock().unwrap_or_else(PoisonError::into_inner);
         match list.iter().find(|(flying, _)| *flying == name) {

@@ -103,7 +103,7 @@ impl FileBackend {
 
     /// Removes an entry if it still is the file that was seen and still is damaged.
     pub(super) fn remove_damaged(&self, name: Name, seen: &Stat) -> Result<bool> {
-        let Some(lock) = self.own()?.process.try_lock(name.shard())? else { return Ok(false) };
+        let Some(lock) = self.try_lock(name.shard())? else { return Ok(false) };
         let again = read::load(self.root(), &name.path(), &self.seal, read::READ_WHOLE)
             .and_then(|found| found.value(&self.seal, self.may_map));
         let removed = match again {

@@ -36,104 +36,56 @@ pub(crate) mod recovery;
 pub(crate) mod segments;
 mod stream;
 
-use std::collections::HashMap;
-use std::fs::File;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use crate::backend::rules::{self, Act};
 use crate::backend::{
     Backend, Call, Condition, Expect, Lead, Listing, Mutation, Outcome, Reading, Since, Writing, put_into,
 };
 use crate::capabilities::{self, Capabilities};
-use crate::clock::{Clock, to_ms};
+use crate::clock::to_ms;
 use crate::entry::{Encoding, Entry, NEVER, SetOptions, State, Ttl, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::format::header::{HEADER_LEN, Seal};
-use crate::format::names::{self, Name};
+use crate::format::header::HEADER_LEN;
+use crate::format::names::Name;
 use crate::format::record::HEADER as RECORD_HEADER;
 use crate::key::Id;
-use crate::settings::{Access, Compression, Durability, Settings};
-use crate::stats::{Count, Limits, OnEvent, Places, Stats};
-use crate::sys::fork::{PerProcess, Private};
+use crate::stats::{Count, Limits, Places, Stats};
+use crate::sys::fork::PerProcess;
 use crate::sys::fs::{self};
-use crate::sys::lock;
 
 use accel::Accel;
 use change::{NewEntry, Precondition};
-use directory::control::{Control, Scope, ShardCounts};
-use directory::session::{Process, ShardLock};
+use directory::Directory;
+use directory::control::{Scope, ShardCounts};
 use entry_files::read::{self, Found, Miss};
-use entry_files::write::Owner;
 use evict::Evictor;
-use flight::Flights;
-use recovery::protocol::Seen;
 
-pub(crate) use open::{Config, open};
-
-/// How often the directory is looked at for being removed or replaced.
-const PULSE_MS: u64 = 1000;
+pub(crate) use directory::{Config, MaintenanceLock};
+pub(crate) use open::open;
 
 /// An open cache directory.
 pub(crate) struct FileBackend {
-    // Fixed when it's opened.
-    dir: PathBuf,
-    root: Arc<OwnedFd>,
-    seed: [u8; 32],
-    seal: Seal,
-    access: Access,
-    owner: Owner,
-    clock: Clock,
-    lock_wait: Duration,
-    read_only: bool,
-    /// Values over 4 MiB may be mapped: nobody else can write the directory, and no key asks for a copy.
-    may_map: bool,
-    compression: Compression,
-    on_event: Option<OnEvent>,
-
-    // Shared with all processes.
-    control: Control,
-
+    dir: Arc<Directory>,
     /// The index and the segments, where the cache has them.
     accel: Option<Accel>,
-
-    // This process's own.
-    own: PerProcess<Own>,
-    /// When the directory was last looked at.
-    pulse: AtomicU64,
-    vanished: AtomicBool,
-    /// With an index: the words as of which it is mapped, and whether it's a copy of one's own.
-    seen: Option<(Seen, bool)>,
-    boot: u64,
-}
-
-/// The whole-file lock of maintenance.
-#[derive(Debug)]
-pub(crate) struct MaintenanceLock(Private);
-
-impl Drop for MaintenanceLock {
-    fn drop(&mut self) {
-        // In a child it is its parent's. Not by closing alone: a program that is being started holds copies of all
-        // descriptors for a moment.
-        if self.0.is_ours() {
-            lock::unlock_file(&self.0);
-        }
-    }
+    local: PerProcess<Local>,
 }
 
 /// What a forked child builds anew.
-struct Own {
-    process: Process,
+#[derive(Default)]
+struct Local {
     evictor: Mutex<Evictor>,
-    flights: Flights,
-    /// The directories of shards whose names are known to survive a power cut: inode, and floor when that was seen.
-    durable_shards: Mutex<HashMap<u8, (u64, u64)>>,
-    settings: RwLock<(u64, Settings)>,
     writer: accel::Writer,
+}
+
+impl std::ops::Deref for FileBackend {
+    type Target = Directory;
+
+    fn deref(&self) -> &Directory {
+        &self.dir
+    }
 }
 
 /// Bytes charged for a file: whole blocks of 4 KiB, and 256 for the inode.
@@ -147,42 +99,9 @@ fn payload(size: u64) -> u64 {
 }
 
 impl FileBackend {
-    /// The directory, as it was given to `open`.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
-    }
-
-    fn own(&self) -> Result<&Own> {
-        self.own
-            .get(|| Own::open(self.root(), &self.control, self.read_only, self.seen.map(|(seen, _)| seen)))
-            .doing("can't join the cache")
-    }
-
-    /// The settings in force.
-    pub(crate) fn settings(&self) -> Result<Settings> {
-        self.with_settings(Settings::clone)
-    }
-
-    fn with_settings<T>(&self, look: impl FnOnce(&Settings) -> T) -> Result<T> {
-        let own = self.own()?;
-        let version = self.control.settings_version().doing("can't read the control file")?;
-        {
-            let known = own.settings.read().unwrap_or_else(PoisonError::into_inner);
-            if known.0 == version {
-                return Ok(look(&known.1));
-            }
-        }
-        let marker = open::read_marker(self.root(), self.read_only).map_err(|e| self.gone_or(e))?;
-        if marker.seed != self.seed {
-            return Err(self.vanish());
-        }
-        let mut known = own.settings.write().unwrap_or_else(PoisonError::into_inner);
-        *known = (version, marker.settings);
-        Ok(look(&known.1))
+    /// What this process alone knows.
+    fn local(&self) -> Result<&Local> {
+        self.local.get(|| Ok(Local::default())).doing("can't join the cache")
     }
 
     /// What the cache holds.
@@ -197,102 +116,6 @@ impl FileBackend {
             // Of records to within their padding: what dies must not be looked at for a sum.
             payload: tree.payload.saturating_add(totals.record_bytes.saturating_sub(records * RECORD_HEADER as u64)),
         })
-    }
-
-    /// What durability was asked for, as far as is known: a control file that can't be read just now changes nothing.
-    fn durability(&self) -> Durability {
-        let known = |own: &Own| own.settings.read().unwrap_or_else(PoisonError::into_inner).1.durability;
-        self.with_settings(|s| s.durability).or_else(|_| self.own().map(known)).unwrap_or(Durability::Disk)
-    }
-
-    /// Errs if the marker or the control file is gone or replaced.
-    fn look_for_root(&self) -> Result<()> {
-        let control = fs::stat_at(self.root(), names::CONTROL);
-        let marker = fs::stat_at(self.root(), names::MARKER);
-        let locks = fs::stat_at(self.root(), names::LOCKS);
-        let there = match (control, marker, locks) {
-            (Ok(Some(control)), Ok(Some(_)), Ok(Some(locks))) => {
-                let mapped = self.accel.as_ref().is_none_or(|accel| accel.files().are_there(self.root()));
-                let same = control.ino == self.control.ino && !self.control.poisoned() && mapped;
-                same && self.own().map_or(true, |own| own.process.has_locks(locks.ino).unwrap_or(true))
-            }
-            (Ok(None), ..) | (_, Ok(None), _) | (.., Ok(None)) => false,
-            // What can't be looked at now is looked at again a second later.
-            _ => true,
-        };
-        if there { Ok(()) } else { Err(self.vanish()) }
-    }
-
-    /// From now on every call fails, and others may make the directory anew.
-    fn vanish(&self) -> Error {
-        trace!("the directory vanished");
-        self.vanished.store(true, Ordering::Release);
-        if let Ok(own) = self.own() {
-            own.process.leave();
-        }
-        self.vanished_error()
-    }
-
-    /// Errs if the index that is mapped is no longer the cache's, or a copy of it not what is there. Who writes has it open,
-    /// and nobody can replace it meanwhile.
-    fn same_life(&self) -> Result<()> {
-        let Some((seen, is_private)) = self.seen else { return Ok(()) };
-        // Each call of a reader comes by here: one word, but for a copy, which who works without a commit makes out of date.
-        let same = if is_private {
-            self.control.seen().map(|[_, life, session]| (life, session) == (seen.life, seen.session))
-        } else {
-            self.control.life().map(|life| life == seen.life)
-        };
-        if same.doing("can't read the control file")? {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Vanished, open::RECOVERED).at(&self.dir))
-    }
-
-    fn vanished_error(&self) -> Error {
-        Error::new(ErrorKind::Vanished, "the cache's directory was removed or replaced").at(&self.dir)
-    }
-
-    /// The error, or `Vanished` where that's what lies behind it.
-    fn gone_or(&self, error: Error) -> Error {
-        match self.look_for_root() {
-            Err(vanished) => vanished,
-            Ok(()) => error.at(&self.dir),
-        }
-    }
-
-    fn writable(&self) -> Result<u64> {
-        if self.read_only {
-            return Err(Error::new(ErrorKind::ReadOnly, "the cache was opened read-only").at(&self.dir));
-        }
-        self.now()
-    }
-
-    fn count(&self, count: Count, n: u64) {
-        if !self.read_only {
-            self.control.count(count, n);
-        }
-        if let (Some(call), Some(event)) = (&self.on_event, count.event()) {
-            (0..n).for_each(|_| call(event));
-        }
-    }
-
-    fn session(&self) -> Result<u64> {
-        let session = self.own()?.process.session(self.root(), &self.control);
-        session.doing("can't start a session").map_err(|e| self.gone_or(e))
-    }
-
-    /// Takes the whole-file lock of maintenance; `None`: somebody else has it.
-    pub(crate) fn maintenance(&self) -> Result<Option<MaintenanceLock>> {
-        self.writable()?;
-        let doing = "can't take the maintenance lock";
-        let how = fs::Open::Create(self.access.file_mode());
-        let file = Private::open(|| fs::open(self.root(), names::MAINTENANCE, how).map(File::from)).doing(doing)?;
-        Ok(lock::try_lock_file(&file).doing(doing)?.then_some(MaintenanceLock(file)))
-    }
-
-    fn lock(&self, shard: u8) -> Result<ShardLock<'_>> {
-        self.own()?.process.lock(shard, self.lock_wait)
     }
 }
 
@@ -340,18 +163,7 @@ impl Backend for FileBackend {
 
     /// An error once the directory is gone.
     fn now(&self) -> Result<u64> {
-        let now = self.clock.now();
-        if self.vanished.load(Ordering::Acquire) {
-            return Err(self.vanished_error());
-        }
-        if now.abs_diff(self.pulse.load(Ordering::Relaxed)) >= PULSE_MS {
-            self.pulse.store(now, Ordering::Relaxed);
-            self.look_for_root()?;
-        }
-        if self.read_only {
-            self.same_life()?;
-        }
-        Ok(now)
+        self.dir.now()
     }
 
     fn default_ttl(&self) -> Ttl {
@@ -514,7 +326,7 @@ impl Backend for FileBackend {
                 return Ok(over);
             }
         }
-        Err(Error::new(ErrorKind::Busy, "the entry was changed by others again and again").at(&self.dir))
+        Err(Error::new(ErrorKind::Busy, "the entry was changed by others again and again").at(self.path()))
     }
 
     fn invalidate_tag(&self, tag: &str) -> Result<()> {

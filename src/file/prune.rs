@@ -147,7 +147,7 @@ impl Run<'_> {
             return Ok(());
         }
         // Busy: one of them is just being written, and all can wait for the next prune.
-        let Ok(dead) = self.store.own()?.process.while_creating(self.store.lock_wait, list) else { return Ok(()) };
+        let Ok(dead) = self.store.process()?.while_creating(self.store.lock_wait, list) else { return Ok(()) };
         for place in dead {
             let stat = fs::stat_at(self.store.root(), &place).doing("can't look at a leftover")?;
             let Some(stat) = stat.filter(|stat| stat.regular) else { continue };
@@ -216,7 +216,7 @@ impl Run<'_> {
     }
 
     pub(super) fn temp(&mut self, shard: u8, dir: &OwnedFd, session: u64, name: &str) -> Result<()> {
-        if self.store.own()?.process.is_alive(self.store.root(), session).doing("can't ask for a session")? {
+        if self.store.process()?.is_alive(self.store.root(), session).doing("can't ask for a session")? {
             return Ok(());
         }
         let stat = fs::stat_at(dir.as_fd(), name).doing("can't look at a leftover")?;

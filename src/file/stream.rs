@@ -52,7 +52,7 @@ impl FileBackend {
         let generation = self.control.generation().doing("can't read the control file")?;
         let head_len = NewEntry::new(id, facts, &options.extra, &[])?.size();
         check_size(head_len, max_bytes)?;
-        let (temp, nonce) = halves(&self.own()?.process.random());
+        let (temp, nonce) = halves(&self.process()?.random());
         let draft = self.start_draft(name.shard(), &temp)?;
         Ok(Box::new(FileWriter {
             namespace: id.namespace.to_owned(),

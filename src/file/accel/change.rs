@@ -164,7 +164,7 @@ impl FileBackend {
                 Put::Again => {}
             }
         }
-        Err(Error::new(ErrorKind::Busy, "the cache is being cleared again and again").at(&self.dir))
+        Err(Error::new(ErrorKind::Busy, "the cache is being cleared again and again").at(self.path()))
     }
 
     /// Writes a new entry where nobody sees it.
@@ -260,7 +260,7 @@ impl FileBackend {
             drop(keys);
             accel.extend_index().doing("can't extend the index")?;
         }
-        Err(Error::new(ErrorKind::Full, "the index is full").at(&self.dir))
+        Err(Error::new(ErrorKind::Full, "the index is full").at(self.path()))
     }
 
     /// Publishes, within the locks. What's left of a replaced file is dropped after them.

@@ -84,7 +84,7 @@ impl Run<'_> {
     fn half_done(&mut self, accel: &Accel, bucket: usize) {
         let store = self.store;
         let Some(owner) = accel.index.changer(bucket) else { return };
-        let lives = || store.own().map(|own| own.process.is_alive(store.root(), owner).unwrap_or(true));
+        let lives = || store.process().map(|process| process.is_alive(store.root(), owner).unwrap_or(true));
         if lives().unwrap_or(true) || accel.index.changer(bucket) != Some(owner) {
             return;
         }

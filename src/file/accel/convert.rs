@@ -11,14 +11,15 @@
 //! files are removed. Whoever dies before 4 leaves an accelerated cache with more files in it than before, and nothing is
 //! lost.
 
-use std::os::fd::AsFd;
-
+use super::Accel;
 use super::change::{Fresh, Put};
 use super::lookup::Record;
 use super::walk::Buckets;
-use super::{Accel, files};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::change::NewEntry;
+use crate::file::directory::Config;
+use crate::file::directory::files::{read_marker, write_marker};
+use crate::file::directory::make;
 use crate::file::directory::marker::Marker;
 use crate::file::entry_files::read::{self, Miss};
 use crate::file::entry_files::walk::{self, Listed};
@@ -27,8 +28,7 @@ use crate::file::index::bucket::{At, Slot};
 use crate::file::index::table::Hash;
 use crate::file::recovery::findings;
 use crate::file::recovery::host::Site;
-use crate::file::recovery::protocol::Seen;
-use crate::file::{FileBackend, charged, open};
+use crate::file::{FileBackend, charged};
 use crate::format::header::Damage;
 use crate::format::location::Location;
 use crate::format::names::Name;
@@ -41,30 +41,19 @@ const SHARED: &str = "other processes have the cache open, or this one more than
                       have it to himself";
 
 impl FileBackend {
-    /// Turns acceleration on or off, and makes the other changes of settings that came with it.
-    pub(in crate::file) fn convert(
-        &mut self,
-        wanted: Accelerate,
-        change: &Change,
-        mac_key: Option<&[u8; 32]>,
-    ) -> Result<()> {
+    /// Turns acceleration on or off, and makes the other changes of settings that came with it. The handle is of no more use
+    /// then: the cache is to be opened anew.
+    pub(in crate::file) fn convert(&self, wanted: Accelerate, config: &Config) -> Result<()> {
         if self.read_only {
             let text = format!("acceleration can't be turned {} by a read-only opener", on_or_off(wanted));
             return Err(Error::new(ErrorKind::ReadOnly, text));
         }
-        let differs = || open::read_marker(self.root(), false).is_ok_and(|now| now.settings.accelerate != wanted);
+        let differs = || read_marker(self.root(), false).is_ok_and(|now| now.settings.accelerate != wanted);
         let work = || match (wanted, &self.accel) {
-            (Accelerate::Off, Some(accel)) => self.make_plain(accel, change),
-            _ => self.make_accelerated(change, mac_key),
+            (Accelerate::Off, Some(accel)) => self.make_plain(accel, &config.change),
+            _ => self.make_accelerated(&config.change, config.mac_key.as_ref()),
         };
-        self.own()?.process.alone(self.lock_wait, SHARED, differs, work)?;
-        self.accel = match wanted {
-            Accelerate::Off => None,
-            Accelerate::Auto => Some(self.map(mac_key)?),
-        };
-        let life = |accel: &Accel| (Seen { life: accel.life(), ..Seen::default() }, false);
-        self.seen = self.accel.as_ref().map(life);
-        self.configure(change).map(drop)
+        self.process()?.alone(self.lock_wait, SHARED, differs, work)
     }
 
     fn map(&self, mac_key: Option<&[u8; 32]>) -> Result<Accel> {
@@ -74,7 +63,7 @@ impl FileBackend {
     /// The marker as it is, and the settings that it's to have.
     fn next_settings(&self, accelerate: Accelerate, change: &Change) -> Result<(Marker, Settings)> {
         self.look_for_root()?;
-        let marker = open::read_marker(self.root(), false)?;
+        let marker = read_marker(self.root(), false)?;
         let mut settings = Settings { accelerate, ..marker.settings.clone() };
         if accelerate == Accelerate::Off && settings.policy.needs_index() {
             settings.policy = Policy::Lru;
@@ -83,7 +72,7 @@ impl FileBackend {
     }
 
     fn write_settings(&self, marker: &Marker, settings: Settings) -> Result<()> {
-        open::write_marker(self.root(), &Marker { settings, ..marker.clone() }, self.owner)?;
+        write_marker(self.root(), &Marker { settings, ..marker.clone() }, self.owner)?;
         self.control.settings_changed().doing("can't write the control file")
     }
 
@@ -92,9 +81,9 @@ impl FileBackend {
         let make = || {
             remove_mapped(self)?;
             let site = Site {
-                root: &self.root,
+                root: self.root_fd(),
                 control: &self.control,
-                process: &self.own()?.process,
+                process: self.process()?,
                 settings: &settings,
                 seed: &self.seed,
                 mac_key,
@@ -275,7 +264,7 @@ fn with_entry<T>(record: &Record, use_it: impl FnOnce(&NewEntry<'_>, u64) -> Res
 }
 
 fn remove_mapped(store: &FileBackend) -> Result<()> {
-    files::remove(store.root.as_fd()).doing("can't remove the mapped files")
+    make::remove_mapped(store.root()).doing("can't remove the mapped files")
 }
 
 fn on_or_off(accelerate: Accelerate) -> &'static str {

@@ -109,7 +109,7 @@ impl FileBackend {
                 return Ok(sum);
             }
         }
-        Err(Error::new(ErrorKind::Busy, "the number changes again and again").at(&self.dir))
+        Err(Error::new(ErrorKind::Busy, "the number changes again and again").at(self.path()))
     }
 
     /// Stores a number within the locks that it was read under; `None`: start again.

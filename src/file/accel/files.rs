@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{Accel, Quick};
+use crate::error::{Error, ErrorKind};
+use crate::file::directory::make::MAPPED;
 use crate::file::index::Index;
 use crate::file::index::audit::{Shape, Source};
 use crate::file::index::table::{self, BUCKETS, FIRST_BUCKETS, LIFE, MAGIC_WORD, NODE, NODES, READY, ROOT, STRIDE};
@@ -12,7 +14,7 @@ use crate::file::segments::{self, Segments};
 use crate::format::names::{ARENA, INDEX, LIVE};
 use crate::format::record::RecordSeal;
 use crate::sys::fs::{self, Open};
-use crate::sys::mmap::{Memory, SharedWords, copy_into};
+use crate::sys::mmap::{self, Memory, SharedWords, copy_into};
 use crate::sys::point;
 
 /// Bytes mapped of the live file and of the arena; their files grow as needed.
@@ -26,8 +28,6 @@ pub(in crate::file) struct Files {
     /// 0: an index in private memory.
     inodes: [u64; 3],
 }
-
-const NAMES: [&str; 3] = [INDEX, LIVE, ARENA];
 
 fn lost(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
@@ -49,14 +49,9 @@ fn open(root: BorrowedFd<'_>, name: &str, writable: bool, least: u64) -> io::Res
 }
 
 impl Files {
-    /// Whether the names still lead to these files.
-    pub(in crate::file) fn are_there(&self, root: BorrowedFd<'_>) -> bool {
-        NAMES.iter().zip(self.inodes).filter(|(_, ino)| *ino != 0).all(|(name, ino)| match fs::stat_at(root, name) {
-            Ok(Some(stat)) => stat.ino == ino,
-            Ok(None) => false,
-            // What can't be looked at now is looked at again a second later.
-            Err(_) => true,
-        })
+    /// The names that must lead to these files.
+    pub(in crate::file) fn names(&self) -> Vec<(&'static str, u64)> {
+        MAPPED.into_iter().zip(self.inodes).filter(|(_, ino)| *ino != 0).collect()
     }
 }
 
@@ -330,10 +325,18 @@ impl Source for InRuns {
     }
 }
 
-/// Removes the files, for a cache that becomes a plain tree.
-pub(in crate::file) fn remove(root: BorrowedFd<'_>) -> io::Result<()> {
-    for name in NAMES {
-        fs::unlink(root, name)?;
-    }
-    Ok(())
+/// The files are mapped whole, once, so that no call has to look whether they grew. Without a map neither can small
+/// values be found, nor large ones be told from those that were replaced: there is no other way into such a cache.
+pub(in crate::file) fn no_addresses(e: io::Error) -> Error {
+    let text = match mmap::address_limit() {
+        Some(limit) => format!(
+            "can't map the index: the cache is accelerated, which takes {} GiB of addresses (not of memory), and this \
+             process may have {} MiB (`ulimit -v`): raise that, or let a process without the limit turn acceleration off \
+             (`cachectl config set accelerate=off`)",
+            Accel::ADDRESSES >> 30,
+            limit >> 20
+        ),
+        None => "can't map the index".to_owned(),
+    };
+    Error::new(ErrorKind::Io, text).because(e)
 }

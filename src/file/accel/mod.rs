@@ -37,7 +37,7 @@ use crate::sys::mmap::{Memory, SharedWords};
 use append::{Appending, LANES};
 use files::Files;
 pub(super) use files::{
-    InRuns, OpenedSegments, index_words, is_lost, make_segments, open_segments, remove, set_life, write_index,
+    InRuns, OpenedSegments, index_words, is_lost, make_segments, no_addresses, open_segments, set_life, write_index,
 };
 use room::{Candidate, Reclaim};
 pub(super) use walk::Listed;
@@ -129,7 +129,7 @@ impl FileBackend {
     }
 
     fn busy(&self, _: &Busy) -> Error {
-        Error::new(ErrorKind::Busy, format!("a bucket was locked for over {:?}", self.lock_wait)).at(&self.dir)
+        Error::new(ErrorKind::Busy, format!("a bucket was locked for over {:?}", self.lock_wait)).at(self.path())
     }
 
     /// Errs if a part of the mapped files was lost under the caller.
@@ -139,17 +139,17 @@ impl FileBackend {
     }
 
     pub(super) fn writer_of(&self) -> Result<&Writer> {
-        Ok(&self.own()?.writer)
+        Ok(&self.local()?.writer)
     }
 
     /// Gives the current segment back, for the next session to go on with.
     pub(super) fn hand_back(&self) {
-        if let (Some(accel), Ok(own)) = (&self.accel, self.own())
-            && let Some(session) = own.process.known_session()
+        if let (Some(accel), Ok(local), Ok(process)) = (&self.accel, self.local(), self.process())
+            && let Some(session) = process.known_session()
         {
-            let mut appending = own.writer.current.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut appending = local.writer.current.lock().unwrap_or_else(PoisonError::into_inner);
             appending.hand_back(|current, full| accel.segments.leave(current, session, full));
-            let reclaim = own.writer.reclaim.lock().unwrap_or_else(PoisonError::into_inner);
+            let reclaim = local.writer.reclaim.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(segment) = reclaim.segment() {
                 accel.segments.unclaim(segment, session);
             }
@@ -205,7 +205,7 @@ impl Estate for Ground<'_> {
 
     fn is_alive(&self, session: u64) -> bool {
         // What can't be found out is taken for alive: a wait ends by its bound.
-        self.store.own().is_ok_and(|own| own.process.is_alive(self.store.root(), session).unwrap_or(true))
+        self.store.process().is_ok_and(|process| process.is_alive(self.store.root(), session).unwrap_or(true))
     }
 
     fn set_live(&self, place: Location, live: bool) {

@@ -326,7 +326,7 @@ impl FileBackend {
     ) -> Result<Option<u64>> {
         let ground = self.ground(accel)?;
         let shard = if place.is_file() {
-            match self.own()?.process.try_lock(hash.name().shard())? {
+            match self.try_lock(hash.name().shard())? {
                 Some(lock) => Some(lock),
                 None => return Ok(None),
             }
@@ -376,7 +376,7 @@ impl FileBackend {
                 continue;
             }
             let shard = if victim.place.is_file() {
-                match self.own()?.process.try_lock(victim.hash.name().shard())? {
+                match self.try_lock(victim.hash.name().shard())? {
                     Some(lock) => Some(lock),
                     None => continue,
                 }
@@ -551,7 +551,7 @@ mod tests {
     use crate::backend::{Backend, Condition};
     use crate::entry::{Extra, Facts, NEVER};
     use crate::file::change::NewEntry;
-    use crate::file::open::{Config, open};
+    use crate::file::{Config, open};
     use crate::key::Id;
     use crate::settings::Change;
 

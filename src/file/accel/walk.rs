@@ -174,7 +174,7 @@ impl FileBackend {
         }
         // Counts change under a shard's lock, which comes before a bucket's. Who has it now leaves them to a prune.
         for shard in walk::shards().filter(|shard| uncounted[usize::from(*shard)]) {
-            if let Some(_lock) = self.own()?.process.try_lock(shard)? {
+            if let Some(_lock) = self.try_lock(shard)? {
                 self.recount(shard)?;
             }
         }

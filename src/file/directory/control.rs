@@ -100,6 +100,21 @@ impl Scope<'_> {
     }
 }
 
+/// The words of the control file by which a change between two looks is noticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Seen {
+    pub boot: u64,
+    pub life: u64,
+    pub session: u64,
+}
+
+impl Seen {
+    /// A commit has begun and not ended.
+    pub(crate) fn in_commit(self) -> bool {
+        self.life & 1 == 1
+    }
+}
+
 /// The counts of one shard, or their sum over all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ShardCounts {
@@ -200,8 +215,8 @@ impl Control {
     }
 
     /// The boot in which the cache was recovered, the life of its index, and the last session that was given out.
-    pub(crate) fn seen(&self) -> io::Result<[u64; 3]> {
-        Ok([self.load(BOOT)?, self.life()?, self.load(SESSION)?])
+    pub(crate) fn seen(&self) -> io::Result<Seen> {
+        Ok(Seen { boot: self.load(BOOT)?, life: self.life()?, session: self.load(SESSION)? })
     }
 
     pub(crate) fn life(&self) -> io::Result<u64> {

@@ -13,13 +13,11 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crate::file::directory::files::Owner;
 use crate::format::names::{self, Name};
 use crate::settings::Access;
 use crate::sys::fork::epoch;
 use crate::sys::fs::{self, Open, Stat};
-
-/// Who new files belong to, where that isn't the process itself.
-pub(crate) type Owner = Option<(u32, u32)>;
 
 /// A file on its way to become an entry. Dropped, it leaves nothing behind.
 pub(crate) struct Draft {

@@ -67,7 +67,7 @@ pub(crate) fn examine(site: &Site<'_>) -> Result<Findings> {
     let doing = "can't examine the cache";
     let opened = match accel::open_segments(site.root(), false) {
         Err(e) if accel::is_lost(&e) => None,
-        Err(e) if e.kind() == io::ErrorKind::OutOfMemory => return Err(crate::file::open::no_addresses(e)),
+        Err(e) if e.kind() == io::ErrorKind::OutOfMemory => return Err(accel::no_addresses(e)),
         other => Some(other.doing(doing)?),
     };
     let live = match &opened {

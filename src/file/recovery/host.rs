@@ -10,9 +10,10 @@ use super::protocol::{Host, Openers, Seen};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::accel::{self, Accel};
 use crate::file::directory::control::Control;
+use crate::file::directory::files;
+use crate::file::directory::files::Owner;
 use crate::file::directory::session::Process;
-use crate::file::entry_files::write::Owner;
-use crate::file::{open, segments};
+use crate::file::segments;
 use crate::format::header::Seal;
 use crate::format::names;
 use crate::format::record::RecordSeal;
@@ -56,7 +57,7 @@ impl Site<'_> {
     }
 
     fn write(&self, name: &str) -> io::Result<OwnedFd> {
-        open::write_file(self.root(), name, &[], self.settings.access, self.owner)
+        files::write_file(self.root(), name, &[], self.settings.access, self.owner)
     }
 
     /// Makes the repairs that an examination found, in a cache that nobody else has open. May be done twice.
@@ -150,8 +151,7 @@ impl Host for Opener<'_> {
     }
 
     fn seen(&self) -> Result<Seen> {
-        let [boot, life, session] = self.site.control.seen().doing("can't read the control file")?;
-        Ok(Seen { boot, life, session })
+        self.site.control.seen().doing("can't read the control file")
     }
 
     fn openers(&self) -> Result<Openers> {
@@ -190,7 +190,7 @@ impl Host for Opener<'_> {
         *self.mapped.borrow_mut() = None;
         match Accel::open(site.root(), site.writable, site.record_seal()) {
             Err(e) if accel::is_lost(&e) => Ok(false),
-            Err(e) if e.kind() == io::ErrorKind::OutOfMemory => Err(open::no_addresses(e)),
+            Err(e) if e.kind() == io::ErrorKind::OutOfMemory => Err(accel::no_addresses(e)),
             other => {
                 let accel = other.doing("can't map the index")?;
                 let fits = life.is_none_or(|life| life == accel.life());

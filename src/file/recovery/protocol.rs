@@ -24,21 +24,7 @@
 //! cache was recovered (a container with another boot id) may have begun to work without a commit.
 
 use crate::error::Result;
-
-/// The words of the control file by which a change between two looks is noticed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Seen {
-    pub boot: u64,
-    pub life: u64,
-    pub session: u64,
-}
-
-impl Seen {
-    /// A commit has begun and not ended.
-    pub(crate) fn in_commit(self) -> bool {
-        self.life & 1 == 1
-    }
-}
+pub(crate) use crate::file::directory::control::Seen;
 
 /// How the byte `OPENERS` is held by others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
