@@ -68,7 +68,6 @@ const NOT_FORMAT: &[(&str, &str)] = &[
     ("record::EXPIRY_WORD", "AT_EXPIRY in words"),
     ("record::GENERATION_WORD", "AT_GENERATION in words"),
     ("record::CREATED_WORD", "AT_CREATED in words"),
-    ("table::NEWEST_STEP", "how far a hint may lag"),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq)]

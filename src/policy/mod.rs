@@ -73,9 +73,14 @@ pub(crate) fn rank(policy: Policy, seen: &Seen, by_bytes: bool) -> u64 {
     let weight = if by_bytes { seen.size.max(1) } else { 1 };
     match policy {
         Policy::S3Fifo | Policy::Lru | Policy::Fifo => seen.age.saturating_add(1).saturating_mul(weight),
-        Policy::Lfu => (3 - seen.heat.min(3)) << 60 | seen.age.min((1 << 60) - 1),
+        Policy::Lfu => coldness(seen),
         Policy::Random => seen.chance,
     }
+}
+
+/// The rank where too many candidates in a row were reinserted: the least used first, of these the oldest.
+pub(crate) fn coldness(seen: &Seen) -> u64 {
+    (3 - seen.heat.min(3)) << 60 | seen.age.min((1 << 60) - 1)
 }
 
 /// Where an entry stands in the order of a cull that sees all: its class, and its place in that; the least goes first.

@@ -216,7 +216,6 @@ impl FileBackend {
         drop(left);
         if let Ok(Put::Stored(..)) = put {
             accel.index.note_due(bucket, expires);
-            accel.index.note_newest(new.facts.created);
             self.sync_removal(accel, over(target))?;
         }
         put

@@ -52,7 +52,6 @@ impl FileBackend {
         let sequence = locked.sequence_unlike(found.sequence);
         accel.segments.count_to(slot.place, Cell { number, created: now }, sequence);
         drop(locked);
-        accel.index.note_newest(now);
         self.count(Count::Sets, 1);
         Ok(Some(number))
     }
@@ -162,7 +161,6 @@ impl FileBackend {
         Ok(match put? {
             Put::Stored(size, is_new) => {
                 accel.index.note_due(bucket, new.facts.gone_at());
-                accel.index.note_newest(new.facts.created);
                 Some((size, is_new))
             }
             Put::Refused | Put::Again => None,

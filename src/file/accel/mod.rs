@@ -14,6 +14,7 @@ mod lookup;
 mod prune;
 mod room;
 mod unread;
+mod victims;
 mod walk;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,7 +40,8 @@ use files::Files;
 pub(super) use files::{
     InRuns, OpenedSegments, index_words, is_lost, make_segments, no_addresses, open_segments, set_life, write_index,
 };
-use room::{Candidate, Reclaim};
+use room::Reclaim;
+use victims::Candidate;
 pub(super) use walk::Listed;
 
 /// Values up to this rest in segments.

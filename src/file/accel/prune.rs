@@ -27,8 +27,6 @@ use crate::sys::mmap::Memory;
 
 /// Thousandths of live records below which a segment is emptied.
 const HALF: u64 = 500;
-/// Of a class: what is from the future goes behind all others.
-const FUTURE: u64 = 1 << 32;
 /// How often a recount starts again because entries came or went meanwhile.
 const RECOUNTS: usize = 4;
 
@@ -260,7 +258,7 @@ impl Run<'_> {
 
     fn worst_slots(&self, accel: &Accel, policy: Policy, behind: Option<Ranked>) -> Result<Vec<Ranked>> {
         let mut heap = BinaryHeap::with_capacity(BATCH + 1);
-        let (clock, ahead) = (accel.index.clock(), self.store.ahead(accel));
+        let clock = accel.index.clock();
         let mut buckets = Buckets::new(accel);
         while let Some(family) = buckets.step(accel) {
             for bucket in family {
@@ -269,8 +267,6 @@ impl Run<'_> {
                     let (hash, slot) = (accel.index.hash_at(at), accel.index.slot(at));
                     let age = table::age_since(clock, table::age_of(slot.uses), shift);
                     let (class, rank) = policy::standing(policy, small, slot.heat(), age);
-                    let future = ahead.is_some_and(|ahead| self.store.is_from_after(accel, hash, slot.place, ahead));
-                    let class = if future { class | FUTURE } else { class };
                     let order = (slot.expires > self.now, class, rank, hash.id);
                     let ranked = Ranked { order, hash: (hash.tag, hash.id, hash.rest), bytes: slot.size };
                     if self.rules.dry_run && self.would_go(accel, hash, &slot)? {

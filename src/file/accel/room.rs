@@ -8,24 +8,15 @@ use std::time::{Duration, Instant};
 
 use super::append::MOVED;
 use super::{Accel, Ground, Rules, Writer};
-use crate::clock::SLACK_MS;
 use crate::error::{Doing, Result};
 use crate::file::FileBackend;
-use crate::file::entry_files::read;
 use crate::file::evict::{FULL_SLICE, Over};
 use crate::file::index::bucket::At;
 use crate::file::index::table::{self, Hash};
 use crate::file::segments::MAX_SEGMENTS;
 use crate::format::location::Location;
-use crate::format::record::{self, CREATED_WORD};
-use crate::policy::{self, Seen, Verdict};
 use crate::stats::Count;
 
-/// Candidates that one victim is chosen from, and victims that are chosen at a time.
-const SAMPLE: usize = 24;
-const VICTIMS: usize = 4;
-/// Buckets that one choice looks at, at the most.
-const REACH: usize = 1024;
 /// Records of a segment being reclaimed that a set takes care of. At the limit the fullest victim is three quarters
 /// live: four records then make room for one.
 const SHARE: usize = 4;
@@ -39,20 +30,14 @@ const TOO_FULL: u64 = 750;
 pub(super) const HALF: u64 = 500;
 /// How long one call's own culling takes, beyond what it brought in itself.
 const SLICE: Duration = Duration::from_millis(1);
+/// Entries that one call evicts for a file system that is short of room.
+const GIVEN_AT_ONCE: usize = 24;
 /// Expired entries that one call reclaims.
 const EXPIRED_SHARE: usize = 16;
 /// Segments that any arena may have: one for each of a few writers, and some to reclaim into.
 const LEAST_SEGMENTS: usize = 3;
 /// Bytes of index and bitmaps that aren't counted against `max_bytes`: what the smallest cache has.
 const FREE_OVERHEAD: u64 = 1 << 20;
-
-/// Somebody who may be evicted, as seen without a lock.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::file) struct Candidate {
-    hash: Hash,
-    place: Location,
-    rank: u64,
-}
 
 /// A segment that this process is reclaiming.
 #[derive(Default)]
@@ -255,7 +240,7 @@ impl FileBackend {
     /// Evicts for a file system that is short of room.
     fn give_room(&self, accel: &Accel, rules: &Rules, fresh: Hash) -> Result<()> {
         let start = Instant::now();
-        for _ in 0..SAMPLE {
+        for _ in 0..GIVEN_AT_ONCE {
             if self.accel_evict(accel, rules, Over::FreeSpace, Some(fresh), true)?.is_none() || start.elapsed() > SLICE
             {
                 break;
@@ -339,156 +324,6 @@ impl FileBackend {
         let gone = self.drop_slot(&locked, at, &slot, hash);
         drop((locked, shard));
         Ok(gone.is_ok().then_some(slot.size))
-    }
-
-    /// Evicts whoever should go next, and gives its charged bytes; `None`: nobody could.
-    ///
-    /// `files`: only what a file rests in, since that alone makes room on the disk.
-    pub(super) fn accel_evict(
-        &self,
-        accel: &Accel,
-        rules: &Rules,
-        over: Over,
-        fresh: Option<Hash>,
-        files: bool,
-    ) -> Result<Option<u64>> {
-        if accel.index.next_due() < table::LATEST {
-            let now = self.clock.now();
-            if accel.index.next_due() <= now {
-                let before = accel.used_bytes();
-                if self.expire(accel, now, 1)? > 0 {
-                    return Ok(Some(before.saturating_sub(accel.used_bytes())));
-                }
-            }
-        }
-        let writer = self.writer_of()?;
-        let ground = self.ground(accel)?;
-        for _ in 0..64 {
-            let victim = {
-                let Ok(mut victims) = writer.victims.try_lock() else { return Ok(None) };
-                if victims.is_empty() {
-                    self.choose(accel, rules, over, fresh, files, &mut victims);
-                }
-                victims.pop()
-            };
-            let Some(victim) = victim else { return Ok(None) };
-            if fresh == Some(victim.hash) && accel.totals().entries > 1 {
-                continue;
-            }
-            let shard = if victim.place.is_file() {
-                match self.try_lock(victim.hash.name().shard())? {
-                    Some(lock) => Some(lock),
-                    None => continue,
-                }
-            } else {
-                None
-            };
-            let Ok(locked) = accel.index.lock(victim.hash.id, &ground, Duration::ZERO) else { continue };
-            let found = locked.find(victim.hash).filter(|(_, slot)| slot.place == victim.place);
-            let Some((at, slot)) = found else { continue };
-            let small = locked.is_small(at);
-            match policy::verdict(rules.policy, small, slot.heat()) {
-                Verdict::Promote => locked.spare(at, true),
-                Verdict::Spare => locked.spare(at, false),
-                Verdict::Evict => {
-                    if self.drop_slot(&locked, at, &slot, victim.hash).is_err() {
-                        continue;
-                    }
-                    if small {
-                        locked.add_ghost(victim.hash.ghost());
-                    }
-                    drop((locked, shard));
-                    trace!(place = victim.hash.name().path(), ?over, "evict");
-                    self.count(over.count(), 1);
-                    return Ok(Some(slot.size));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// The time after which an entry is from the future; `None`: none is, as the clock wasn't set back.
-    pub(super) fn ahead(&self, accel: &Accel) -> Option<u64> {
-        let ahead = self.clock.now().saturating_add(SLACK_MS);
-        accel.index.may_be_newer(ahead).then_some(ahead)
-    }
-
-    pub(super) fn is_from_after(&self, accel: &Accel, hash: Hash, place: Location, time: u64) -> bool {
-        let created = if place.is_record() {
-            accel.segments.word(place, CREATED_WORD).map(record::created_of)
-        } else {
-            let found = read::load(self.root(), &hash.name().path(), &self.seal, read::READ_HEAD);
-            found.ok().map(|found| found.header.facts.created)
-        };
-        created.is_some_and(|created| created > time)
-    }
-
-    /// Walks the hand over some buckets and picks who should go next, the first of them last.
-    fn choose(
-        &self,
-        accel: &Accel,
-        rules: &Rules,
-        over: Over,
-        fresh: Option<Hash>,
-        files: bool,
-        out: &mut Vec<Candidate>,
-    ) {
-        let ahead = self.ahead(accel);
-        let totals = accel.totals();
-        let due = policy::small_is_due(rules.policy, totals.entries, totals.small);
-        let by_bytes = over != Over::Entries;
-        let clock = accel.index.clock();
-        let buckets = accel.index.buckets();
-        // A small table is seen as a whole; of a large one, what a few victims need.
-        let want = SAMPLE * VICTIMS;
-        let (mut others, mut later) = (Vec::new(), Vec::new());
-        for _ in 0..buckets.min(REACH) {
-            let bucket = accel.index.advance_hand(1);
-            let shift = accel.index.shift(bucket);
-            for (at, small) in accel.index.slots(bucket) {
-                let mine = due.is_none_or(|due| due == small);
-                if !mine && (others.len() >= SAMPLE || !out.is_empty()) {
-                    continue;
-                }
-                let slot = accel.index.slot(at);
-                let hash = accel.index.hash_at(at);
-                if files && !slot.place.is_file() || slot.place.is_none() {
-                    continue;
-                }
-                let seen = Seen {
-                    age: table::age_since(clock, table::age_of(slot.uses), shift),
-                    heat: slot.heat(),
-                    small,
-                    size: slot.size,
-                    chance: hash.id.wrapping_add(clock).wrapping_mul(0x9e37_79b9_7f4a_7c15),
-                };
-                let mut rank = policy::rank(rules.policy, &seen, by_bytes);
-                if fresh == Some(hash) {
-                    rank = 0;
-                }
-                let candidate = Candidate { hash, place: slot.place, rank };
-                // A clock at 1970 must not empty the cache: what is from the future goes when there's nobody else.
-                if ahead.is_some_and(|ahead| fresh == Some(hash) || self.is_from_after(accel, hash, slot.place, ahead))
-                {
-                    later.push(candidate);
-                } else if mine {
-                    out.push(candidate);
-                } else {
-                    others.push(candidate);
-                }
-            }
-            if out.len() >= want {
-                break;
-            }
-        }
-        if out.is_empty() {
-            *out = if others.is_empty() { later } else { others };
-        }
-        out.sort_unstable_by_key(|candidate| candidate.rank);
-        // The oldest of as many samples as there are victims.
-        let keep = (out.len() / SAMPLE).max(1);
-        let cut = out.len().saturating_sub(keep);
-        out.drain(..cut);
     }
 }
 

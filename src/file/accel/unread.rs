@@ -67,7 +67,6 @@ impl FileBackend {
                 let bucket = locked.bucket();
                 drop((locked, shard));
                 accel.index.note_due(bucket, fill.expires);
-                accel.index.note_newest(found.header.facts.created);
                 if accel.index.is_loaded() {
                     self.grow(accel, ground)?;
                 }

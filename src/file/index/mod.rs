@@ -12,9 +12,7 @@ pub(crate) mod table;
 
 use crate::sys::mmap::Memory;
 
-use table::{
-    AGE, ENTRIES, FILE_BYTES, HAND, LOAD_TENTHS, MAX_BUCKETS, NEWEST, NEWEST_STEP, READY, RECORD_BYTES, SMALL,
-};
+use table::{AGE, ENTRIES, FILE_BYTES, HAND, LOAD_TENTHS, MAX_BUCKETS, READY, RECORD_BYTES, SMALL};
 
 /// Ghosts per bucket that are kept: about as many as a bucket has entries, so that all rings together remember as many
 /// evictions as the cache holds entries, which is S3-FIFO's measure.
@@ -72,21 +70,6 @@ impl<M: Memory> Index<M> {
 
     pub(crate) fn clock(&self) -> u64 {
         self.words.load(AGE)
-    }
-
-    /// Notes the time of a set.
-    #[inline]
-    pub(crate) fn note_newest(&self, created: u64) {
-        let newest = self.words.load(NEWEST);
-        if created > newest.saturating_add(NEWEST_STEP) {
-            // Who is faster may have noted an earlier time, which the next set mends.
-            let _ = self.words.replace(NEWEST, newest, created);
-        }
-    }
-
-    /// Whether something may have been set later than this.
-    pub(crate) fn may_be_newer(&self, time: u64) -> bool {
-        self.words.load(NEWEST).saturating_add(NEWEST_STEP) > time
     }
 
     /// The next buckets for the hand to look at: the first one, of `n`.

@@ -49,11 +49,6 @@ pub(crate) const FILE_BYTES: usize = 19;
 pub(crate) const AGE: usize = 20;
 /// The next bucket that the hand looks at.
 pub(crate) const HAND: usize = 21;
-/// The latest time that a set was made at, to within [`NEWEST_STEP`]: where the clock is behind it, entries may be from
-/// the future.
-pub(crate) const NEWEST: usize = 22;
-/// Milliseconds that it may lag behind, so that few sets write it.
-pub(crate) const NEWEST_STEP: u64 = 1000;
 /// Bounds of what expires when: see `due`.
 pub(crate) const DUE_ROOT: usize = 24;
 pub(crate) const DUE_TOP: usize = 512;

@@ -184,31 +184,28 @@ fn a_recovery_in_a_bad_moment_fails_and_destroys_nothing() {
     assert!(!cache.add("k", "new", Ttl::Never).expect("add"));
 }
 
-/// A clock that was set back, as at a boot without a battery, makes misses of all that is there, which is then from the
-/// future. With an index these entries were evicted like any others, so that a boot in 1970 emptied the cache; they go
-/// last.
+/// A clock that was set back made each eviction read the records of its candidates, to spare what was from the future: 25 to
+/// 78 times slower, for as long as the clock was behind. Age counts insertions, which no clock changes.
 #[test]
-fn what_is_from_the_future_is_evicted_last() {
-    for policy in [Policy::S3Fifo, Policy::Lru, Policy::Fifo, Policy::Lfu, Policy::Random] {
+fn a_clock_that_was_set_back_does_not_change_who_is_evicted() {
+    for policy in [Policy::Lru, Policy::Fifo] {
         let (_dir, clock, cache) = fresh_with(|options| options.max_entries(40).policy(policy));
-        for i in 0..15 {
+        for i in 0..20 {
             cache.set(format!("small {i}"), "value", Ttl::Never).expect("set");
             cache.set(format!("large {i}"), vec![1; 5000], Ttl::Never).expect("set");
             clock.step(10);
         }
         clock.set(1000);
-        for i in 0..200 {
+        for i in 0..30 {
             cache.set(format!("now {i}"), "value", Ttl::Never).expect("set");
-            clock.step(10);
         }
-        let counts = cache.stats().expect("stats");
-        assert_eq!(counts.entries, 40, "{policy:?}");
-        cache.prune(&Prune::new().max_entries(30)).expect("prune");
+        assert_eq!(cache.stats().expect("stats").entries, 40, "{policy}");
         clock.set(START + 1000);
-        for i in 0..15 {
-            assert!(get(&cache, format!("small {i}")).is_some(), "{policy:?}: small {i}");
-            assert!(get(&cache, format!("large {i}")).is_some(), "{policy:?}: large {i}");
+        for i in 0..20 {
+            let there = get(&cache, format!("small {i}")).is_some() && get(&cache, format!("large {i}")).is_some();
+            assert_eq!(there, i >= 15, "{policy}: {i} of those that came first");
         }
+        assert!((0..30).all(|i| get(&cache, format!("now {i}")).is_some()), "{policy}: what came last");
     }
 }
 
