@@ -28,12 +28,17 @@ lint:  ## formatting, clippy, docs, and licences where cargo-deny is installed
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --package larder -- -D warnings
+	$(CARGO) clippy --package larder --features memory -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --all-features
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		$(CARGO) deny --locked check licenses bans sources; \
 	else \
 		echo "lint: cargo-deny is not installed; licences and bans were left out"; \
 	fi
+
+package:  ## what would be published: the package alone, docs as docs.rs builds them, oldest dependencies, oldest Rust
+	@.ci/package
 
 bench:  ## the benchmarks; ARGS="get" runs those whose name contains it
 	$(CARGO) bench --bench tree -- $(ARGS)

@@ -40,6 +40,8 @@
 //! tiered, and those on servers); `file` (the store on disk); `options`, `cache`, `async_cache` (the face); `sys` (all calls to the operating
 //! system).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("Larder runs on Linux (x86-64 and aarch64): it builds on openat2, OFD locks and renameat2.");
 
@@ -88,7 +90,7 @@ pub use capabilities::{Capabilities, Reach};
 pub use copy::{Copied, copy};
 pub use entry::{Codec, Encoding, Entry, Meta, SetOptions, State, Token, Ttl, Value};
 pub use error::{Error, ErrorKind, Result};
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 #[doc(hidden)]
 pub use file::fuzz;
 pub use flight::Fetch;
@@ -101,7 +103,7 @@ pub use stats::{
     Compressed, Event, EvictReason, Evictions, Limits, Mapped, MissReason, Misses, Network, Places, Stats,
 };
 pub use stream::{Reader, Writer};
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 #[doc(hidden)]
 pub use sys::fault;
 #[cfg(feature = "json")]

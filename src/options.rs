@@ -312,7 +312,7 @@ impl Options {
     }
 
     /// What a test wants to be told of the machine's present run; 0: nothing is known of it, as where `/proc` is hidden.
-    #[cfg(feature = "fault")]
+    #[cfg(feature = "__fault")]
     #[doc(hidden)]
     pub fn boot(mut self, id: u64) -> Options {
         self.config.boot = Some(id);

@@ -31,6 +31,10 @@ pub(crate) fn check(extra: &Extra, value_len: usize) -> Result<Vec<u8>> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Act<'a> {
     /// Puts this in place, until the expiry.
+    #[cfg_attr(
+        not(any(feature = "redis", feature = "memcached")),
+        allow(dead_code, reason = "the directory takes value and options from its draft")
+    )]
     Put(&'a [u8], &'a SetOptions, u64),
     Remove,
     /// Until when the entry lives.

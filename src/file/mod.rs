@@ -26,7 +26,7 @@ mod evict;
 mod flight;
 #[cfg(test)]
 mod format_doc;
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 pub mod fuzz;
 pub(crate) mod index;
 mod lookup;

@@ -1,5 +1,5 @@
 //! One place that every system call goes through: tried again where a signal cut it short, and, in builds with the
-//! feature `fault`, shown to the test that may fail it, cut it short, or write it down.
+//! feature `__fault`, shown to the test that may fail it, cut it short, or write it down.
 
 use std::os::fd::BorrowedFd;
 
@@ -7,7 +7,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 /// Which call is about to be made, on what.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "fault"), expect(dead_code, reason = "only tests of faults look inside"))]
+#[cfg_attr(not(feature = "__fault"), expect(dead_code, reason = "only tests of faults look inside"))]
 pub(super) enum Op<'a> {
     /// `openat`, `openat2`, or `open` where there's no directory.
     Open(Option<BorrowedFd<'a>>, &'a str, super::fs::Open),
@@ -39,9 +39,9 @@ pub(super) enum Op<'a> {
 /// A step of a protocol in shared memory, where a test may stop, look, or die.
 #[inline]
 pub(crate) fn point(name: &'static str) {
-    #[cfg(feature = "fault")]
+    #[cfg(feature = "__fault")]
     super::fault::reach(name);
-    #[cfg(not(feature = "fault"))]
+    #[cfg(not(feature = "__fault"))]
     let _ = name;
 }
 
@@ -52,15 +52,15 @@ pub(super) fn call<T>(op: Op<'_>, mut make: impl FnMut() -> Result<T, Errno>) ->
 
 /// Makes a call that moves bytes; `make` gets how many it may move at the most, for which a test may name a number.
 pub(super) fn sized_call<T>(op: Op<'_>, mut make: impl FnMut(usize) -> Result<T, Errno>) -> Result<T, Errno> {
-    #[cfg(not(feature = "fault"))]
+    #[cfg(not(feature = "__fault"))]
     let _ = op;
     retry_on_intr(|| {
-        #[cfg(feature = "fault")]
+        #[cfg(feature = "__fault")]
         let most = super::fault::before(op)?;
-        #[cfg(not(feature = "fault"))]
+        #[cfg(not(feature = "__fault"))]
         let most = usize::MAX;
         let outcome = make(most)?;
-        #[cfg(feature = "fault")]
+        #[cfg(feature = "__fault")]
         super::fault::after(op, most);
         Ok(outcome)
     })

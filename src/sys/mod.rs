@@ -6,7 +6,7 @@
 //! their errno.
 
 mod call;
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 pub mod fault;
 pub(crate) mod fork;
 pub(crate) mod fs;

@@ -1,6 +1,6 @@
 //! Turning acceleration on and off: what stays, what goes, who may.
 
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 mod kills;
 
 use std::collections::BTreeMap;

@@ -2,17 +2,17 @@
 //! runs (`make fuzz`). Sizes and durations are cachectl's, and so is their test.
 
 /// What cargo-fuzz does with an entry.
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 mod entry;
 /// Calls against a model; also what the conformance suite runs.
 pub(crate) mod history;
 /// What cargo-fuzz does with a marker.
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 mod marker;
 /// Changes by chance.
 mod mutate;
 /// What cargo-fuzz does with a file's name.
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 mod names;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,7 +78,7 @@ fn operations() {
     });
 }
 
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 mod foreign_bytes {
     use std::collections::HashSet;
     use std::fs;

@@ -24,7 +24,7 @@ mod corruption;
 /// Numbers that many processes count in.
 mod counts;
 /// What power cuts may leave, from a record of calls.
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 mod crash;
 /// The hook that is told what happens.
 mod events;
@@ -33,12 +33,12 @@ mod eviction;
 /// Expiry, by a clock in the test's hand.
 mod expiry;
 /// Every system call of every operation made to fail.
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 mod faults;
 /// Single flight: leaders that are slow, fail or die; early refresh, stale values.
 mod flight;
 /// Parent and child after a fork, wherever it came and whoever dies first.
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 mod fork;
 /// The directory that release 1 wrote, and the marker.
 mod format_compat;
@@ -49,7 +49,7 @@ mod hostile_dir;
 /// Invalidated tags and namespaces, and their sweeping.
 mod invalidation;
 /// Death at every system call.
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 mod kills;
 /// The mapped files gone, cut short, damaged; no memory, no room.
 mod mapped;
@@ -62,7 +62,7 @@ mod opening;
 /// README and examples compile and run.
 mod papers;
 /// Power cuts that are real, on file systems in loop devices.
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 mod power;
 /// Bugs that were found, each with its story.
 mod regression;
@@ -70,7 +70,7 @@ mod regression;
 #[cfg(any(feature = "redis", feature = "memcached"))]
 mod remote_faults;
 /// Restarts of the machine: what is there at the first call.
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 mod restarts;
 /// Caches sealed by a key.
 mod sealed;

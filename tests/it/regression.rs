@@ -3,11 +3,11 @@
 
 #[cfg(any(feature = "redis", feature = "memcached"))]
 mod bare;
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 mod faults;
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 mod forks;
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 mod index;
 
 use std::fs;

@@ -177,7 +177,7 @@ impl Marker {
 }
 
 /// The same bytes with the beginning, length and sum of a marker.
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 pub(crate) fn forge(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut out = bytes.get(..bytes.len().checked_sub(SUM_LEN)?)?.to_vec();
     let body = out.len().checked_sub(HEAD_LEN)?;

@@ -12,9 +12,9 @@ use larder::{Cache, Options, Stats, Verify};
 use tempfile::TempDir;
 
 pub(crate) mod campaign;
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 pub(crate) mod crash;
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 pub(crate) mod image;
 /// Directories to and from archives.
 /// Children that play a role on a directory.
@@ -209,13 +209,13 @@ pub(crate) fn counts_match(cache: &Cache) -> Stats {
 }
 
 /// What a start of the machine leaves of a cache that nobody has open: what it was last recovered in is another boot.
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 pub(crate) fn restart(dir: &Path) {
     set_boot(dir, 77);
 }
 
 /// Says in which boot of the machine a cache was recovered: docs/FORMAT.md, "Control file".
-#[cfg(feature = "fault")]
+#[cfg(feature = "__fault")]
 pub(crate) fn set_boot(dir: &Path, boot: u64) {
     let control = fs::File::options().write(true).open(dir.join("control")).expect("the control file");
     std::os::unix::fs::FileExt::write_all_at(&control, &boot.to_le_bytes(), 120).expect("a word to write");
@@ -242,7 +242,7 @@ impl Dice {
     }
 
     /// Others that go their own way from here.
-    #[cfg(feature = "fault")]
+    #[cfg(feature = "__fault")]
     pub(crate) fn split(&mut self) -> Dice {
         Dice::new(self.next())
     }

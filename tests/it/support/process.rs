@@ -197,7 +197,7 @@ impl Child {
 
     /// Hears out a child that has much to do: it says something from time to time, and at last a line that begins with
     /// `last`. The rest of that line is returned.
-    #[cfg(feature = "fault")]
+    #[cfg(feature = "__fault")]
     pub(crate) fn hear_out(mut self, last: &str) -> String {
         loop {
             if let Some(rest) = self.hear().strip_prefix(last) {
@@ -209,7 +209,7 @@ impl Child {
     }
 
     /// Waits for a child that comes to a good end, or kills itself; says whether it did.
-    #[cfg(feature = "fault")]
+    #[cfg(feature = "__fault")]
     pub(crate) fn killed(mut self) -> bool {
         self.stdin = None;
         let status = self.wait();
@@ -252,7 +252,7 @@ impl Child {
     }
 
     /// Waits for a child that stops itself.
-    #[cfg(feature = "fault")]
+    #[cfg(feature = "__fault")]
     pub(crate) fn wait_until_stopped(&self) {
         wait_until_stopped(self.pid());
     }
