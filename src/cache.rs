@@ -236,7 +236,8 @@ impl Cache {
         self.store.change(id, Mutation::Remove, Condition::IfToken(token), None).map(Outcome::is_done)
     }
 
-    /// Removes several keys and returns how many had a live value.
+    /// Removes several keys and returns how many had a live value. An error of a store on servers tells how many keys were
+    /// removed all the same.
     pub fn delete_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<u64> {
         let keys: Vec<K> = keys.into_iter().collect();
         self.store.delete_many(&self.ids(&keys)?)

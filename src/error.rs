@@ -86,11 +86,20 @@ struct Inner {
     path: Option<PathBuf>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     perhaps_done: bool,
+    /// There was more to be sent and received than there was time, which says nothing of the server's health.
+    too_much: bool,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, what: impl Into<Cow<'static, str>>) -> Error {
-        Error(Box::new(Inner { kind, what: what.into(), path: None, source: None, perhaps_done: false }))
+        Error(Box::new(Inner {
+            kind,
+            what: what.into(),
+            path: None,
+            source: None,
+            perhaps_done: false,
+            too_much: false,
+        }))
     }
 
     /// An error of the operating system, its kind told from its errno.
@@ -127,13 +136,34 @@ impl Error {
         self
     }
 
+    /// The time was over while bytes still came and went.
+    #[allow(dead_code, reason = "for the stores behind a network")]
+    pub(crate) fn too_much(mut self) -> Error {
+        self.0.too_much = true;
+        self
+    }
+
+    /// Whether less at once may go better.
+    #[allow(dead_code, reason = "for the stores behind a network")]
+    pub(crate) fn is_too_much(&self) -> bool {
+        self.0.too_much
+    }
+
+    /// The same error with more to be said.
+    #[allow(dead_code, reason = "for the stores behind a network")]
+    pub(crate) fn and(mut self, more: &str) -> Error {
+        self.0.what = format!("{}; {more}", self.0.what).into();
+        self
+    }
+
     /// The same error for others who met it, its source as text.
     #[allow(dead_code, reason = "for the stores behind a network")]
     pub(crate) fn copy(&self) -> Error {
-        let Inner { kind, what, path, source, perhaps_done } = &*self.0;
+        let Inner { kind, what, path, source, perhaps_done, too_much } = &*self.0;
         let source = source.as_ref().map(|source| source.to_string().into());
         let (what, path) = (what.clone(), path.clone());
-        Error(Box::new(Inner { kind: *kind, what, path, source, perhaps_done: *perhaps_done }))
+        let (perhaps_done, too_much) = (*perhaps_done, *too_much);
+        Error(Box::new(Inner { kind: *kind, what, path, source, perhaps_done, too_much }))
     }
 
     /// Whether the change that failed may have been done all the same: a server was sent it and never said what became of

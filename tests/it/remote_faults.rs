@@ -14,6 +14,7 @@ use crate::support::get;
 use crate::support::process::PATIENCE;
 use crate::support::servers::{Program, Server};
 
+mod batches;
 #[cfg(feature = "tokio")]
 mod crowd;
 #[cfg(feature = "redis")]

@@ -12,10 +12,10 @@
 //! Whoever computes an absent value leaves an item in its place, so that this holds for it as well.
 
 mod client;
+mod many;
 mod places;
 mod plain;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,11 +28,11 @@ use crate::backend::net::store::{Found, Is, Networked, Put, Scope, Server, Store
 use crate::backend::net::wire::{Until, here};
 use crate::backend::{Backend, Lead, Leadership, Lease, Listing, Since};
 use crate::capabilities::{self, Capabilities};
-use crate::entry::{Extra, Facts, Value};
+use crate::entry::{Facts, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::{HEADER_LEN, Seal};
 use crate::key::Id;
-use crate::stats::{Count, Network};
+use crate::stats::Network;
 use crate::sys::fork::{self, PerProcess};
 
 use client::{Answer, Batch, refusal};
@@ -117,110 +117,6 @@ impl Memcached {
         Ok(bytes)
     }
 
-    /// What is there under some keys of one server.
-    async fn fetch_from(
-        &self,
-        local: &Local,
-        place: &Place,
-        keys: &[(Id<'_>, String)],
-        until: Until,
-    ) -> Result<Vec<Found<(Label, Value)>>> {
-        // Hashing their names for each key would take longer than the server does.
-        let mut bases: Vec<(&str, Vec<String>)> = Vec::new();
-        for (id, _) in keys {
-            if !bases.iter().any(|(namespace, _)| *namespace == id.namespace) {
-                bases.push((id.namespace, local.scopes(id.namespace, &Extra::default())));
-            }
-        }
-        let mut scopes: Vec<String> = bases.iter().flat_map(|(_, scopes)| scopes.clone()).collect();
-        scopes.sort();
-        scopes.dedup();
-        let mut batch = Batch::default();
-        for scope in &scopes {
-            batch.push("mg", scope, "v");
-        }
-        for (_, name) in keys {
-            batch.push("mg", &local.key('e', name), "v c");
-        }
-        let mut answers = local.run(place, &batch, Again::Yes, until).await?.into_iter();
-        let mut ids: HashMap<String, Option<u64>> = HashMap::new();
-        for scope in scopes {
-            let answer = answers.next().ok_or_else(unexpected)?;
-            ids.insert(scope, stamp(&answer)?.map(|stamp| stamp.id));
-        }
-        let mut found = Vec::with_capacity(keys.len());
-        for ((id, _), answer) in keys.iter().zip(answers) {
-            found.push(match answer {
-                Answer::Absent => Found { is: Is::Absent, held: Err(Count::MissAbsent) },
-                Answer::Value { bytes, cas } if bytes == LEAD => Found { is: is(cas), held: Err(Count::MissAbsent) },
-                Answer::Value { bytes, cas } => Found { is: is(cas), held: envelope::decode(&self.seal, *id, bytes) },
-                Answer::Error(text) => return Err(refusal(&text)),
-                _ => return Err(unexpected()),
-            });
-        }
-        Memcached::look_at_tags(local, place, keys, &found, &mut ids, until).await?;
-        for ((id, _), found) in keys.iter().zip(&mut found) {
-            let base = bases.iter().find(|(namespace, _)| *namespace == id.namespace);
-            let same = |scopes: &[String], label: &Label| {
-                let now = scopes.iter().map(|scope| *ids.get(scope)?);
-                now.eq(label.scopes.iter().copied().map(Some))
-            };
-            let cleared = found.held.as_ref().is_ok_and(|(label, _)| match base {
-                Some((_, scopes)) if label.extra.tags.is_empty() => !same(scopes, label),
-                _ => !same(&local.scopes(id.namespace, &label.extra), label),
-            });
-            if cleared {
-                found.held = Err(Count::MissCleared);
-            }
-        }
-        Ok(found)
-    }
-
-    /// The scopes that only the entries themselves tell of.
-    async fn look_at_tags(
-        local: &Local,
-        place: &Place,
-        keys: &[(Id<'_>, String)],
-        found: &[Found<(Label, Value)>],
-        ids: &mut HashMap<String, Option<u64>>,
-        until: Until,
-    ) -> Result<()> {
-        let mut more: Vec<String> = Vec::new();
-        for ((id, _), found) in keys.iter().zip(found) {
-            if let Ok((label, _)) = &found.held
-                && !label.extra.tags.is_empty()
-            {
-                more.extend(local.scopes(id.namespace, &label.extra).into_iter().filter(|s| !ids.contains_key(s)));
-            }
-        }
-        more.sort();
-        more.dedup();
-        let mut batch = Batch::default();
-        for scope in &more {
-            batch.push("mg", scope, "v");
-        }
-        if batch.is_empty() {
-            return Ok(());
-        }
-        for (scope, answer) in more.into_iter().zip(local.run(place, &batch, Again::Yes, until).await?) {
-            ids.insert(scope, stamp(&answer)?.map(|stamp| stamp.id));
-        }
-        Ok(())
-    }
-
-    /// What is there under keys, server by server; in their order.
-    async fn fetch_all(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Found<(Label, Value)>>> {
-        let local = self.local()?;
-        let mut found: Vec<Option<Found<(Label, Value)>>> = ids.iter().map(|_| None).collect();
-        for (place, at, names) in named_by_place(local, ids) {
-            let keys: Vec<_> = at.iter().map(|i| ids[*i]).zip(names).collect();
-            for (i, one) in at.into_iter().zip(self.fetch_from(local, place, &keys, until).await?) {
-                found[i] = Some(one);
-            }
-        }
-        found.into_iter().map(|found| found.ok_or_else(unexpected)).collect()
-    }
-
     /// The ids of the scopes of an entry that may be stored as one of an earlier moment; `None`: something was
     /// invalidated since.
     async fn ids_since(
@@ -268,27 +164,6 @@ impl Memcached {
     }
 }
 
-/// Which keys belong to which server, and their names there.
-fn named_by_place<'l>(local: &'l Local, ids: &[Id<'_>]) -> Vec<(&'l Place, Vec<usize>, Vec<String>)> {
-    let mut groups: Vec<(&Place, Vec<usize>, Vec<String>)> = Vec::new();
-    for (i, id) in ids.iter().enumerate() {
-        let (place, name) = local.place(*id);
-        match groups.iter_mut().find(|(other, ..)| std::ptr::eq(*other, place)) {
-            Some((_, some, names)) => {
-                some.push(i);
-                names.push(name);
-            }
-            None => groups.push((place, vec![i], vec![name])),
-        }
-    }
-    groups
-}
-
-/// The same without the names.
-fn by_place<'l>(local: &'l Local, ids: &[Id<'_>]) -> Vec<(&'l Place, Vec<usize>)> {
-    named_by_place(local, ids).into_iter().map(|(place, some, _)| (place, some)).collect()
-}
-
 impl Server for Memcached {
     fn capabilities(&self) -> Capabilities {
         Capabilities { max_value: MAX_VALUE, ..capabilities::MEMCACHED }
@@ -299,12 +174,12 @@ impl Server for Memcached {
     }
 
     async fn fetch_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Result<Found<Value>>>> {
-        let found = self.fetch_all(ids, until).await?;
-        Ok(found.into_iter().map(|Found { is, held }| Ok(Found { is, held: held.map(|(_, value)| value) })).collect())
+        let value = |Found { is, held }: Found<(Label, Value)>| Found { is, held: held.map(|(_, value)| value) };
+        Ok(self.fetch_all(ids, until).await?.into_iter().map(|found| found.map(value)).collect())
     }
 
     async fn look(&self, id: Id<'_>, until: Until) -> Result<Found<Label>> {
-        let Found { is, held } = self.fetch_all(&[id], until).await?.pop().ok_or_else(unexpected)?;
+        let Found { is, held } = self.fetch_all(&[id], until).await?.pop().ok_or_else(unexpected)??;
         Ok(Found { is, held: held.map(|(label, _)| label) })
     }
 
@@ -355,71 +230,11 @@ impl Server for Memcached {
     }
 
     async fn store_many(&self, items: &[(Id<'_>, Put<'_>)], until: Until) -> Result<Vec<Option<Result<()>>>> {
-        let local = self.local()?;
-        let mut outcomes: Vec<Option<Result<()>>> = items.iter().map(|_| None).collect();
-        let keys: Vec<Id<'_>> = items.iter().map(|(id, _)| *id).collect();
-        for (place, at, names) in named_by_place(local, &keys) {
-            // All have the same options and namespace.
-            let Some((first, one)) = at.first().map(|i| items[*i]) else { continue };
-            let scopes = local.scopes(first.namespace, one.extra);
-            let ids = match place.lately(&scopes) {
-                Some(ids) => ids,
-                None => local.stamps(place, &scopes, until).await?.iter().map(|stamp| stamp.id).collect(),
-            };
-            let (mut batch, mut sent) = (Batch::default(), Vec::new());
-            for (i, name) in at.into_iter().zip(names) {
-                let (id, put) = items[i];
-                match self.encode(id, put, ids.clone()) {
-                    Ok(bytes) => {
-                        let flags = ttl(&put.facts, self.remote.clock.now());
-                        batch.push_set(&local.key('e', &name), &bytes, &flags);
-                        sent.push(i);
-                    }
-                    Err(error) => outcomes[i] = Some(Err(error)),
-                }
-            }
-            for scope in &scopes {
-                batch.push("mg", scope, "v");
-            }
-            let mut answers = local.run(place, &batch, Again::Yes, until).await?;
-            let now = answers.split_off(sent.len()).iter().map(stamp).collect::<Result<Option<Vec<_>>>>()?;
-            let now: Vec<u64> = now.unwrap_or_default().iter().map(|stamp| stamp.id).collect();
-            place.note(&scopes, &now);
-            for (i, answer) in sent.into_iter().zip(answers) {
-                outcomes[i] = match answer {
-                    Answer::Done { .. } if now == ids => Some(Ok(())),
-                    Answer::Error(text) => Some(Err(refusal(&text))),
-                    _ => None,
-                };
-            }
-        }
-        Ok(outcomes)
+        self.store_all(items, until).await
     }
 
-    async fn take_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Found<Label>>> {
-        let mut taken: Vec<Option<Found<Label>>> = ids.iter().map(|_| None).collect();
-        let mut waiting: Vec<usize> = (0..ids.len()).collect();
-        while !waiting.is_empty() {
-            // A key that is there twice is taken once.
-            let mut now: Vec<usize> = Vec::new();
-            for i in &waiting {
-                if !now.iter().any(|other| ids[*other] == ids[*i]) {
-                    now.push(*i);
-                }
-            }
-            let keys: Vec<Id<'_>> = now.iter().map(|i| ids[*i]).collect();
-            for (i, found) in now.into_iter().zip(self.fetch_all(&keys, until).await?) {
-                let when = When::state(&found.is);
-                if self.remove(ids[i], when, until).await? == Stored::Done {
-                    taken[i] = Some(Found { is: found.is, held: found.held.map(|(label, _)| label) });
-                }
-            }
-            waiting.retain(|i| taken[*i].is_none());
-            if until.is_over() && !waiting.is_empty() {
-                return Err(busy());
-            }
-        }
-        taken.into_iter().map(|found| found.ok_or_else(unexpected)).collect()
+    async fn take_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Result<Found<Label>>>> {
+        self.take_all(ids, until).await
     }
 
     async fn touch(&self, id: Id<'_>, is: &Is, label: &Label, expires: u64, until: Until) -> Result<bool> {

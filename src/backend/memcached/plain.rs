@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::client::{Answer, Batch, refusal};
+use super::many::{Outcomes, shares};
 use super::places::{Local, Place, no_random};
 use super::{MAX_ITEM, is, seconds, under};
 use crate::backend::net::config::Remote;
@@ -56,6 +57,28 @@ impl PlainMemcached {
         let mut batch = Batch::default();
         fill(&mut batch, &key);
         local.run_one(place, &batch, again, until).await
+    }
+
+    /// A command for each key, and what its answer means.
+    async fn each<T>(
+        &self,
+        keys: &[Vec<u8>],
+        until: Until,
+        push: impl Fn(&mut Batch, &str, usize),
+        answer: impl Fn(Answer) -> Result<T>,
+    ) -> Result<Vec<Result<T>>> {
+        let local = self.local()?;
+        let ids: Vec<Id<'_>> = keys.iter().map(|key| Id { namespace: "", version: 1, key }).collect();
+        let mut outcomes = Outcomes::new(keys.len());
+        for share in shares(local, &ids) {
+            let mut batch = Batch::default();
+            for i in &share.at {
+                push(&mut batch, &String::from_utf8_lossy(&keys[*i]), *i);
+            }
+            let answers = share.run(local, &batch, Again::Yes, until).await;
+            share.settle(&mut outcomes, answers.map(|answers| answers.into_iter().map(&answer).collect()));
+        }
+        Ok(outcomes.all())
     }
 
     /// Adds by the server's own counter, which has all of `u64`: what it makes too large is made what it was.
@@ -169,25 +192,14 @@ impl Plain for PlainMemcached {
         Ok(())
     }
 
-    async fn read(&self, keys: &[Vec<u8>], until: Until) -> Result<Vec<Bytes>> {
-        let local = self.local()?;
-        let ids: Vec<Id<'_>> = keys.iter().map(|key| Id { namespace: "", version: 1, key }).collect();
-        let mut found: Vec<Bytes> = keys.iter().map(|_| None).collect();
-        for (place, at) in super::by_place(local, &ids) {
-            let mut batch = Batch::default();
-            for i in &at {
-                batch.push("mg", &String::from_utf8_lossy(&keys[*i]), "v c");
-            }
-            for (i, answer) in at.into_iter().zip(local.run(place, &batch, Again::Yes, until).await?) {
-                found[i] = match answer {
-                    Answer::Value { bytes, cas } => Some((bytes, is(cas))),
-                    Answer::Absent => None,
-                    Answer::Error(text) => return Err(refusal(&text)),
-                    _ => return Err(unexpected()),
-                };
-            }
-        }
-        Ok(found)
+    async fn read(&self, keys: &[Vec<u8>], until: Until) -> Result<Vec<Result<Bytes>>> {
+        let answer = |answer| match answer {
+            Answer::Value { bytes, cas } => Ok(Some((bytes, is(cas)))),
+            Answer::Absent => Ok(None),
+            Answer::Error(text) => Err(refusal(&text)),
+            _ => Err(unexpected()),
+        };
+        self.each(keys, until, |batch, key, _| batch.push("mg", key, "v c"), answer).await
     }
 
     async fn look(&self, key: &[u8], until: Until) -> Result<Option<(u64, Option<u64>)>> {
@@ -216,39 +228,22 @@ impl Plain for PlainMemcached {
     }
 
     async fn write_many(&self, items: &[(Vec<u8>, &[u8])], ms: Option<u64>, until: Until) -> Result<Vec<Result<()>>> {
-        let local = self.local()?;
-        let ids: Vec<Id<'_>> = items.iter().map(|(key, _)| Id { namespace: "", version: 1, key }).collect();
-        let mut outcomes: Vec<Result<()>> = items.iter().map(|_| Err(unexpected())).collect();
-        for (place, at) in super::by_place(local, &ids) {
-            let mut batch = Batch::default();
-            for i in &at {
-                batch.push_set(&String::from_utf8_lossy(&items[*i].0), items[*i].1, &self.ttl(ms));
-            }
-            for (i, answer) in at.into_iter().zip(local.run(place, &batch, Again::Yes, until).await?) {
-                outcomes[i] = match answer {
-                    Answer::Done { .. } => Ok(()),
-                    Answer::Error(text) => Err(refusal(&text)),
-                    _ => Err(unexpected()),
-                };
-            }
-        }
-        Ok(outcomes)
+        let keys: Vec<Vec<u8>> = items.iter().map(|(key, _)| key.clone()).collect();
+        let flags = self.ttl(ms);
+        let answer = |answer| match answer {
+            Answer::Done { .. } => Ok(()),
+            Answer::Error(text) => Err(refusal(&text)),
+            _ => Err(unexpected()),
+        };
+        self.each(&keys, until, |batch, key, i| batch.push_set(key, items[i].1, &flags), answer).await
     }
 
-    async fn remove(&self, keys: &[Vec<u8>], until: Until) -> Result<Vec<bool>> {
-        let local = self.local()?;
-        let ids: Vec<Id<'_>> = keys.iter().map(|key| Id { namespace: "", version: 1, key }).collect();
-        let mut removed = vec![false; keys.len()];
-        for (place, at) in super::by_place(local, &ids) {
-            let mut batch = Batch::default();
-            for i in &at {
-                batch.push("md", &String::from_utf8_lossy(&keys[*i]), "");
-            }
-            for (i, answer) in at.into_iter().zip(local.run(place, &batch, Again::Yes, until).await?) {
-                removed[i] = matches!(answer, Answer::Done { .. });
-            }
-        }
-        Ok(removed)
+    async fn remove(&self, keys: &[Vec<u8>], until: Until) -> Result<Vec<Result<bool>>> {
+        let answer = |answer| match answer {
+            Answer::Error(text) => Err(refusal(&text)),
+            answer => Ok(matches!(answer, Answer::Done { .. })),
+        };
+        self.each(keys, until, |batch, key, _| batch.push("md", key, ""), answer).await
     }
 
     async fn touch(&self, key: &[u8], ms: Option<u64>, until: Until) -> Result<bool> {
@@ -274,7 +269,7 @@ impl Plain for PlainMemcached {
     async fn unlock(&self, key: &[u8], word: u64, until: Until) {
         // One that can't be given up ends by itself.
         if let Ok(mut found) = self.read(&[key.to_vec()], until).await
-            && let Some(Some((bytes, is))) = found.pop()
+            && let Some(Ok(Some((bytes, is)))) = found.pop()
             && bytes == word.to_le_bytes()
         {
             let _ = self.write(key, None, None, &is, until).await;

@@ -152,7 +152,7 @@ impl Trouble {
             Trouble::Io(error) => Error::new(ErrorKind::Io, format!("no answer from {server}: {error}")),
             Trouble::Slow(moved) => {
                 let text = format!("{server} sent and took {moved} bytes in the time there is, and that wasn't all");
-                Error::new(ErrorKind::Timeout, text)
+                Error::new(ErrorKind::Timeout, text).too_much()
             }
             Trouble::Unwell(why) => Error::new(ErrorKind::Io, format!("{server} can't serve for now: {why}")),
             Trouble::Down(Down { kind, failures, cause }) => {

@@ -27,7 +27,8 @@ pub(crate) type Bytes = Option<(Vec<u8>, Is)>;
 pub(crate) trait Plain: Send + Sync + 'static {
     fn capabilities(&self) -> Capabilities;
 
-    fn read(&self, keys: &[Vec<u8>], until: Until) -> impl Future<Output = Result<Vec<Bytes>>> + Send;
+    /// One outcome for each, as of all calls for several.
+    fn read(&self, keys: &[Vec<u8>], until: Until) -> impl Future<Output = Result<Vec<Result<Bytes>>>> + Send;
 
     /// Length, and milliseconds left (`None`: no end), where the server tells.
     fn look(&self, key: &[u8], until: Until) -> impl Future<Output = Result<Option<(u64, Option<u64>)>>> + Send;
@@ -50,7 +51,7 @@ pub(crate) trait Plain: Send + Sync + 'static {
         until: Until,
     ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send;
 
-    fn remove(&self, keys: &[Vec<u8>], until: Until) -> impl Future<Output = Result<Vec<bool>>> + Send;
+    fn remove(&self, keys: &[Vec<u8>], until: Until) -> impl Future<Output = Result<Vec<Result<bool>>>> + Send;
 
     fn touch(&self, key: &[u8], ms: Option<u64>, until: Until) -> impl Future<Output = Result<bool>> + Send;
 
@@ -166,7 +167,7 @@ impl<P: Plain> Server for Raw<P> {
 
     async fn fetch_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Result<Found<Value>>>> {
         let found = self.plain.read(&self.keys(ids)?, until).await?.into_iter().zip(ids).map(|(bytes, id)| {
-            let Some((bytes, is)) = bytes else { return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) }) };
+            let Some((bytes, is)) = bytes? else { return Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) }) };
             let facts = Facts { expires: NEVER, nonce: nonce_of(id.key, &is), ..Facts::default() };
             let len = bytes.len();
             Ok(Found { is, held: Ok(Value::tail_of(bytes, len, facts, None)) })
@@ -189,7 +190,7 @@ impl<P: Plain> Server for Raw<P> {
         let mut is = when.is.clone();
         if let Some(lease) = when.lease {
             // What was there when the lease was taken must be there still.
-            let found = self.plain.read(std::slice::from_ref(&key), until).await?.pop().ok_or_else(unexpected)?;
+            let found = self.plain.read(std::slice::from_ref(&key), until).await?.pop().ok_or_else(unexpected)??;
             is = found.map_or(Is::Absent, |(_, is)| is);
             if self.flights()?.note(lease.0) != Some(word_of(&is)) {
                 return Ok(Stored::Refused);
@@ -214,13 +215,12 @@ impl<P: Plain> Server for Raw<P> {
         Ok(written.map(Some).collect())
     }
 
-    async fn take_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Found<Label>>> {
+    async fn take_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Result<Found<Label>>>> {
         let facts = Facts { expires: NEVER, ..Facts::default() };
-        let found = self.plain.remove(&self.keys(ids)?, until).await?.into_iter().map(|was_there| Found {
-            is: Is::Anything,
-            held: if was_there { Ok(Label { facts, ..Label::default() }) } else { Err(Count::MissAbsent) },
-        });
-        Ok(found.collect())
+        let label =
+            |was_there| if was_there { Ok(Label { facts, ..Label::default() }) } else { Err(Count::MissAbsent) };
+        let removed = self.plain.remove(&self.keys(ids)?, until).await?.into_iter();
+        Ok(removed.map(|one| one.map(|was_there| Found { is: Is::Anything, held: label(was_there) })).collect())
     }
 
     async fn touch(&self, id: Id<'_>, _: &Is, _: &Label, expires: u64, until: Until) -> Result<bool> {
@@ -260,7 +260,7 @@ impl<P: Plain> Server for Raw<P> {
         if !hold.held {
             return Ok(Lead::Taken);
         }
-        let found = self.plain.read(&[key], until).await?.pop().ok_or_else(unexpected)?;
+        let found = self.plain.read(&[key], until).await?.pop().ok_or_else(unexpected)??;
         flights.annotate(word, word_of(&found.map_or(Is::Absent, |(_, is)| is)));
         Ok(Lead::Mine(Leadership { lease: Lease(word), since: Since::default(), _hold: Box::new(hold) }))
     }

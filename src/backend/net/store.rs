@@ -4,6 +4,7 @@
 //! has it replaced where it's still in the state that was read: so of changes that race one is first, and the others look
 //! again, until their time is over.
 
+mod batches;
 mod calls;
 
 use std::future::Future;
@@ -22,9 +23,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::header;
 use crate::key::Id;
 use crate::stats::{Count, Counts, Network};
-
-/// Bytes of values that are sent in one piece.
-const PIECE: usize = 16 << 20;
 
 /// The state of what lies under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +94,7 @@ pub(crate) trait Server: Send + Sync + Sized + 'static {
         async move { self.fetch_many(&[id], until).await?.pop().unwrap_or_else(|| Err(unexpected())) }
     }
 
-    /// One outcome for each, from one round trip. Where [`fetch`](Server::fetch) is another, states may be left out.
+    /// One outcome for each, from one round trip to each server: of one that fails its own keys alone fail. Where [`fetch`](Server::fetch) is another, states may be left out.
     fn fetch_many(
         &self,
         ids: &[Id<'_>],
@@ -115,7 +113,7 @@ pub(crate) trait Server: Send + Sync + Sized + 'static {
         until: Until,
     ) -> impl Future<Output = Result<Stored>> + Send;
 
-    /// The same whatever is there, for several at once, from one round trip. `None`: to be tried by itself.
+    /// The same whatever is there, for several at once, from one round trip to each server. `None`: to be tried by itself.
     fn store_many(
         &self,
         items: &[(Id<'_>, Put<'_>)],
@@ -123,7 +121,8 @@ pub(crate) trait Server: Send + Sync + Sized + 'static {
     ) -> impl Future<Output = Result<Vec<Option<Result<()>>>>> + Send;
 
     /// Removes entries whatever they are, and tells what they were; one outcome for each.
-    fn take_many(&self, ids: &[Id<'_>], until: Until) -> impl Future<Output = Result<Vec<Found<Label>>>> + Send;
+    fn take_many(&self, ids: &[Id<'_>], until: Until)
+    -> impl Future<Output = Result<Vec<Result<Found<Label>>>>> + Send;
 
     /// Gives an entry that is in this state another expiry; `false`: it's in another one.
     fn touch(
@@ -177,6 +176,11 @@ pub(crate) fn unexpected() -> Error {
     Error::new(ErrorKind::Io, "the server's answer is not what the command asks for")
 }
 
+/// Whether it's the server that failed, and not what was asked of it.
+fn is_down(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Io)
+}
+
 pub(crate) fn busy() -> Error {
     Error::new(ErrorKind::Busy, "the entry was changed by others again and again")
 }
@@ -218,9 +222,8 @@ impl<S: Server> Networked<S> {
 
     /// With `on_error=miss`, `miss` stands for an answer that can't be had.
     fn or_miss<T>(&self, outcome: Result<T>, miss: impl FnOnce() -> T) -> Result<T> {
-        let down = |error: &Error| matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Io);
         match outcome {
-            Err(error) if self.remote.on_error == OnError::Miss && down(&error) => Ok(miss()),
+            Err(error) if self.remote.on_error == OnError::Miss && is_down(&error) => Ok(miss()),
             outcome => outcome,
         }
     }
@@ -343,8 +346,8 @@ impl<S: Server> Networked<S> {
                 self.replace(id, Some(put), condition, since.map(|since| (since, extra)), until).await?
             }
             Act::Remove if condition == Condition::Always && since.is_none() => {
-                let taken = self.server.take_many(&[id], until).await?.pop();
-                let live = taken.is_some_and(|found| found.held.is_ok_and(|label| self.is_live(&label)));
+                let taken = self.server.take_many(&[id], until).await?.pop().unwrap_or_else(|| Err(unexpected()))?;
+                let live = taken.held.is_ok_and(|label| self.is_live(&label));
                 Outcome::Removed { live }
             }
             Act::Remove => self.replace(id, None, condition, since.map(|since| (since, extra)), until).await?,
@@ -413,50 +416,6 @@ impl<S: Server> Networked<S> {
                 return Err(busy());
             }
         }
-    }
-
-    /// Removes entries, and says how many were live.
-    async fn take(&self, ids: &[Id<'_>], until: Until) -> Result<u64> {
-        let taken = self.server.take_many(ids, until).await?;
-        let live = taken.into_iter().filter(|found| found.held.as_ref().is_ok_and(|label| self.is_live(label)));
-        let live = live.count() as u64;
-        self.counts.add(Count::Deletes, live);
-        Ok(live)
-    }
-
-    async fn get_all(&self, ids: &[Id<'_>], way: Way) -> Result<Vec<Option<Value>>> {
-        let found = self.server.fetch_many(ids, Until::of(&self.remote, way)).await?;
-        let now = self.remote.clock.now();
-        found.into_iter().map(|found| Ok(self.count(self.judge_at(now, found?.held, None)))).collect()
-    }
-
-    /// The outcomes of those that could be stored in one piece; `None`: to be stored by itself.
-    async fn set_all(
-        &self,
-        items: &[(Id<'_>, &[u8])],
-        options: &SetOptions,
-        way: Way,
-    ) -> Result<Vec<Option<Result<()>>>> {
-        let (until, now) = (Until::of(&self.remote, way), self.remote.clock.now());
-        let mut outcomes: Vec<Option<Result<()>>> = items.iter().map(|_| None).collect();
-        if options.ttl.expiry(now, self.remote.default_ttl) <= now {
-            return Ok(outcomes);
-        }
-        let (mut puts, mut at) = (Vec::new(), Vec::new());
-        for (i, (id, value)) in items.iter().enumerate() {
-            match self.check(&options.extra, value.len()) {
-                Ok(()) => {
-                    puts.push((*id, Put { facts: self.facts(options, now)?, extra: &options.extra, value }));
-                    at.push(i);
-                }
-                Err(error) => outcomes[i] = Some(Err(error)),
-            }
-        }
-        for (i, outcome) in at.into_iter().zip(self.server.store_many(&puts, until).await?) {
-            self.counts.add(Count::Sets, u64::from(matches!(outcome, Some(Ok(())))));
-            outcomes[i] = outcome;
-        }
-        Ok(outcomes)
     }
 
     async fn pop_value(&self, id: Id<'_>, way: Way) -> Result<Result<Value, Count>> {

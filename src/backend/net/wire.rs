@@ -64,6 +64,14 @@ impl Until {
         Until { at: self.at.min(Instant::now() + bound), ..self }
     }
 
+    /// An equal share of what is left, where it's to do for so many, one after the other: so one that is dead leaves time
+    /// for the others.
+    #[must_use]
+    pub(crate) fn share(self, n: usize) -> Until {
+        let left = self.at.saturating_duration_since(Instant::now());
+        self.within(left / u32::try_from(n.max(1)).unwrap_or(u32::MAX))
+    }
+
     /// The one that is over later.
     #[cfg(feature = "tokio")]
     pub(crate) fn later(self, other: Until) -> Until {

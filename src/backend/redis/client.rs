@@ -198,8 +198,9 @@ impl Client {
             work.asked.clear();
             work.waiting.clear();
             let moved = work.moved;
-            for route in routes {
-                self.send(batch, &route, again, until, &mut work, moved).await;
+            let n = routes.len();
+            for (i, route) in routes.into_iter().enumerate() {
+                self.send(batch, &route, again, until.share(n - i), &mut work, moved).await;
             }
             work.waiting.sort_unstable();
             work.waiting.dedup();

@@ -49,6 +49,11 @@ impl Local {
         if answers.len() == batch.len() { Ok(answers) } else { Err(unexpected()) }
     }
 
+    /// One outcome for each: of a cluster's node that fails its own keys alone fail.
+    pub(super) async fn run_each(&self, batch: &Batch, again: Again, until: Until) -> Vec<Result<Answer>> {
+        self.client.run_each(batch, again, until).await
+    }
+
     pub(super) async fn run_one(&self, slot: u16, command: &Cmd, again: Again, until: Until) -> Result<Answer> {
         match self.run(&Batch::one(slot, command), again, until).await?.pop() {
             Some(Answer::ServerError(error)) => Err(refusal(&error)),

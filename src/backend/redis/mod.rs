@@ -141,6 +141,22 @@ impl Redis {
         }
     }
 
+    /// The same of several parts, from one round trip.
+    async fn all_lately(&self, local: &Local, parts: &[&Part], until: Until) -> Result<Vec<Result<(u64, u64)>>> {
+        let seen: Vec<(u64, u64)> = parts.iter().map(|part| part.seen()).collect();
+        let mut batch = Batch::default();
+        for (part, _) in parts.iter().zip(&seen).filter(|(_, (epoch, _))| *epoch == 0) {
+            batch.push(part.slot, &self.begin_command(part, false)?);
+        }
+        let made = if batch.len() == 0 { Vec::new() } else { local.run_each(&batch, Again::Yes, until).await };
+        let mut made = made.into_iter();
+        let each = parts.iter().zip(seen).map(|(part, seen)| match seen {
+            (0, _) => Redis::begun(part, made.next().unwrap_or_else(|| Err(unexpected()))?),
+            seen => Ok(seen),
+        });
+        Ok(each.collect())
+    }
+
     /// The same as they are now.
     async fn begin(&self, local: &Local, part: &Part, until: Until) -> Result<(u64, u64)> {
         let command = self.begin_command(part, false)?;
@@ -248,7 +264,13 @@ impl Redis {
     }
 
     /// Runs a script on each entry that answers `{length, head}`.
-    async fn labels(&self, script: Name, ids: &[Id<'_>], again: Again, until: Until) -> Result<Vec<Found<Label>>> {
+    async fn labels(
+        &self,
+        script: Name,
+        ids: &[Id<'_>],
+        again: Again,
+        until: Until,
+    ) -> Result<Vec<Result<Found<Label>>>> {
         let local = self.local()?;
         let places: Vec<_> = ids.iter().map(|id| local.place(*id)).collect();
         let fields = namespaces(ids);
@@ -257,12 +279,15 @@ impl Redis {
             batch.push(place.part.slot, &Seen::command(&place.part.hash, &fields));
             batch.push(place.part.slot, &scripts::call(script, &[&place.entry, &place.lease()]));
         }
-        let mut answers = local.run(&batch, again, until).await?.into_iter();
-        let mut next = || answers.next().unwrap_or_default();
+        let mut answers = local.run_each(&batch, again, until).await.into_iter();
+        let mut next = || answers.next().unwrap_or_else(|| Err(unexpected()));
         let mut found = Vec::with_capacity(ids.len());
         for (id, place) in ids.iter().zip(&places) {
-            let seen = place.part.read(Some(next()), &fields)?;
-            found.push(self.open_label(local, (place, *id), &seen, &next(), until).await?);
+            let (seen, label) = (next().and_then(|seen| place.part.read(Some(seen), &fields)), next());
+            found.push(match (seen, label) {
+                (Ok(seen), Ok(label)) => self.open_label(local, (place, *id), &seen, &label, until).await,
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            });
         }
         Ok(found)
     }
@@ -390,24 +415,31 @@ impl Server for Redis {
             let keys: Vec<&[u8]> = some.iter().map(|i| places[*i].entry.as_slice()).collect();
             batch.push(part.slot, cmd("MGET").arg(keys));
         }
-        let mut answers = local.run(&batch, Again::Yes, until).await?.into_iter();
+        let mut answers = local.run_each(&batch, Again::Yes, until).await.into_iter();
+        let mut next = || answers.next().unwrap_or_else(|| Err(unexpected()));
         let mut found: Vec<Option<Result<Found<Value>>>> = ids.iter().map(|_| None).collect();
         for (part, some) in groups {
-            let seen = part.read(answers.next(), &fields)?;
-            let values = match answers.next() {
-                Some(Answer::Array(values)) if values.len() == some.len() => values,
-                Some(Answer::ServerError(error)) => return Err(refusal(&error)),
-                _ => return Err(unexpected()),
-            };
-            for (i, value) in some.into_iter().zip(values) {
-                found[i] = Some(self.open_value(local, (&places[i], ids[i]), &seen, value, no_state, until).await);
+            let (seen, values) = (next().and_then(|seen| part.read(Some(seen), &fields)), next());
+            let values = values.and_then(|values| match values {
+                Answer::Array(values) if values.len() == some.len() => Ok(values),
+                Answer::ServerError(error) => Err(refusal(&error)),
+                _ => Err(unexpected()),
+            });
+            match (seen, values) {
+                (Ok(seen), Ok(values)) => {
+                    for (i, value) in some.into_iter().zip(values) {
+                        let at = (&places[i], ids[i]);
+                        found[i] = Some(self.open_value(local, at, &seen, value, no_state, until).await);
+                    }
+                }
+                (Err(error), _) | (_, Err(error)) => some.iter().for_each(|i| found[*i] = Some(Err(error.copy()))),
             }
         }
         Ok(found.into_iter().map(|found| found.unwrap_or_else(|| Err(unexpected()))).collect())
     }
 
     async fn look(&self, id: Id<'_>, until: Until) -> Result<Found<Label>> {
-        self.labels(Name::Look, &[id], Again::Yes, until).await?.pop().ok_or_else(unexpected)
+        self.labels(Name::Look, &[id], Again::Yes, until).await?.pop().unwrap_or_else(|| Err(unexpected()))
     }
 
     async fn store(&self, id: Id<'_>, put: Option<Put<'_>>, when: When<'_>, until: Until) -> Result<Stored> {
@@ -447,17 +479,26 @@ impl Server for Redis {
         let places: Vec<_> = items.iter().map(|(id, _)| local.place(*id)).collect();
         let groups = by_part(&places);
         let (mut batch, mut as_of, fields) = (Batch::default(), Vec::new(), [LEASES.to_owned()]);
-        for (part, some) in &groups {
-            let (epoch, generation) = self.lately(local, part, until).await?;
+        let mut outcomes: Vec<Option<Result<()>>> = items.iter().map(|_| None).collect();
+        let parts: Vec<&Part> = groups.iter().map(|(part, _)| *part).collect();
+        let lately = self.all_lately(local, &parts, until).await?;
+        let mut known = Vec::with_capacity(groups.len());
+        for ((part, some), lately) in groups.into_iter().zip(lately) {
+            match lately {
+                Ok(lately) => known.push((part, some, lately)),
+                Err(error) => some.iter().for_each(|i| outcomes[*i] = Some(Err(error.copy()))),
+            }
+        }
+        for (part, some, (epoch, generation)) in &known {
             let leases = part.has_leases();
             if leases {
                 let keys: Vec<Vec<u8>> = some.iter().map(|i| places[*i].lease()).collect();
                 batch.push(part.slot, cmd("DEL").arg(keys));
             }
-            as_of.push((epoch, generation, leases));
+            as_of.push(leases);
             for i in some {
                 let (id, put) = items[*i];
-                let (entry, bytes) = (&places[*i].entry, self.encode(id, put, (epoch, generation))?);
+                let (entry, bytes) = (&places[*i].entry, self.encode(id, put, (*epoch, *generation))?);
                 let mut command = Cmd::with_capacity(5, entry.len() + bytes.len() + 32);
                 command.arg("SET").arg(entry).arg(bytes);
                 if let Some(ms) = keep_for(&put.facts, self.remote.clock.now()) {
@@ -467,19 +508,22 @@ impl Server for Redis {
             }
             batch.push(part.slot, &Seen::command(&part.hash, &fields));
         }
-        let mut answers = local.run(&batch, Again::Yes, until).await?.into_iter();
-        let mut outcomes: Vec<Option<Result<()>>> = items.iter().map(|_| None).collect();
-        for ((part, some), (epoch, generation, leases)) in groups.into_iter().zip(as_of) {
+        let mut answers = local.run_each(&batch, Again::Yes, until).await.into_iter();
+        for ((part, some, as_of), leases) in known.into_iter().zip(as_of) {
             if leases {
                 answers.next();
             }
-            let stored: Vec<Answer> = answers.by_ref().take(some.len()).collect();
-            let seen = part.read(answers.next(), &fields)?;
-            let counts = (seen.epoch, seen.generation) == (epoch, generation) && (leases || !seen.has_leases());
+            let stored: Vec<Result<Answer>> = answers.by_ref().take(some.len()).collect();
+            let seen = answers.next().unwrap_or_else(|| Err(unexpected()));
+            let counts = seen
+                .and_then(|seen| part.read(Some(seen), &fields))
+                .map(|seen| (seen.epoch, seen.generation) == as_of && (leases || !seen.has_leases()));
             for (i, answer) in some.into_iter().zip(stored) {
-                outcomes[i] = match answer {
-                    Answer::Okay => counts.then_some(Ok(())),
-                    Answer::ServerError(error) => Some(Err(refusal(&error))),
+                outcomes[i] = match (answer, &counts) {
+                    (Ok(Answer::Okay), Ok(counts)) => counts.then_some(Ok(())),
+                    (Ok(Answer::ServerError(error)), _) => Some(Err(refusal(&error))),
+                    (Err(error), _) => Some(Err(error)),
+                    (_, Err(error)) => Some(Err(error.copy())),
                     _ => Some(Err(unexpected())),
                 };
             }
@@ -487,7 +531,7 @@ impl Server for Redis {
         Ok(outcomes)
     }
 
-    async fn take_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Found<Label>>> {
+    async fn take_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Result<Found<Label>>>> {
         self.labels(Name::Take, ids, Again::Yes, until).await
     }
 

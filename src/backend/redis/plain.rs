@@ -64,7 +64,7 @@ impl Plain for PlainRedis {
         Capabilities { max_value: MAX_VALUE, ..capabilities::REDIS }
     }
 
-    async fn read(&self, keys: &[Vec<u8>], until: Until) -> Result<Vec<Bytes>> {
+    async fn read(&self, keys: &[Vec<u8>], until: Until) -> Result<Vec<Result<Bytes>>> {
         let local = self.local()?;
         let mut batch = Batch::default();
         let in_one = local.parts.len() == 1 && keys.len() > 1;
@@ -75,16 +75,15 @@ impl Plain for PlainRedis {
                 batch.push(slot_of(key), cmd("GET").arg(key));
             }
         }
-        let mut answers = local.run(&batch, Again::Yes, until).await?;
+        let mut answers = local.run_each(&batch, Again::Yes, until).await;
         if in_one {
-            answers = match answers.pop() {
-                Some(Answer::Array(values)) if values.len() == keys.len() => values,
-                Some(Answer::ServerError(error)) => return Err(refusal(&error)),
+            answers = match answers.pop().unwrap_or_else(|| Err(unexpected()))? {
+                Answer::Array(values) if values.len() == keys.len() => values.into_iter().map(Ok).collect(),
+                Answer::ServerError(error) => return Err(refusal(&error)),
                 _ => return Err(unexpected()),
             };
         }
-        let answers = answers.into_iter();
-        let found = answers.map(|answer| match answer {
+        let found = answers.into_iter().map(|answer| match answer? {
             Answer::Nil => Ok(None),
             Answer::BulkString(bytes) => {
                 let is = Is::This(bytes.clone());
@@ -93,7 +92,7 @@ impl Plain for PlainRedis {
             Answer::ServerError(error) => Err(refusal(&error)),
             _ => Err(unexpected()),
         });
-        found.collect()
+        Ok(found.collect())
     }
 
     async fn look(&self, key: &[u8], until: Until) -> Result<Option<(u64, Option<u64>)>> {
@@ -137,16 +136,17 @@ impl Plain for PlainRedis {
         for (key, bytes) in items {
             batch.push(slot_of(key), &set(key, bytes, ms));
         }
-        let answers = self.local()?.run(&batch, Again::Yes, until).await?.into_iter();
-        Ok(answers.map(|answer| if let Answer::ServerError(e) = answer { Err(refusal(&e)) } else { Ok(()) }).collect())
+        let answers = self.local()?.run_each(&batch, Again::Yes, until).await.into_iter();
+        Ok(answers.map(|answer| if let Answer::ServerError(e) = answer? { Err(refusal(&e)) } else { Ok(()) }).collect())
     }
 
-    async fn remove(&self, keys: &[Vec<u8>], until: Until) -> Result<Vec<bool>> {
+    async fn remove(&self, keys: &[Vec<u8>], until: Until) -> Result<Vec<Result<bool>>> {
         let mut batch = Batch::default();
         for key in keys {
             batch.push(slot_of(key), cmd("DEL").arg(key));
         }
-        self.local()?.run(&batch, Again::Yes, until).await?.into_iter().map(|answer| Ok(whole(answer)? == 1)).collect()
+        let answers = self.local()?.run_each(&batch, Again::Yes, until).await.into_iter();
+        Ok(answers.map(|answer| Ok(whole(answer?)? == 1)).collect())
     }
 
     async fn touch(&self, key: &[u8], ms: Option<u64>, until: Until) -> Result<bool> {

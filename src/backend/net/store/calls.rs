@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Weak};
 
-use super::{Networked, PIECE, Scope, Server};
+use super::{Networked, Scope, Server};
 use crate::backend::net::wire::{Until, Way, here};
 use crate::backend::{
     Backend, Condition, Expect, Lead, Listener, Listing, Mutation, Outcome, Reading, Since, Writing, rules,
@@ -12,67 +12,18 @@ use crate::backend::{
 use crate::backend::{Calling, Tasks};
 use crate::capabilities::Capabilities;
 use crate::entry::{Entry, Extra, SetOptions, Ttl, Value};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::key::Id;
 use crate::stats::{Count, Stats};
 
 impl<S: Server> Networked<S> {
-    fn until(&self, way: Way) -> Until {
+    pub(super) fn until(&self, way: Way) -> Until {
         Until::of(&self.remote, way)
     }
 
     async fn get_by(&self, way: Way, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
         let found = self.server.fetch(id, self.until(way)).await;
         self.or_counted_miss(found.map(|found| self.count(self.judge(found.held, expect))))
-    }
-
-    async fn get_many_by(&self, way: Way, ids: &[Id<'_>]) -> Result<Vec<Option<Value>>> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.or_miss(self.get_all(ids, way).await, || {
-            self.counts.add(Count::MissIo, ids.len() as u64);
-            vec![None; ids.len()]
-        })
-    }
-
-    async fn set_many_by(&self, way: Way, items: &[(Id<'_>, &[u8])], options: &SetOptions) -> Vec<Result<()>> {
-        let mut outcomes = Vec::with_capacity(items.len());
-        let mut rest = items;
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = |(_, value): &&(Id<'_>, &[u8])| {
-                bytes += value.len();
-                bytes <= PIECE
-            };
-            let (some, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-            rest = others;
-            match self.set_all(some, options, way).await {
-                Ok(done) => {
-                    for ((id, value), outcome) in some.iter().zip(done) {
-                        let alone = async || {
-                            let put = Mutation::Put { value, options };
-                            self.make(*id, put, Condition::Always, None, self.until(way)).await.map(drop)
-                        };
-                        let outcome = if let Some(outcome) = outcome { outcome } else { alone().await };
-                        outcomes.push(self.or_miss(outcome, || ()));
-                    }
-                }
-                // One that is down is asked once.
-                Err(error) => {
-                    let each = || self.or_miss(Err(Error::new(error.kind(), error.to_string())), || ());
-                    outcomes.extend(some.iter().map(|_| each()));
-                }
-            }
-        }
-        outcomes
-    }
-
-    async fn delete_many_by(&self, way: Way, ids: &[Id<'_>]) -> Result<u64> {
-        if ids.is_empty() {
-            return Ok(0);
-        }
-        self.or_miss(self.take(ids, self.until(way)).await, || 0)
     }
 
     async fn expiry_by(&self, way: Way, id: Id<'_>) -> Result<Option<u64>> {
