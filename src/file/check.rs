@@ -6,10 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::backend::Backend;
 use crate::error::{Doing, Result};
+use crate::file::FileBackend;
+use crate::file::entry_files::charged;
+use crate::file::entry_files::counts::{self, recount};
 use crate::file::entry_files::read::{self, Miss};
+use crate::file::entry_files::unlink::{remove_damaged, shard_dir, sweep_temp, unlink};
 use crate::file::entry_files::walk::{self, Listed};
-use crate::file::evict::count_shard;
-use crate::file::{FileBackend, charged};
 use crate::format::header::Damage;
 use crate::format::names::{self, Name};
 use crate::settings::Access;
@@ -53,7 +55,7 @@ impl FileBackend {
             if run.stopped {
                 break;
             }
-            if let Some(dir) = self.shard_dir(shard)? {
+            if let Some(dir) = shard_dir(self, shard)? {
                 run.shard(shard, &dir)?;
             }
             if !run.stopped {
@@ -177,7 +179,7 @@ impl Run<'_> {
                     if !regular {
                         self.find(&format!("{place}/{name}"), Problem::Foreign, "not a regular file", false);
                     } else if !process.is_alive(self.store.root(), session).doing("can't ask for a session")? {
-                        let gone = self.how.repair && self.store.sweep_temp(dir, session, &name)?.is_some();
+                        let gone = self.how.repair && sweep_temp(self.store, dir, session, &name)?.is_some();
                         self.find(&format!("{place}/{name}"), Problem::Leftover, "its writer is dead", gone);
                     }
                 }
@@ -254,9 +256,9 @@ impl Run<'_> {
             (Some(accel), _) => Ok(self.remove_with_slot(accel, name, seen, damage)),
             (None, None | Some(Damage::Seal)) => {
                 let _lock = store.lock(name.shard())?;
-                store.unlink(name, seen)
+                unlink(store, name, seen)
             }
-            (None, Some(_)) => store.remove_damaged(name, seen),
+            (None, Some(_)) => remove_damaged(store, name, seen),
         }
     }
 
@@ -268,7 +270,7 @@ impl Run<'_> {
         let mut seen = None;
         for _ in 0..3 {
             let before = store.control.shard(shard).doing("can't read the control file")?;
-            let there = count_shard(store, shard)?;
+            let there = counts::count(store, shard)?;
             if before == there {
                 return Ok(());
             }
@@ -283,7 +285,7 @@ impl Run<'_> {
             before.entries, before.bytes, there.entries, there.bytes
         );
         if self.how.repair {
-            store.recount(shard)?;
+            recount(store, shard)?;
         }
         drop(lock);
         self.find(&names::shard_path(shard), Problem::Counts, detail, self.how.repair);

@@ -13,16 +13,19 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crate::clock::SLACK_MS;
 use crate::error::{Doing, Result};
+use crate::file::FileBackend;
 use crate::file::directory::control::ShardCounts;
+use crate::file::entry_files::counts::recount;
+use crate::file::entry_files::unlink::{shard_dir, sweep_temp, unlink_unused};
 use crate::file::entry_files::walk::{self, Listed};
-use crate::file::entry_files::{read, write};
-use crate::file::{FileBackend, charged, payload};
+use crate::file::entry_files::{charged, read, trash, write};
+use crate::file::room::{FULL_SLICE, Over, disk_is_short};
 use crate::format::names::{Name, SHARDS};
 use crate::policy::{self, Candidate, Order};
 use crate::stats::Count;
@@ -40,12 +43,8 @@ const FUTURE_CANDIDATES: usize = 1024;
 const SHARE: usize = 8;
 /// How long one call goes on culling for room that it didn't take itself.
 const SLICE: Duration = Duration::from_millis(4);
-/// How long a set goes on making room on a full disk before it's tried once more.
-pub(super) const FULL_SLICE: Duration = Duration::from_millis(100);
 /// How many victims may turn out to be gone or used before a call gives up, at 4 µs each.
 const STALE: usize = 1024;
-/// How often a set asks the file system for its free space: once in so many.
-const ROOM_EVERY: u32 = 64;
 /// How many victims one call takes for free space, which other programs use too.
 const ROOM_BATCH: u32 = 8;
 
@@ -128,24 +127,6 @@ impl Ord for Expiring {
     }
 }
 
-/// Which limit asks for room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Over {
-    Entries,
-    Bytes,
-    FreeSpace,
-}
-
-impl Over {
-    pub(super) fn count(self) -> Count {
-        match self {
-            Over::Entries => Count::EvictedEntries,
-            Over::Bytes => Count::EvictedBytes,
-            Over::FreeSpace => Count::EvictedFreeSpace,
-        }
-    }
-}
-
 /// How far the cache is over its limits.
 #[derive(Default)]
 struct Excess {
@@ -216,7 +197,7 @@ impl FileBackend {
     pub(super) fn make_room(&self, added: u64, fresh: Name) -> Result<()> {
         let sparing = Sparing { always: None, fresh: Some(fresh) };
         // What can't be unlinked there must not keep the limits from being held.
-        let _ = self.empty_trash_a_little();
+        let _ = trash::empty_a_little(self);
         let start = Instant::now();
         let mut freed = 0;
         let mut excess = self.excess()?;
@@ -236,7 +217,7 @@ impl FileBackend {
                 break;
             }
         }
-        if self.disk_is_short()? {
+        if disk_is_short(self)? {
             for _ in 0..ROOM_BATCH {
                 if self.evict_one(sparing, Over::FreeSpace)?.is_none() || start.elapsed() > SLICE {
                     break;
@@ -290,20 +271,10 @@ impl FileBackend {
             if is_doubtful(counts, max_entries, max_bytes)
                 && let Some(_lock) = self.try_lock(shard)?
             {
-                self.recount(shard)?;
+                recount(self, shard)?;
             }
         }
         Ok(())
-    }
-
-    /// Whether the file system has less left than the cache should leave. Asked now and then only.
-    pub(super) fn disk_is_short(&self) -> Result<bool> {
-        let (bytes, inodes) = self.with_settings(|s| (s.min_free_bytes, s.min_free_inodes))?;
-        if (bytes == 0 && inodes == 0) || !self.changes_seen().is_multiple_of(ROOM_EVERY) {
-            return Ok(false);
-        }
-        let room = fs::room(self.root()).doing("can't ask for free space")?;
-        Ok(room.free_bytes < bytes || (room.total_inodes > 0 && room.free_inodes < inodes))
     }
 
     /// Evicts the next victim and says how many bytes that gave; `None`: nobody is left, others are at it, or scanning
@@ -345,7 +316,7 @@ impl FileBackend {
                 return Ok(None);
             }
         }
-        if !self.unlink_unused(*name, seen)? {
+        if !unlink_unused(self, *name, seen)? {
             return Ok(None);
         }
         trace!(place = name.path(), expired, ?over, "evict");
@@ -389,16 +360,16 @@ impl FileBackend {
         if counts == ShardCounts::default() {
             return Ok(());
         }
-        let Some(dir) = self.shard_dir(shard)? else {
+        let Some(dir) = shard_dir(self, shard)? else {
             // Somebody removed it by hand.
             let _lock = self.lock(shard)?;
-            return self.recount(shard);
+            return recount(self, shard);
         };
         let mut names = Vec::new();
         for listed in walk::shard(self.root(), shard).doing("can't list a shard")? {
             match listed {
                 Listed::Entry(name) => names.push(name),
-                Listed::Temp(session, name) => drop(self.sweep_temp(&dir, session, &name)),
+                Listed::Temp(session, name) => drop(sweep_temp(self, &dir, session, &name)),
                 Listed::Foreign(_) => {}
             }
         }
@@ -407,7 +378,7 @@ impl FileBackend {
         if counts.entries.abs_diff(names.len() as u64) > slack {
             // It may just be changing; under the lock it isn't.
             if let Some(_lock) = self.try_lock(shard)? {
-                self.recount(shard)?;
+                recount(self, shard)?;
             }
         }
         let (policy, now) = (self.with_settings(|s| s.policy)?, self.clock.now());
@@ -438,23 +409,6 @@ impl FileBackend {
         Ok(())
     }
 
-    /// Counts a shard anew, exactly. The caller holds its lock.
-    pub(super) fn recount(&self, shard: u8) -> Result<()> {
-        let counts = count_shard(self, shard)?;
-        self.control.set_shard(shard, counts).doing("can't write the control file")
-    }
-
-    /// Unlinks a temporary file whose writer is dead. Gives back its charged bytes if it did.
-    pub(super) fn sweep_temp(&self, dir: &OwnedFd, session: u64, name: &str) -> Result<Option<u64>> {
-        if self.process()?.is_alive(self.root(), session).doing("can't ask for a session")? {
-            return Ok(None);
-        }
-        let stat = fs::stat_at(dir.as_fd(), name).doing("can't look at a leftover")?;
-        let Some(stat) = stat.filter(|stat| stat.regular) else { return Ok(None) };
-        let gone = fs::unlink(dir.as_fd(), name).doing("can't unlink a leftover")?;
-        Ok(gone.then(|| charged(stat.size)))
-    }
-
     /// Forgets whom to evict next.
     pub(super) fn forget_victims(&self) -> Result<()> {
         *self.local()?.evictor.lock().unwrap_or_else(PoisonError::into_inner) = Evictor::default();
@@ -464,21 +418,4 @@ impl FileBackend {
 
 fn is_future(time: u64, now: u64) -> bool {
     time > now.saturating_add(SLACK_MS)
-}
-
-/// What is in a shard.
-pub(super) fn count_shard(store: &FileBackend, shard: u8) -> Result<ShardCounts> {
-    let mut counts = ShardCounts::default();
-    let Some(dir) = store.shard_dir(shard)? else { return Ok(counts) };
-    for listed in walk::shard(store.root(), shard).doing("can't list a shard")? {
-        let Listed::Entry(name) = listed else { continue };
-        if let Some(stat) = fs::stat_at(dir.as_fd(), &name.file_name()).doing("can't look at an entry")?
-            && stat.regular
-        {
-            counts.entries += 1;
-            counts.bytes = counts.bytes.saturating_add(charged(stat.size));
-            counts.payload = counts.payload.saturating_add(payload(stat.size));
-        }
-    }
-    Ok(counts)
 }

@@ -1,29 +1,28 @@
 //! Finding out what a key's name leads to: for readers, who take no lock, and for changes, which hold the shard's.
 use std::io;
-use std::time::Duration;
 
 use crate::backend::{Backend, Expect, rules};
-use crate::clock::{Wait, duration_ms, from_ms};
+use crate::clock::{duration_ms, from_ms};
 use crate::entry::{Entry, Extra, Token, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::file::FileBackend;
+use crate::file::entry_files::charged;
 use crate::file::entry_files::read::{self, Found, Miss};
-use crate::file::{FileBackend, charged};
+use crate::file::entry_files::unlink::remove_damaged;
+use crate::file::validity::miss_reason;
 use crate::format::header::Damage;
 use crate::format::names::Name;
 use crate::key::Id;
 use crate::settings::{Policy, Settings};
 use crate::stats::Count;
-use crate::sys::fs::{self, Stat};
-
-/// How long an entry that can't be read just now is waited for by calls that must not take it for absent.
-const UNREADABLE_WAIT: Duration = Duration::from_millis(50);
+use crate::sys::fs;
 
 impl FileBackend {
     /// Why a `get` would not return an entry that was read whole, if there's a reason.
     pub(super) fn invalid(&self, found: &Found, now: u64) -> io::Result<Option<Count>> {
         let facts = &found.header.facts;
         let namespace = found.id().map_or("", |id| id.namespace);
-        self.falls(facts, found.header.generation, namespace, found.extra.as_ref(), now)
+        miss_reason(self, facts, found.header.generation, namespace, found.extra.as_ref(), now)
     }
 
     /// The live value behind a name. Counts the hit, or the reason of the miss.
@@ -94,29 +93,11 @@ impl FileBackend {
             Miss::Damaged(_, stat) => {
                 if !self.read_only {
                     // Whatever fails here, the entry is a miss and stays for a later look.
-                    let _ = self.remove_damaged(name, stat);
+                    let _ = remove_damaged(self, name, stat);
                 }
                 Count::MissCorrupt
             }
         }
-    }
-
-    /// Removes an entry if it still is the file that was seen and still is damaged.
-    pub(super) fn remove_damaged(&self, name: Name, seen: &Stat) -> Result<bool> {
-        let Some(lock) = self.try_lock(name.shard())? else { return Ok(false) };
-        let again = read::load(self.root(), &name.path(), &self.seal, read::READ_WHOLE)
-            .and_then(|found| found.value(&self.seal, self.may_map));
-        let removed = match again {
-            Err(Miss::Damaged(Damage::Version | Damage::Seal, _)) => false,
-            Err(Miss::Damaged(_, stat)) if stat.ino == seen.ino => self.unlink(name, &stat)?,
-            _ => false,
-        };
-        drop(lock);
-        if removed {
-            trace!(place = name.path(), "removed a damaged entry");
-            self.count(Count::CorruptRemoved, 1);
-        }
-        Ok(removed)
     }
 
     /// Notes a use for the LRU policy, when the one on record is old enough.
@@ -133,27 +114,14 @@ impl FileBackend {
     /// The live entry behind a name, for a caller that holds the shard's lock and must not take *unreadable* for
     /// *absent*; or why there is none.
     pub(super) fn current(&self, name: Name, id: Id<'_>, now: u64, whole_up_to: usize) -> Result<Result<Found, Count>> {
-        let mut wait = Wait::new(UNREADABLE_WAIT);
-        loop {
-            let trouble = match read::load(self.root(), &name.path(), &self.seal, whole_up_to) {
-                Ok(found) if found.id() == Some(id) => match self.invalid(&found, now) {
-                    Ok(reason) => return Ok(reason.map_or(Ok(found), Err)),
-                    Err(e) => e,
-                },
-                Err(Miss::Damaged(Damage::Version, _)) => {
-                    return Err(Error::new(ErrorKind::NewerFormat, "a newer Larder wrote this entry").at(name.path()));
-                }
-                Ok(_) | Err(Miss::Foreign) => return Ok(Err(Count::MissForeign)),
-                Err(Miss::Absent) => return Ok(Err(Count::MissAbsent)),
-                Err(Miss::Damaged(..)) => return Ok(Err(Count::MissCorrupt)),
-                Err(Miss::Io(e)) => e,
-            };
-            if !wait.again() {
-                return Err(Error::new(ErrorKind::Busy, "the entry can't be read now")
-                    .at(name.path())
-                    .because(trouble));
-            }
-        }
+        Ok(match read::load_settled(self, name, whole_up_to)? {
+            Ok(found) if found.id() == Some(id) => match self.invalid(&found, now) {
+                Ok(reason) => reason.map_or(Ok(found), Err),
+                Err(e) => return Err(read::unreadable(name, e)),
+            },
+            Ok(_) => Err(Count::MissForeign),
+            Err(reason) => Err(reason),
+        })
     }
 
     /// An entry as listings show it.

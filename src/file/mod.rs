@@ -30,11 +30,14 @@ mod format_doc;
 pub mod fuzz;
 pub(crate) mod index;
 mod lookup;
+pub(crate) mod new_entry;
 mod open;
 mod prune;
 pub(crate) mod recovery;
+mod room;
 pub(crate) mod segments;
 mod stream;
+pub(crate) mod validity;
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
@@ -47,19 +50,21 @@ use crate::capabilities::{self, Capabilities};
 use crate::clock::to_ms;
 use crate::entry::{Encoding, Entry, NEVER, SetOptions, State, Ttl, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::format::header::HEADER_LEN;
+use crate::file::entry_files::charged;
+use crate::file::new_entry::NewEntry;
 use crate::format::names::Name;
 use crate::format::record::HEADER as RECORD_HEADER;
 use crate::key::Id;
 use crate::stats::{Count, Limits, Places, Stats};
 use crate::sys::fork::PerProcess;
-use crate::sys::fs::{self};
+use crate::sys::fs;
 
 use accel::Accel;
-use change::{NewEntry, Precondition};
+use change::Precondition;
 use directory::Directory;
 use directory::control::{Scope, ShardCounts};
 use entry_files::read::{self, Found, Miss};
+use entry_files::reader;
 use evict::Evictor;
 
 pub(crate) use directory::{Config, MaintenanceLock};
@@ -86,16 +91,6 @@ impl std::ops::Deref for FileBackend {
     fn deref(&self) -> &Directory {
         &self.dir
     }
-}
-
-/// Bytes charged for a file: whole blocks of 4 KiB, and 256 for the inode.
-pub(crate) fn charged(size: u64) -> u64 {
-    size.div_ceil(4096) * 4096 + 256
-}
-
-/// Bytes of key, metadata and value in a file.
-fn payload(size: u64) -> u64 {
-    size.saturating_sub(HEADER_LEN as u64)
 }
 
 impl FileBackend {
@@ -292,7 +287,7 @@ impl Backend for FileBackend {
         if let Some(accel) = &self.accel {
             return self.accel_reader(accel, id);
         }
-        self.read(Name::of(&self.seed, id), id, None, read::READ_HEAD, |found| self.open_reader(found))
+        self.read(Name::of(&self.seed, id), id, None, read::READ_HEAD, |found| reader::open(&self.seal, found))
     }
 
     fn pop(&self, id: Id<'_>) -> Result<Option<Value>> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::directory::{Config, Directory, Mapping, Unjoined};
+use crate::file::entry_files::counts::recount;
 use crate::file::recovery::host::Site;
 use crate::file::recovery::{self, Recovered};
 use crate::file::{FileBackend, Local};
@@ -44,7 +45,7 @@ fn open_as_it_is(config: &Config) -> Result<FileBackend> {
         Accelerate::Off => unjoined.join(config).map(|()| None)?,
         Accelerate::Auto => Some(open_accel(&unjoined, config)?),
     };
-    let (accel, mapping, recount) = match recovered {
+    let (accel, mapping, uncounted) = match recovered {
         None => (None, None, Vec::new()),
         Some(Recovered { accel, seen, is_private, recount }) => {
             let names = accel.files().names();
@@ -53,9 +54,9 @@ fn open_as_it_is(config: &Config) -> Result<FileBackend> {
     };
     let dir = Arc::new(Directory::new(unjoined, config, mapping)?);
     let store = FileBackend { dir, accel, local: PerProcess::new(Local::default()) };
-    for shard in recount {
+    for shard in uncounted {
         // Counts of the tree alone; a prune finds them too.
-        let _ = store.lock(shard).and_then(|_lock| store.recount(shard));
+        let _ = store.lock(shard).and_then(|_lock| recount(&store, shard));
     }
     Ok(store)
 }

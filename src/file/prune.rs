@@ -14,9 +14,12 @@ use std::time::{Duration, Instant};
 use crate::backend::Backend;
 use crate::clock::{SLACK_MS, duration_ms};
 use crate::error::{Doing, Result};
+use crate::file::FileBackend;
+use crate::file::entry_files::counts::recount;
 use crate::file::entry_files::read::{self, Found, Miss};
+use crate::file::entry_files::unlink::{remove_damaged, shard_dir, sweep_temp, unlink, unlink_unused};
 use crate::file::entry_files::walk::{self, Listed};
-use crate::file::{FileBackend, charged};
+use crate::file::entry_files::{charged, trash};
 use crate::format::header::Damage;
 use crate::format::names::{self, Name};
 use crate::prune::{Prune, PruneReport, Reason, Removal, Tally};
@@ -125,7 +128,7 @@ impl Run<'_> {
 
     fn trash(&mut self) -> Result<()> {
         let (store, dry_run) = (self.store, self.rules.dry_run);
-        store.empty_trash(usize::MAX, dry_run, |place, bytes| {
+        trash::empty(store, usize::MAX, dry_run, |place, bytes| {
             self.agree(&Removal { key: None, namespace: "", place, reason: Reason::Cleared, bytes })
         })?;
         Ok(())
@@ -182,7 +185,7 @@ impl Run<'_> {
     }
 
     fn shard(&mut self, shard: u8) -> Result<()> {
-        let Some(dir) = self.store.shard_dir(shard)? else {
+        let Some(dir) = shard_dir(self.store, shard)? else {
             // It may still be counted: somebody removed it by hand.
             return self.recount(shard);
         };
@@ -212,7 +215,7 @@ impl Run<'_> {
             return Ok(());
         }
         let _lock = self.store.lock(shard)?;
-        self.store.recount(shard)
+        recount(self.store, shard)
     }
 
     pub(super) fn temp(&mut self, shard: u8, dir: &OwnedFd, session: u64, name: &str) -> Result<()> {
@@ -225,7 +228,7 @@ impl Run<'_> {
         let removal =
             Removal { key: None, namespace: "", place: &place, reason: Reason::Leftover, bytes: charged(stat.size) };
         if self.agree(&removal) && !self.rules.dry_run {
-            self.store.sweep_temp(dir, session, name)?;
+            sweep_temp(self.store, dir, session, name)?;
         }
         Ok(())
     }
@@ -290,7 +293,7 @@ impl Run<'_> {
     /// Removes an entry if it's still what was seen, and still due.
     fn remove(&self, name: Name, seen: &Stat, reason: Reason) -> Result<bool> {
         if reason == Reason::Corrupt {
-            return self.store.remove_damaged(name, seen);
+            return remove_damaged(self.store, name, seen);
         }
         let lock = self.store.lock(name.shard())?;
         let still = match read::load(self.store.root(), &name.path(), &self.store.seal, read::READ_HEAD) {
@@ -298,7 +301,7 @@ impl Run<'_> {
             Ok(found) => found.stat.ino == seen.ino && self.due(&found)? == Some(reason),
             Err(_) => false,
         };
-        let gone = still && self.store.unlink(name, seen)?;
+        let gone = still && unlink(self.store, name, seen)?;
         drop(lock);
         self.count(gone, reason);
         Ok(gone)
@@ -371,7 +374,7 @@ impl Run<'_> {
     fn worst(&mut self, policy: Policy, behind: Option<Ranked>) -> Result<Vec<Ranked>> {
         let mut heap = BinaryHeap::with_capacity(BATCH + 1);
         for shard in walk::shards() {
-            let Some(dir) = self.store.shard_dir(shard)? else { continue };
+            let Some(dir) = shard_dir(self.store, shard)? else { continue };
             for listed in walk::shard(self.store.root(), shard).doing("can't list a shard")? {
                 let Listed::Entry(name) = listed else { continue };
                 let Some(stat) = fs::stat_at(dir.as_fd(), &name.file_name()).doing("can't look at an entry")? else {
@@ -435,7 +438,7 @@ impl Run<'_> {
             return Ok(true);
         }
         let lock = self.store.lock(ranked.name.shard())?;
-        let gone = self.store.unlink_unused(ranked.name, &ranked.seen)?;
+        let gone = unlink_unused(self.store, ranked.name, &ranked.seen)?;
         drop(lock);
         self.count(gone, reason);
         if !gone {

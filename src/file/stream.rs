@@ -1,25 +1,21 @@
 //! Values that are written and read piece by piece.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::backend::{Backend, Condition, Outcome, Reading, Writing};
-use crate::entry::{Extra, Facts, Meta, NEVER, SetOptions, Ttl};
+use crate::backend::{Backend, Condition, Outcome, Writing, rules};
+use crate::entry::{Extra, Facts, NEVER, SetOptions, Ttl};
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::file::change::{self, NewEntry, Precondition, halves};
-use crate::file::entry_files::read::{Found, Miss};
-use crate::file::entry_files::write::Draft;
+use crate::file::change::Precondition;
+use crate::file::entry_files::charged;
+use crate::file::entry_files::write::{self, Draft, Written};
 use crate::file::index::table::Hash;
-use crate::file::{FileBackend, charged, check_size};
-use crate::format::header::{self, Damage, MAX_VALUE_LEN, ValueHasher};
+use crate::file::new_entry::NewEntry;
+use crate::file::{FileBackend, check_size};
+use crate::format::header::{self, MAX_VALUE_LEN, ValueHasher};
 use crate::format::names::Name;
 use crate::key::Id;
 use crate::stats::Count;
-use crate::sys::fs;
-
-/// How much is read at a time to check a value.
-const PIECE: usize = 1 << 20;
 
 /// A value on its way into its shard.
 struct FileWriter {
@@ -47,18 +43,18 @@ impl FileBackend {
         let now = self.writable()?;
         let max_bytes = self.with_settings(|s| s.max_bytes)?;
         // The ttl runs from the commit on.
-        let facts = change::facts(options, now, NEVER);
+        let facts = rules::facts(options, now, NEVER);
         let name = Name::of(&self.seed, id);
         let generation = self.control.generation().doing("can't read the control file")?;
         let head_len = NewEntry::new(id, facts, &options.extra, &[])?.size();
         check_size(head_len, max_bytes)?;
-        let (temp, nonce) = halves(&self.process()?.random());
-        let draft = self.start_draft(name.shard(), &temp)?;
+        let (temp, nonce) = write::random(&self)?;
+        let draft = write::start(&self, name.shard(), &temp)?;
         Ok(Box::new(FileWriter {
             namespace: id.namespace.to_owned(),
             version: id.version,
             key: id.key.to_vec(),
-            facts: Facts { nonce: u128::from_le_bytes(nonce), ..facts },
+            facts: Facts { nonce, ..facts },
             ttl: options.ttl,
             extra: options.extra.clone(),
             generation,
@@ -134,77 +130,23 @@ impl Writing for FileWriter {
         }
         let header = new.header(generation, new.facts.nonce, len);
         let head = header::encode_head(&store.seal, &header, new.meta(), id, &hasher.finish());
-        let finish = || {
-            draft.write(&[&head], 0)?;
-            store.set_times(&draft, now, new.facts.gone_at())
-        };
-        finish().doing("can't write an entry")?;
-        store.sync_draft(&draft)?;
+        draft.write(&[&head], 0).doing("can't write an entry")?;
+        write::finish(&store, &draft, &new, store.accel.is_none())?;
         let size = head_len + len;
+        let written = Written { draft: Box::new(draft), nonce: new.facts.nonce, size };
         if let Some(accel) = &store.accel {
-            let nonce = new.facts.nonce;
-            return store.accel_commit(accel, draft, &new, size, nonce, generation, when);
+            return store.accel_commit(accel, written, &new, generation, when);
         }
         let lock = store.lock(name.shard())?;
         if !store.holds(when, name, &new)? {
             return Ok(false);
         }
         store.void_lease(name)?;
-        if !store.publish(draft, size, name, lock)? {
+        if !write::publish(&store, written, name, lock)? {
             return Ok(false);
         }
         store.count(Count::Sets, 1);
         let _ = store.make_room(charged(size), name);
         Ok(true)
-    }
-}
-
-/// A checked value that stays in its file.
-struct FileReader {
-    file: OwnedFd,
-    start: u64,
-    meta: Meta,
-}
-
-impl Reading for FileReader {
-    fn meta(&self) -> Meta {
-        self.meta.clone()
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let left = usize::try_from(self.meta.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let n = buf.len().min(left);
-        if n == 0 {
-            // The offset may be beyond what a file can have.
-            return Ok(0);
-        }
-        fs::read_slice_at(self.file.as_fd(), &mut buf[..n], self.start.saturating_add(offset))
-    }
-}
-
-impl FileBackend {
-    /// Checks a value piece by piece, and leaves it where it is.
-    pub(super) fn open_reader(&self, found: Found) -> Result<Box<dyn Reading>, Miss> {
-        if self.seal.is_mac() || found.header.compression != 0 {
-            return Ok(Box::new(found.value(&self.seal, false)?));
-        }
-        let stat = found.stat;
-        let (start, len) = (found.header.head_len() as u64, found.header.value_len);
-        let mut hasher = self.seal.value_hasher();
-        let mut piece = Vec::with_capacity(PIECE);
-        let mut at = 0;
-        while at < len {
-            piece.clear();
-            let want = usize::try_from(len - at).unwrap_or(PIECE).min(PIECE);
-            fs::read_at(found.fd(), &mut piece, want, start + at).map_err(Miss::Io)?;
-            if piece.len() < want {
-                return Err(Miss::Damaged(Damage::Short, stat));
-            }
-            hasher.update(&piece);
-            at += want as u64;
-        }
-        header::check_sum(found.value_sum(), &hasher.finish()).map_err(|damage| Miss::Damaged(damage, stat))?;
-        let meta = found.header.facts.meta(len, found.extra.as_ref().unwrap_or(&Extra::default()));
-        Ok(Box::new(FileReader { file: found.into_file(), start, meta }))
     }
 }

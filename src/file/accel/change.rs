@@ -9,13 +9,17 @@ use super::{Accel, Ground, Held, Rules, SMALL, SMALL_RECORD};
 use crate::backend::{Condition, rules};
 use crate::entry::{Facts, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::file::change::{NewEntry, Precondition};
+use crate::file::FileBackend;
+use crate::file::change::Precondition;
 use crate::file::directory::session::ShardLock;
+use crate::file::entry_files::charged;
+use crate::file::entry_files::counts::account;
 use crate::file::entry_files::read::{self, Miss};
-use crate::file::entry_files::write::{Draft, Temp};
+use crate::file::entry_files::unlink::{names_to_sync, shard_dir, sync_names};
+use crate::file::entry_files::write::{self, Temp, Written};
 use crate::file::index::bucket::{At, Fill, Slot, Target};
 use crate::file::index::table::{self, Hash};
-use crate::file::{FileBackend, charged};
+use crate::file::new_entry::NewEntry;
 use crate::format::header::expiry_word;
 use crate::format::location::Location;
 use crate::format::names::Name;
@@ -35,7 +39,7 @@ pub(super) enum Fresh<'a> {
     /// A record that's written.
     Record(Unpublished<'a>, u64),
     /// A file that's written, under its temporary name.
-    File(Box<Draft>, u128, u64),
+    File(Written),
 }
 
 /// The locks of a name.
@@ -185,8 +189,7 @@ impl FileBackend {
         {
             return Ok(Fresh::Record(record, size as u64));
         }
-        let (draft, nonce) = self.draft_of(hash.name(), generation, new)?;
-        Ok(Fresh::File(Box::new(draft), nonce, new.size()))
+        Ok(Fresh::File(write::write(self, hash.name(), generation, new, false)?))
     }
 
     /// Puts what was written in place, if `may` agrees under the locks.
@@ -288,8 +291,8 @@ impl FileBackend {
                 let published = keys.bucket.publish(hash, target, &fill, || Ok::<(), Error>(()), unlink);
                 (published.map(|_| Put::Stored(size, is_new)), None)
             }
-            Fresh::File(draft, nonce, size) => {
-                let (epoch, names) = match (self.epoch_of(hash), self.names_to_sync(hash.name().shard())) {
+            Fresh::File(Written { draft, nonce, size }) => {
+                let (epoch, names) = match (self.epoch_of(hash), names_to_sync(self, hash.name().shard())) {
                     (Ok(epoch), Ok(names)) => (epoch, names),
                     (Err(e), _) | (_, Err(e)) => return (Err(e), None),
                 };
@@ -298,7 +301,7 @@ impl FileBackend {
                 let rename = || match draft.publish(self.root(), hash.name()) {
                     Ok((old, temp)) => {
                         left = temp;
-                        self.account(hash.name().shard(), old.map(|st| st.size), Some(size));
+                        account(self, hash.name().shard(), old.map(|st| st.size), Some(size));
                         Ok(())
                     }
                     Err(e) => {
@@ -308,7 +311,7 @@ impl FileBackend {
                 };
                 let published = keys.bucket.publish(hash, target, &fill, rename, || {});
                 let outcome = match published {
-                    Ok(_) => FileBackend::sync_names(names.as_ref()).map(|()| Put::Stored(charged(size), is_new)),
+                    Ok(_) => sync_names(names.as_ref()).map(|()| Put::Stored(charged(size), is_new)),
                     // A clear has set the shard aside, and the draft with it.
                     Err(_) if gone => Ok(Put::Again),
                     Err(e) => Err(e).doing("can't put an entry in place"),
@@ -321,12 +324,12 @@ impl FileBackend {
     /// Unlinks the file of a name, if there is one, within its locks.
     fn unlink_named(&self, hash: Hash) -> io::Result<()> {
         let name = hash.name();
-        let Some(dir) = self.shard_dir(name.shard()).map_err(io::Error::from)? else { return Ok(()) };
+        let Some(dir) = shard_dir(self, name.shard()).map_err(io::Error::from)? else { return Ok(()) };
         let file_name = name.file_name();
         if let Some(stat) = fs::stat_at(dir.as_fd(), &file_name)?.filter(|stat| stat.regular)
             && fs::unlink(dir.as_fd(), &file_name)?
         {
-            self.account(name.shard(), Some(stat.size), None);
+            account(self, name.shard(), Some(stat.size), None);
         }
         Ok(())
     }
@@ -352,7 +355,7 @@ impl FileBackend {
     ) -> Result<Option<bool>> {
         let (hash, id, now) = (self.hash_of(accel, new.id), new.id, new.facts.created);
         let ground = self.ground(accel)?;
-        let names = if self.rules(accel)?.durable { self.shard_dir(hash.name().shard())? } else { None };
+        let names = if self.rules(accel)?.durable { shard_dir(self, hash.name().shard())? } else { None };
         let keys = self.lock_keys(&ground, hash, false)?;
         let found = keys.found;
         if let Some((_, slot)) = found {
@@ -377,7 +380,7 @@ impl FileBackend {
             self.unlink_named(hash).doing("can't remove an entry")?;
         }
         drop(keys);
-        FileBackend::sync_names(names.as_ref())?;
+        sync_names(names.as_ref())?;
         self.sync_removal(accel, found)?;
         self.sound(accel)?;
         Ok(Some(live))
@@ -387,7 +390,7 @@ impl FileBackend {
     pub(in crate::file) fn accel_take(&self, accel: &Accel, id: Id<'_>, now: u64) -> Result<Result<Value, Count>> {
         let hash = self.hash_of(accel, id);
         let ground = self.ground(accel)?;
-        let names = self.names_to_sync(hash.name().shard())?;
+        let names = names_to_sync(self, hash.name().shard())?;
         let keys = self.lock_keys(&ground, hash, false)?;
         let found = keys.found;
         self.void_lease(hash.name())?;
@@ -398,7 +401,7 @@ impl FileBackend {
                     self.drop_slot(&keys.bucket, at, &slot, hash).doing("can't remove an entry")?;
                 }
                 drop(keys);
-                FileBackend::sync_names(names.as_ref())?;
+                sync_names(names.as_ref())?;
                 return Ok(Err(reason));
             }
         };
@@ -413,7 +416,7 @@ impl FileBackend {
             self.drop_slot(&keys.bucket, at, &slot, hash).doing("can't remove an entry")?;
         }
         drop(keys);
-        FileBackend::sync_names(names.as_ref())?;
+        sync_names(names.as_ref())?;
         self.sync_removal(accel, found)?;
         self.sound(accel)?;
         Ok(value)
@@ -507,19 +510,16 @@ impl FileBackend {
     }
 
     /// Stores what a writer has put into a draft.
-    #[allow(clippy::too_many_arguments, reason = "what a writer has gathered")]
     pub(in crate::file) fn accel_commit(
         &self,
         accel: &Accel,
-        draft: Draft,
+        written: Written,
         new: &NewEntry<'_>,
-        size: u64,
-        nonce: u128,
         generation: u64,
         when: Precondition,
     ) -> Result<bool> {
         let hash = self.hash_of(accel, new.id);
-        let fresh = Fresh::File(Box::new(draft), nonce, size);
+        let fresh = Fresh::File(written);
         let may = |found: Option<(At, Slot)>| self.may_change(accel, when, found, hash, new);
         match self.put(accel, hash, generation, new, fresh, may)? {
             Put::Stored(size, is_new) => {
@@ -542,7 +542,7 @@ pub(super) fn record_of<'a>(new: &'a NewEntry<'_>, generation: u64) -> NewRecord
         value: &new.value,
         raw_len: new.raw_len,
         compression: new.compression,
-        number: None,
+        number: new.number.filter(|_| new.meta().is_empty()),
     }
 }
 

@@ -11,12 +11,14 @@ use super::lookup::Record;
 use super::walk::Buckets;
 use super::{Accel, Held};
 use crate::error::Result;
+use crate::file::FileBackend;
 use crate::file::check::Run;
+use crate::file::entry_files::charged;
 use crate::file::entry_files::read::{self, Found, Miss};
+use crate::file::entry_files::unlink::unlink;
 use crate::file::index::bucket::{At, Slot};
 use crate::file::index::table::{self, Hash};
 use crate::file::segments::State;
-use crate::file::{FileBackend, charged};
 use crate::format::header::Damage;
 use crate::format::location::Location;
 use crate::format::names::{ARENA, INDEX, LIVE, Name};
@@ -394,7 +396,7 @@ impl FileBackend {
         let Some(stat) = unfit(there, slot.as_ref().map(|(_, slot)| slot)) else { return Ok(false) };
         let gone = match slot {
             Some((at, slot)) if slot.place.is_file() => self.drop_slot(&locked, at, &slot, hash).is_ok(),
-            _ => self.unlink(name, &stat)?,
+            _ => unlink(self, name, &stat)?,
         };
         drop((locked, shard));
         Ok(gone)

@@ -16,19 +16,20 @@ use super::change::{Fresh, Put};
 use super::lookup::Record;
 use super::walk::Buckets;
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::file::change::NewEntry;
-use crate::file::directory::Config;
+use crate::file::FileBackend;
 use crate::file::directory::files::{read_marker, write_marker};
-use crate::file::directory::make;
 use crate::file::directory::marker::Marker;
+use crate::file::directory::{Config, make};
+use crate::file::entry_files::counts::recount;
 use crate::file::entry_files::read::{self, Miss};
 use crate::file::entry_files::walk::{self, Listed};
-use crate::file::entry_files::write;
+use crate::file::entry_files::{charged, write};
 use crate::file::index::bucket::{At, Slot};
 use crate::file::index::table::Hash;
+use crate::file::new_entry::NewEntry;
 use crate::file::recovery::findings;
 use crate::file::recovery::host::Site;
-use crate::file::{FileBackend, charged};
+use crate::file::validity::miss_reason;
 use crate::format::header::Damage;
 use crate::format::location::Location;
 use crate::format::names::Name;
@@ -118,7 +119,7 @@ impl FileBackend {
                 }
             }
             let _lock = self.lock(shard)?;
-            self.recount(shard)?;
+            recount(self, shard)?;
         }
         // Old entries must not be lost to a power cut that comes after the arena is gone.
         fs::sync_all(self.root()).doing("can't sync the cache's file system")?;
@@ -208,7 +209,7 @@ impl FileBackend {
             Some(record) => {
                 let (now, facts) = (self.clock.now(), &record.opened.facts);
                 let namespace = record.opened.id(&record.bytes).map_or("", |id| id.namespace);
-                let falls = self.falls(facts, record.opened.generation, namespace, record.extra.as_ref(), now);
+                let falls = miss_reason(self, facts, record.opened.generation, namespace, record.extra.as_ref(), now);
                 match falls.doing("can't read the control file")? {
                     Some(Count::MissExpired) if facts.gone_at() <= now => Some(Count::Expired),
                     Some(Count::MissCleared) => Some(Count::MissCleared),
@@ -246,9 +247,7 @@ impl FileBackend {
         generation: u64,
         old: Location,
     ) -> Result<bool> {
-        let (draft, nonce) = self.draft_of(hash.name(), generation, new)?;
-        draft.set_times(new.facts.created, new.facts.gone_at()).doing("can't write an entry")?;
-        let fresh = Fresh::File(Box::new(draft), nonce, new.size());
+        let fresh = Fresh::File(write::write(self, hash.name(), generation, new, true)?);
         let unchanged = |found: Option<(At, Slot)>| Ok(found.is_some_and(|(_, slot)| slot.place == old));
         Ok(matches!(self.put(accel, hash, generation, new, fresh, unchanged)?, Put::Stored(..)))
     }

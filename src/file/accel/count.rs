@@ -10,13 +10,15 @@ use super::change::{CLEAR_RETRIES, Fresh, Keys, Put, flags_of, over, record_of};
 use super::{Accel, SMALL_RECORD};
 use crate::entry::{Codec, Extra, Facts};
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::file::FileBackend;
-use crate::file::change::{self, NewEntry};
 use crate::file::entry_files::read::{self, Miss};
+use crate::file::entry_files::write;
 use crate::file::index::bucket::{At, Fill, Slot, Target};
 use crate::file::index::table::Hash;
+use crate::file::new_entry::NewEntry;
+use crate::file::validity::miss_reason;
+use crate::file::{FileBackend, change};
 use crate::format::location::Location;
-use crate::format::record::{self, Cell, NewRecord, Opened, SEQUENCE_WORD};
+use crate::format::record::{self, Cell, Opened, SEQUENCE_WORD};
 use crate::key::Id;
 use crate::stats::Count;
 
@@ -43,7 +45,7 @@ impl FileBackend {
         let locked = self.lock_name(&ground, hash)?;
         let Some((_, slot)) = locked.find(hash) else { return Ok(None) };
         let Some(found) = accel.counter(slot.place, hash, id) else { return Ok(None) };
-        let falls = self.falls(&found.facts, found.generation, id.namespace, None, now);
+        let falls = miss_reason(self, &found.facts, found.generation, id.namespace, None, now);
         if falls.doing("can't read the control file")?.is_some() {
             return Ok(None);
         }
@@ -100,8 +102,8 @@ impl FileBackend {
             };
             let text = sum.to_string();
             let facts = Facts { created: now, codec: Codec::Int, schema: 0, ..facts };
-            let new = NewEntry::new(id, facts, &extra, text.as_bytes())?;
-            if let Some((size, fresh)) = self.add_within(accel, keys, target, hash, generation, &new, sum)? {
+            let new = NewEntry::new(id, facts, &extra, text.as_bytes())?.of_number(sum);
+            if let Some((size, fresh)) = self.add_within(accel, keys, target, hash, generation, &new)? {
                 self.count(Count::Sets, 1);
                 let _ = self.rules(accel).and_then(|rules| self.accel_make_room(accel, &rules, size, fresh, hash));
                 self.sound(accel)?;
@@ -121,23 +123,18 @@ impl FileBackend {
         hash: Hash,
         generation: u64,
         new: &NewEntry<'_>,
-        sum: i64,
     ) -> Result<Option<(u64, bool)>> {
         let found = over(target);
         if self.control.floor().doing("can't read the control file")? > generation {
             return Ok(None);
         }
         let rules = self.rules(accel)?;
-        let number = new.meta().is_empty().then_some(sum);
-        let record = NewRecord { number, ..record_of(new, generation) };
+        let record = record_of(new, generation);
         let size = record.size(accel.seal.is_mac());
         let ready = !rules.durable && size <= SMALL_RECORD;
         let fresh = match if ready { self.append_now(accel, &record, size)? } else { None } {
             Some(record) => Fresh::Record(record, size as u64),
-            None if keys.shard.is_some() => {
-                let (draft, nonce) = self.draft_of(hash.name(), generation, new)?;
-                Fresh::File(Box::new(draft), nonce, new.size())
-            }
+            None if keys.shard.is_some() => Fresh::File(write::write(self, hash.name(), generation, new, false)?),
             None => {
                 // A file, or a new segment, is made outside the bucket's lock; neither number nor expiry may change meanwhile,
                 // in place or otherwise.

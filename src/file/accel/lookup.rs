@@ -1,6 +1,5 @@
 //! Finding an entry by the index: without a lock and, where it's small, without a system call.
 
-use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +10,13 @@ use crate::backend::{Backend, Expect, Reading, rules};
 use crate::clock::{Wait, from_ms};
 use crate::entry::{Encoding, Entry, Extra, Facts, Token, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::file::FileBackend;
 use crate::file::entry_files::read::{self, Found, Miss};
+use crate::file::entry_files::{charged, reader};
 use crate::file::index::bucket::{At, Slot};
 use crate::file::index::table::{self, Hash};
 use crate::file::segments::word_of;
-use crate::file::{FileBackend, charged};
+use crate::file::validity::miss_reason;
 use crate::format::compression;
 use crate::format::header::{Damage, Header};
 use crate::format::location::Location;
@@ -160,24 +161,6 @@ fn render(opened: &mut Opened, bytes: &mut Arc<[u8]>) {
 }
 
 impl FileBackend {
-    /// Why a `get` would not return an entry, if there's a reason.
-    #[inline]
-    pub(in crate::file) fn falls(
-        &self,
-        facts: &Facts,
-        generation: u64,
-        namespace: &str,
-        extra: Option<&Extra>,
-        now: u64,
-    ) -> io::Result<Option<Count>> {
-        let tags = extra.map_or(&[][..], |extra| &extra.tags);
-        Ok(if self.control.is_cleared(generation, namespace, tags)? {
-            Some(Count::MissCleared)
-        } else {
-            rules::untimely(facts, now)
-        })
-    }
-
     /// What rests at a place; `Ok(None)`: the place is no longer what it was, or not this entry's.
     fn rest_at(
         &self,
@@ -311,7 +294,7 @@ impl FileBackend {
                 }
             }
         };
-        let reason = self.falls(rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
+        let reason = miss_reason(self, rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
         let reason = reason.doing("can't read the control file")?;
         Ok(reason.map_or(Ok(rest), Err))
     }
@@ -327,7 +310,7 @@ impl FileBackend {
         let generation = accel.segments.word(slot.place, GENERATION_WORD)?;
         let created = record::created_of(accel.segments.word(slot.place, CREATED_WORD)?);
         let facts = Facts { created, expires: slot.expires, ..Facts::default() };
-        Some(matches!(self.falls(&facts, generation, "", None, now), Ok(None)))
+        Some(matches!(miss_reason(self, &facts, generation, "", None, now), Ok(None)))
     }
 
     /// The entry of a key for a reader, who is told no more than the reason of a miss.
@@ -362,7 +345,7 @@ impl FileBackend {
     ) -> Result<Option<V>> {
         let attempt = || -> Result<V, Count> {
             let (at, slot, rest) = self.search(accel, hash, id, whole)?;
-            let reason = self.falls(rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
+            let reason = miss_reason(self, rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
             if let Some(reason) = reason.map_err(|_| Count::MissIo)? {
                 return Err(reason);
             }
@@ -432,7 +415,7 @@ impl FileBackend {
         let hash = Hash::of(Name::of(&self.seed, id));
         self.accel_read(accel, hash, id, now, None, read::READ_HEAD, |rest| match rest {
             Rest::Record(_) => self.value_of(rest).map(|value| Box::new(value) as Box<dyn Reading>),
-            Rest::File(found) => self.open_reader(*found),
+            Rest::File(found) => reader::open(&self.seal, *found),
         })
     }
 
@@ -447,7 +430,7 @@ impl FileBackend {
         let hash = Hash::of(Name::of(&self.seed, id));
         let Ok((_, _, rest)) = self.search(accel, hash, id, read::READ_WHOLE) else { return Ok(None) };
         let facts = *rest.facts();
-        let reason = self.falls(&facts, rest.generation(), id.namespace, rest.extra(), now);
+        let reason = miss_reason(self, &facts, rest.generation(), id.namespace, rest.extra(), now);
         let usable = match reason.doing("can't read the control file")? {
             None => true,
             Some(Count::MissExpired) => facts.gone_at() > now,
@@ -479,7 +462,7 @@ impl FileBackend {
         };
         let id = rest.id().ok_or_else(|| Error::new(ErrorKind::Io, "an entry without a key").at(&place))?;
         let facts = rest.facts();
-        let reason = self.falls(facts, rest.generation(), id.namespace, rest.extra(), now);
+        let reason = miss_reason(self, facts, rest.generation(), id.namespace, rest.extra(), now);
         let state = rules::state(reason.doing("can't read the control file")?);
         let none = Extra::default();
         let (size, accessed) = match rest {
@@ -521,7 +504,7 @@ impl FileBackend {
         }
         let found = match self.search(accel, hash, id, read::READ_HEAD) {
             Ok((_, _, rest)) => {
-                let reason = self.falls(rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
+                let reason = miss_reason(self, rest.facts(), rest.generation(), id.namespace, rest.extra(), now);
                 reason.doing("can't read the control file")?.is_none().then(|| rest.facts().expires)
             }
             Err(Count::MissIo) => return Err(Error::new(ErrorKind::Io, "can't read an entry").at(hash.name().path())),
@@ -590,7 +573,7 @@ impl FileBackend {
         if !opened.is(record, id)
             || opened.has_meta()
             || opened.compression != 0
-            || !matches!(self.falls(facts, opened.generation, id.namespace, None, now), Ok(None))
+            || !matches!(miss_reason(self, facts, opened.generation, id.namespace, None, now), Ok(None))
             || !rules::is_expected(facts, expect)
         {
             return Ok(Plain::Other);
@@ -619,7 +602,7 @@ impl FileBackend {
             let facts = &header.facts;
             slot.place.is_file_of(facts.nonce)
                 && Id::parse(own) == Some(id)
-                && matches!(self.falls(facts, header.generation, id.namespace, extra, now), Ok(None))
+                && matches!(miss_reason(self, facts, header.generation, id.namespace, extra, now), Ok(None))
                 && rules::is_expected(facts, expect)
         };
         let value = read::known_value(self.root(), &hash.name().path(), &self.seal, most, fits);

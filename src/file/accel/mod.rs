@@ -23,6 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::FileBackend;
 use crate::file::entry_files::read::{self, Miss};
+use crate::file::entry_files::unlink::shard_dir;
 use crate::file::index::bucket::{Busy, Estate, Locked};
 use crate::file::index::table::{self, Hash};
 use crate::file::index::{Index, Totals};
@@ -37,11 +38,12 @@ use crate::sys::mmap::{Memory, SharedWords};
 
 use append::{Appending, LANES};
 use files::Files;
+use room::Reclaim;
+use victims::Candidate;
+
 pub(super) use files::{
     InRuns, OpenedSegments, index_words, is_lost, make_segments, no_addresses, open_segments, set_life, write_index,
 };
-use room::Reclaim;
-use victims::Candidate;
 pub(super) use walk::Listed;
 
 /// Values up to this rest in segments.
@@ -226,7 +228,7 @@ impl Estate for Ground<'_> {
             Err(Miss::Io(_)) => return place.is_file(),
             Err(_) => false,
         };
-        if !there && let Ok(Some(dir)) = self.store.shard_dir(name.shard()) {
+        if !there && let Ok(Some(dir)) = shard_dir(self.store, name.shard()) {
             // Counts of the tree alone are off by one then; the next look at the shard mends them.
             let _ = fs::unlink(std::os::fd::AsFd::as_fd(&dir), &name.file_name());
         }

@@ -9,13 +9,16 @@ use super::walk::Buckets;
 use super::{Accel, Held};
 use crate::clock::duration_ms;
 use crate::error::{Doing, Result};
+use crate::file::FileBackend;
+use crate::file::entry_files::charged;
 use crate::file::entry_files::read::{self, Miss};
+use crate::file::entry_files::unlink::{shard_dir, unlink};
 use crate::file::entry_files::walk::{self, Listed};
 use crate::file::index::Totals;
 use crate::file::index::bucket::Slot;
 use crate::file::index::table::{self, Hash};
 use crate::file::prune::{BATCH, Run};
-use crate::file::{FileBackend, charged};
+use crate::file::validity::miss_reason;
 use crate::format::header::Damage;
 use crate::format::names;
 use crate::policy;
@@ -160,7 +163,7 @@ impl Run<'_> {
             |time: u64, age: Option<Duration>| age.is_some_and(|age| time.saturating_add(duration_ms(age)) < self.now);
         let facts = rest.facts();
         let namespace = rest.id().map_or("", |id| id.namespace);
-        let reason = self.store.falls(facts, rest.generation(), namespace, rest.extra(), self.now);
+        let reason = miss_reason(self.store, facts, rest.generation(), namespace, rest.extra(), self.now);
         let used = match rest {
             // Of records no use is recorded by time.
             Rest::Record(_) => facts.created,
@@ -183,7 +186,7 @@ impl Run<'_> {
         let unread = accel.has_unread() && !self.rules.dry_run;
         let mut left = 0;
         for shard in walk::shards() {
-            let Some(dir) = self.store.shard_dir(shard)? else { continue };
+            let Some(dir) = shard_dir(self.store, shard)? else { continue };
             for listed in walk::shard(self.store.root(), shard).doing("can't list a shard")? {
                 if !self.go_on() {
                     return Ok(());
@@ -349,7 +352,7 @@ impl FileBackend {
         let Some(stat) = fs::stat_at(self.root(), &name.path()).doing("can't look at an entry")? else {
             return Ok(false);
         };
-        let gone = self.unlink(name, &stat)?;
+        let gone = unlink(self, name, &stat)?;
         drop((locked, shard));
         Ok(gone)
     }

@@ -10,9 +10,10 @@ use super::append::MOVED;
 use super::{Accel, Ground, Rules, Writer};
 use crate::error::{Doing, Result};
 use crate::file::FileBackend;
-use crate::file::evict::{FULL_SLICE, Over};
+use crate::file::entry_files::trash;
 use crate::file::index::bucket::At;
 use crate::file::index::table::{self, Hash};
+use crate::file::room::{FULL_SLICE, Over, disk_is_short};
 use crate::file::segments::MAX_SEGMENTS;
 use crate::format::location::Location;
 use crate::stats::Count;
@@ -208,7 +209,7 @@ impl FileBackend {
                 let _ = self.grow(accel, &self.ground(accel)?);
             }
         }
-        let _ = self.empty_trash_a_little();
+        let _ = trash::empty_a_little(self);
         if accel.index.next_due() < table::LATEST {
             let now = self.clock.now();
             if accel.index.next_due() <= now {
@@ -228,7 +229,7 @@ impl FileBackend {
                 break;
             }
         }
-        if rules.minds_room && self.disk_is_short()? {
+        if rules.minds_room && disk_is_short(self)? {
             self.give_room(accel, rules, fresh)?;
         }
         if writer.reclaiming.load(Ordering::Relaxed) {
@@ -385,7 +386,7 @@ impl Accel {
 mod tests {
     use crate::backend::{Backend, Condition};
     use crate::entry::{Extra, Facts, NEVER};
-    use crate::file::change::NewEntry;
+    use crate::file::new_entry::NewEntry;
     use crate::file::{Config, open};
     use crate::key::Id;
     use crate::settings::Change;

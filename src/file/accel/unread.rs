@@ -6,8 +6,9 @@
 use super::{Accel, Ground};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::FileBackend;
-use crate::file::charged;
+use crate::file::entry_files::charged;
 use crate::file::entry_files::read::{self, Found, Miss};
+use crate::file::entry_files::unlink::unlink;
 use crate::file::index::bucket::{Fill, Slot, Target};
 use crate::file::index::table::{self, Hash};
 use crate::format::header::Damage;
@@ -43,7 +44,7 @@ impl FileBackend {
                 Err(Miss::Damaged(Damage::Version | Damage::Seal, _) | Miss::Io(_)) => return Ok(false),
                 Ok(_) | Err(Miss::Absent | Miss::Foreign) => return Ok(true),
                 Err(Miss::Damaged(_, stat)) => {
-                    self.unlink(name, &stat)?;
+                    unlink(self, name, &stat)?;
                     return Ok(true);
                 }
             };
@@ -53,7 +54,7 @@ impl FileBackend {
             let floor = self.control.floor().doing("can't read the control file")?;
             let beaten = slot.is_some_and(|(_, slot)| Self::beats(accel, &slot, &found));
             if found.header.generation < floor || beaten {
-                self.unlink(name, &found.stat)?;
+                unlink(self, name, &found.stat)?;
                 return Ok(true);
             }
             let target = slot.map(|(at, slot)| Target::Over(at, slot)).or_else(|| locked.free().map(Target::Free));

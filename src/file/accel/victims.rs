@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Accel, Rules};
 use crate::error::Result;
 use crate::file::FileBackend;
-use crate::file::evict::Over;
 use crate::file::index::table::{self, Hash};
+use crate::file::room::Over;
 use crate::format::location::Location;
 use crate::policy::{self, Seen, Verdict};
 

@@ -9,16 +9,16 @@ use crate::entry::Entry;
 use crate::error::{Doing, Error, Result};
 use crate::file::FileBackend;
 use crate::file::directory::control::Scope;
+use crate::file::entry_files::counts::recount;
 use crate::file::entry_files::read::{self, Miss};
-use crate::file::entry_files::walk;
+use crate::file::entry_files::{trash, walk};
 use crate::file::index::bucket::{At, Slot};
 use crate::file::index::table::{self, Hash};
 use crate::format::location::Location;
 use crate::format::names::Name;
 use crate::format::record::GENERATION_WORD;
-use crate::sys::fs;
 use crate::sys::mmap::Memory;
-use crate::sys::point;
+use crate::sys::{fs, point};
 
 /// A walk over a table that may grow meanwhile: each entry that stays is met once.
 ///
@@ -130,7 +130,7 @@ impl FileBackend {
         point("clear: floor raised");
         let mut aside = [false; 256];
         for (shard, aside) in walk::shards().zip(&mut aside) {
-            *aside = self.set_aside(shard).unwrap_or(false);
+            *aside = trash::set_aside(self, shard).unwrap_or(false);
         }
         point("clear: set aside");
         let swept = self.sweep(accel, generation, &aside)?;
@@ -175,7 +175,7 @@ impl FileBackend {
         // Counts change under a shard's lock, which comes before a bucket's. Who has it now leaves them to a prune.
         for shard in walk::shards().filter(|shard| uncounted[usize::from(*shard)]) {
             if let Some(_lock) = self.try_lock(shard)? {
-                self.recount(shard)?;
+                recount(self, shard)?;
             }
         }
         Ok(all)

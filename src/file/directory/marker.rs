@@ -12,13 +12,14 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
 use crate::clock::{duration_ms, from_ms, to_ms};
 use crate::entry::Ttl;
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::{Accelerate, Access, Durability, Policy, Settings};
+
+use serde::{Deserialize, Serialize};
 
 pub(crate) const MAGIC: [u8; 8] = *b"LARDER\x01M";
 pub(crate) const FORMAT: u32 = 1;

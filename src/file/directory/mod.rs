@@ -32,8 +32,9 @@ use crate::sys::lock;
 use control::{Control, Seen};
 use files::{Owner, read_marker, write_marker};
 use marker::Marker;
-pub(crate) use open::{Config, Unjoined};
 use session::{Process, ShardLock};
+
+pub(crate) use open::{Config, Unjoined};
 
 /// How often the directory is looked at for being removed or replaced.
 const PULSE_MS: u64 = 1000;
@@ -383,6 +384,11 @@ impl Directory {
     /// Takes a shard's lock if nobody has it.
     pub(crate) fn try_lock(&self, shard: u8) -> Result<Option<ShardLock<'_>>> {
         self.process()?.try_lock(shard)
+    }
+
+    /// Whoever computes a value for this key must not store it any more. The caller holds the shard's lock.
+    pub(crate) fn void_lease(&self, name: Name) -> Result<()> {
+        self.control.void_lease(name.hash()).doing("can't write the control file")
     }
 
     /// How many changes have asked this before.

@@ -2,11 +2,17 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
+use crate::clock::Wait;
 use crate::entry::{Extra, Mapped, Value};
+use crate::error::{Error, ErrorKind, Result as CallResult};
+use crate::file::directory::Directory;
 use crate::format::compression;
 use crate::format::header::{self, Damage, HEADER_LEN, Head, Header, Seal, Sum};
+use crate::format::names::Name;
 use crate::key::Id;
+use crate::stats::Count;
 use crate::sys::fs::{self, Open, Stat};
 use crate::sys::mmap::MappedFile;
 
@@ -15,6 +21,9 @@ use crate::sys::mmap::MappedFile;
 pub(crate) const READ_WHOLE: usize = 4 << 20;
 /// What is read to see a head alone: all of it, but for keys and metadata that are uncommonly long.
 pub(crate) const READ_HEAD: usize = 1024;
+
+/// How long an entry that can't be read just now is waited for by calls that must not take it for absent.
+const UNREADABLE_WAIT: Duration = Duration::from_millis(50);
 
 impl Mapped for MappedFile {
     fn is_intact(&self) -> bool {
@@ -75,6 +84,33 @@ pub(crate) fn load(dir: BorrowedFd<'_>, path: &str, seal: &Seal, whole_up_to: us
         return Err(damaged(Damage::Version));
     }
     Ok(Found { stat, header, extra, value_sum, bytes, file })
+}
+
+/// Loads an entry for a caller that must not take *unreadable* for *absent*; or says why there is none to be had.
+///
+/// # Errors
+///
+/// `Busy`: it can't be read for as long as is waited. `NewerFormat`: it isn't for this release to judge.
+pub(crate) fn load_settled(dir: &Directory, name: Name, whole_up_to: usize) -> CallResult<Result<Found, Count>> {
+    let mut wait = Wait::new(UNREADABLE_WAIT);
+    loop {
+        match load(dir.root(), &name.path(), &dir.seal, whole_up_to) {
+            Ok(found) => return Ok(Ok(found)),
+            Err(Miss::Damaged(Damage::Version, _)) => {
+                return Err(Error::new(ErrorKind::NewerFormat, "a newer Larder wrote this entry").at(name.path()));
+            }
+            Err(Miss::Absent) => return Ok(Err(Count::MissAbsent)),
+            Err(Miss::Foreign) => return Ok(Err(Count::MissForeign)),
+            Err(Miss::Damaged(..)) => return Ok(Err(Count::MissCorrupt)),
+            Err(Miss::Io(e)) if !wait.again() => return Err(unreadable(name, e)),
+            Err(Miss::Io(_)) => {}
+        }
+    }
+}
+
+/// The error of a call that needs an entry which can't be read just now.
+pub(crate) fn unreadable(name: Name, source: io::Error) -> Error {
+    Error::new(ErrorKind::Busy, "the entry can't be read now").at(name.path()).because(source)
 }
 
 /// The value of an entry of at most `most` bytes that `fits`, in one read, and without asking for the file's kind and

@@ -13,9 +13,18 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::file::directory::files::Owner;
+use super::CLEAR_RETRIES;
+use super::counts::account;
+use super::read::Found;
+use super::unlink::{names_to_sync, sync_names};
+use crate::entry::Facts;
+use crate::error::{Doing, Result};
+use crate::file::directory::Directory;
+use crate::file::directory::files::{Owner, make_shard};
+use crate::file::new_entry::NewEntry;
+use crate::format::header;
 use crate::format::names::{self, Name};
-use crate::settings::Access;
+use crate::settings::{Access, Durability, Policy};
 use crate::sys::fork::epoch;
 use crate::sys::fs::{self, Open, Stat};
 
@@ -126,3 +135,106 @@ pub(crate) fn set_times(file: BorrowedFd<'_>, used: Option<u64>, expires: u64) -
 /// The year 2106: 32 unsigned bits of seconds, which every file system with room beyond 2038 can hold. Others cut it
 /// down, and the cull then looks into the header.
 pub(crate) const LATEST: u64 = 0xffff_ffff * 1000;
+
+/// A file that is written, and under its temporary name.
+pub(crate) struct Written {
+    pub draft: Box<Draft>,
+    pub nonce: u128,
+    /// Bytes of the file.
+    pub size: u64,
+}
+
+/// Starts a file in a shard, which is made where it's missing. `random` is for its temporary name.
+pub(crate) fn start(dir: &Directory, shard: u8, random: &[u8; 16]) -> Result<Draft> {
+    let session = dir.session()?;
+    let mut tries = 0..CLEAR_RETRIES;
+    loop {
+        match Draft::new(dir.root(), shard, session, random, dir.access, dir.owner) {
+            // There's no such shard, or a clear has just set it aside.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && tries.next().is_some() => {
+                make_shard(dir.root(), shard, dir.access, dir.owner)
+                    .doing("can't make a shard")
+                    .map_err(|e| dir.gone_or(e))?;
+            }
+            other => return other.doing("can't start an entry").map_err(|e| dir.gone_or(e)),
+        }
+    }
+}
+
+/// Writes a new entry's file into its shard, unpublished. `times`: its times tell use and expiry (see [`set_times`]).
+pub(crate) fn write(dir: &Directory, name: Name, generation: u64, new: &NewEntry<'_>, times: bool) -> Result<Written> {
+    let (temp, nonce) = random(dir)?;
+    let header = new.header(generation, nonce, new.value.len() as u64);
+    let head = header::encode_head(&dir.seal, &header, new.meta(), new.id, &dir.seal.value(&new.value));
+    let draft = start(dir, name.shard(), &temp)?;
+    draft.write(&[&head, &new.value], 0).doing("can't write an entry")?;
+    finish(dir, &draft, new, times)?;
+    Ok(Written { draft: Box::new(draft), nonce, size: new.size() })
+}
+
+/// Completes a file whose bytes are written: its times, and where that was asked for what a power cut must not undo, its
+/// data, and the name of its shard, which may be new, and made by a process that doesn't care.
+pub(crate) fn finish(dir: &Directory, draft: &Draft, new: &NewEntry<'_>, times: bool) -> Result<()> {
+    if times {
+        draft.set_times(new.facts.created, new.facts.gone_at()).doing("can't write an entry")?;
+    }
+    if dir.durability() == Durability::Process {
+        return Ok(());
+    }
+    draft.sync_data().doing("can't sync an entry")?;
+    let (shard, ino) = draft.shard().doing("can't look at a shard")?;
+    dir.once_per_shard(shard, ino, || {
+        let doing = "can't sync the shards";
+        let shards = fs::open(dir.root(), names::SHARDS_DIR, Open::Dir).doing(doing)?;
+        fs::sync(shards.as_fd()).doing(doing)
+    })
+}
+
+/// Puts a file in place of what its name leads to, and gives the shard's lock up with `lock`. `Ok(false)`: a clear has set
+/// the shard aside, and the file with it.
+pub(crate) fn publish<L>(dir: &Directory, written: Written, name: Name, lock: L) -> Result<bool> {
+    let names = names_to_sync(dir, name.shard())?;
+    let (old, leftover) = match written.draft.publish(dir.root(), name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            dir.look_for_root()?;
+            return Ok(false);
+        }
+        other => other.doing("can't put an entry in place")?,
+    };
+    account(dir, name.shard(), old.filter(|st| st.regular).map(|st| st.size), Some(written.size));
+    drop(lock);
+    drop(leftover);
+    sync_names(names.as_ref())?;
+    Ok(true)
+}
+
+/// Gives the file of a live entry another expiry, in place. The caller holds the shard's lock, and has seen that the file
+/// has this one name only: what a backup holds by a hard link must not change under it.
+pub(crate) fn touch(dir: &Directory, found: &Found, name: Name, now: u64, expires: u64) -> Result<()> {
+    let gone_at = Facts { expires, ..found.header.facts }.gone_at();
+    let touch = || {
+        let file = fs::open(dir.root(), &name.path(), Open::Write)?;
+        if fs::stat(file.as_fd())?.ino != found.stat.ino {
+            // A program that takes no locks was here.
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let bytes = header::encode_touch(&dir.seal, found.head(), expires);
+        fs::write_all_at(file.as_fd(), &[&bytes], header::AT_EXPIRES as u64)?;
+        let used = dir.with_settings(|s| s.policy)? == Policy::Lru;
+        match set_times(file.as_fd(), used.then_some(now), gone_at) {
+            // A member of a sharing group may not set times of others' files: the hint stays wrong, and whoever
+            // goes by it looks into the header first.
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
+            other => other?,
+        }
+        if dir.durability() == Durability::Disk { fs::sync_data(file.as_fd()) } else { Ok(()) }
+    };
+    touch().doing("can't touch an entry")
+}
+
+/// A random temporary name, and a nonce.
+pub(crate) fn random(dir: &Directory) -> Result<([u8; 16], u128)> {
+    let random = dir.process()?.random();
+    let half = |bytes: &[u8]| bytes.first_chunk().copied().unwrap_or_default();
+    Ok((half(&random), u128::from_le_bytes(half(&random[16..]))))
+}

@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use super::host::Site;
 use crate::error::{Doing, Result};
 use crate::file::accel::{self, InRuns, OpenedSegments};
-use crate::file::charged;
+use crate::file::entry_files::charged;
 use crate::file::entry_files::read::{self, Miss};
 use crate::file::entry_files::walk::{self, Listed};
 use crate::file::index::Index;

@@ -10,17 +10,15 @@ use super::protocol::{Host, Openers, Seen};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::accel::{self, Accel};
 use crate::file::directory::control::Control;
-use crate::file::directory::files;
-use crate::file::directory::files::Owner;
+use crate::file::directory::files::{self, Owner};
 use crate::file::directory::session::Process;
 use crate::file::segments;
 use crate::format::header::Seal;
 use crate::format::names;
 use crate::format::record::RecordSeal;
 use crate::settings::{Durability, Settings};
-use crate::sys::fs;
 use crate::sys::lock::Hold;
-use crate::sys::point;
+use crate::sys::{fs, point};
 
 /// How often one opening commits before it gives up: what it makes is no sooner made than damaged.
 const MOST_COMMITS: u32 = 4;
