@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := list
-.PHONY: gallery python servers list demo test lint bench bench-traces bench-peers bench-remote fuzz soak mutants audit clean bench-gates sanitize
+.PHONY: gallery python python-django servers list demo test lint bench bench-traces bench-peers bench-remote fuzz soak mutants audit clean bench-gates sanitize
 
 list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -19,7 +19,10 @@ test: servers  ## the whole suite: unit, integration, command line, examples, do
 	$(CARGO) test --workspace --all-features --no-fail-fast
 
 python:  ## build the Python package in a virtual environment below target/ and test it; ARGS="-k django"
-	@.ci/python $(ARGS)
+	@.ci/python test $(ARGS)
+
+python-django:  ## Django's own tests of caches, sessions and pages under Larder, for Django 5.2 and 6.1
+	@.ci/python django
 
 gallery:  ## what docs/CACHECTL.md shows, printed anew
 	GALLERY=write cargo test -p cachectl --test it gallery

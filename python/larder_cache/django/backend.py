@@ -114,6 +114,30 @@ class LarderCache(DjangoCalls, BaseCache):
         cache_read.send(sender=type(self), cache=self, key=key, hit=hit)
         return value if hit else default
 
+    # Functions of Python's where speed matters less than that they are some: Django compares their `__func__` with its own.
+
+    def has_key(self, key: Any, version: int | None = None) -> bool:
+        """Whether the cache has a live value for a key."""
+        return DjangoCalls.has_key(self, key, version)
+
+    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Adds to a stored integer, atomically over all processes; its timeout stays. ``ValueError``: there is none."""
+        return DjangoCalls.incr(self, key, delta, version)
+
+    def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        """The values of those keys that have one."""
+        return DjangoCalls.get_many(self, keys, version)
+
+    def set_many(
+        self, data: dict[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None, **how: Any
+    ) -> list[Any]:
+        """Stores several values, by keyword also with ``tags`` and ``stale_for``; returns the keys of those that failed."""
+        return DjangoCalls.set_many(self, data, timeout, version, **how)
+
+    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+        """Removes several keys."""
+        DjangoCalls.delete_many(self, keys, version)
+
     # What Django's own class does in several steps.
 
     def get_or_set(

@@ -1,4 +1,4 @@
-"""Django's own tests of cache backends, under Larder. They are copied beside Django's and run by its runner."""
+"""Django's own tests of cache backends, under Larder. `run.py` copies this beside Django's and runs it."""
 
 import os
 import shutil
@@ -15,9 +15,6 @@ ROOT = os.environ["LARDER_SUITE_DIR"]
 EXCEPTIONS = {
     "test_cull": "expects that a third of all entries goes at the limit; Larder evicts one for each new one",
     "test_zero_cull": "expects that everything goes at the limit; Larder evicts one for each new one",
-    "test_get_or_set_async_uses_specialized_implementation": (
-        "calls aget_or_set() of a backend's class without its argument `default`, which only Django's own fills in"
-    ),
 }
 
 
