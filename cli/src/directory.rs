@@ -68,11 +68,12 @@ impl Store {
         }
     }
 
-    /// What `clear` asks for where there is no cache's name: the URL, without user and password.
+    /// What `clear` asks for where there is no cache's name: the URL, without user and password; of a server's with
+    /// database and prefix, given or not, and nothing else.
     pub fn name(&self) -> String {
         match self {
             Store::Directory(path) => path.to_string_lossy().into_owned(),
-            Store::Url(url) => without_secrets(url),
+            Store::Url(url) => name_of(url),
         }
     }
 
@@ -88,6 +89,34 @@ impl Store {
             }
         }
     }
+}
+
+/// What says which cache a URL's is. That of tiers is the far one's.
+fn name_of(url: &str) -> String {
+    let parameter = |query: &str, name: &str| {
+        query.split('&').find_map(|pair| Some(pair.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+    };
+    if let Some(far) = url.strip_prefix("tiered:?").and_then(|query| parameter(query, "far")) {
+        return name_of(&far);
+    }
+    let url = without_secrets(url);
+    let (place, query) = url.split_once('?').unwrap_or((&url, ""));
+    let Some((scheme, rest)) = place.split_once("://") else { return url };
+    let is_redis = ["redis", "valkey", "unix"].iter().any(|name| scheme.starts_with(name));
+    if !is_redis && !scheme.starts_with("memcache") {
+        return url;
+    }
+    let (place, db) = (place.trim_end_matches('/'), parameter(query, "db").unwrap_or_else(|| "0".to_owned()));
+    let prefix = parameter(query, "prefix").unwrap_or_else(|| "larder".to_owned());
+    if !is_redis || scheme.contains("cluster") {
+        return format!("{place}?prefix={prefix}");
+    }
+    if scheme.contains("unix") {
+        return format!("{place}?db={db}&prefix={prefix}");
+    }
+    let given = rest.trim_end_matches('/').matches('/').count();
+    let missing = given < if scheme.contains("sentinel") { 2 } else { 1 };
+    if missing { format!("{place}/{db}?prefix={prefix}") } else { format!("{place}?prefix={prefix}") }
 }
 
 /// A URL without what stands before an `@` in its authority, and without passwords in the query.

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::backend::net::config::is_prefix;
 use crate::entry::Ttl;
 use crate::error::{Error, Result};
 use crate::options::{Options, invalid};
@@ -124,8 +125,7 @@ fn compression(text: &str) -> Result<Compression, String> {
 
 /// What is part of keys on servers that know no other clients' rules: nothing that one of them could take for syntax.
 fn prefix(text: &str) -> Result<&str, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
-    if (1..=64).contains(&text.len()) && text.chars().all(fits) {
+    if is_prefix(text) {
         return Ok(text);
     }
     Err(format!("{text:?} can't be; 1 to 64 letters, digits and -_.:"))

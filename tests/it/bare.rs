@@ -107,6 +107,47 @@ fn on_redis() {
     assert_eq!(ask("GET other:k"), "$1\r\nv\r\n", "what others have stays");
 }
 
+/// Clearing `app` cleared `app:users` as well, and what a cache with metadata of that prefix had.
+#[cfg(feature = "redis")]
+#[test]
+fn clearing_keeps_to_its_own() {
+    let Some(server) = servers::redis() else { return };
+    let entries = |prefix: &str| {
+        Cache::from_url(&format!("redis://127.0.0.1:{}?prefix={prefix}&{}", server.port, &PATIENT[9..]))
+            .expect("a cache")
+    };
+    // Nothing tells the keys of `own:users` from those of `own` that begin with `users:`.
+    for nested in ["own:users", ":", "own:"] {
+        let url = format!("redis://127.0.0.1:{}?prefix={nested}&{PATIENT}", server.port);
+        let error = Cache::from_url(&url).expect_err("it can't be told apart");
+        assert!(error.kind() == ErrorKind::InvalidOption && error.to_string().contains("colon"), "{error}");
+    }
+    for prefix in ["a*", "a b", ""] {
+        let options = Options::from_url("redis://localhost").expect("a URL").prefix(prefix);
+        assert_eq!(kind(options.open().map(drop)), ErrorKind::InvalidOption, "{prefix:?}");
+    }
+    let (c, near) = (open("redis", server, "own"), open("redis", server, "own2"));
+    let others = [entries("own"), entries("own:users"), entries("own2")];
+    for (i, other) in others.iter().enumerate() {
+        other.set("k", format!("value {i}"), Ttl::Never.tag("t")).expect("set");
+        assert!(other.namespace("n").get_or_set_with("k", Ttl::Never, |_| Ok::<_, larder::Error>("v")).is_ok());
+    }
+    c.set("users:1", "v", Ttl::Never).expect("set");
+    near.set("k", "v", Ttl::Never).expect("set");
+    c.clear().expect("clear");
+    assert_eq!(get(&c, "users:1"), None);
+    assert!(get(&near, "k").is_some());
+    for (i, other) in others.iter().enumerate() {
+        assert_eq!(get(other, "k"), Some(format!("value {i}").into_bytes()));
+        assert!(get(&other.namespace("n"), "k").is_some());
+    }
+    // Nor the other way round, whatever bare values are named.
+    c.set(format!("{{0}}:e:{}", "x".repeat(32)), vec![b'x'; 400], Ttl::Never).expect("set");
+    others[0].clear().expect("clear");
+    assert!(get(&c, format!("{{0}}:e:{}", "x".repeat(32))).is_some() && get(&others[1], "k").is_some());
+    assert!(get(&others[0], "k").is_none() && get(&others[2], "k").is_some());
+}
+
 #[cfg(feature = "redis")]
 #[test]
 fn on_a_cluster() {

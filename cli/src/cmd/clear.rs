@@ -21,7 +21,7 @@ Examples:
   cachectl -C D clear --confirm app                 in a script
   cachectl -C D clear --ns pages --confirm app      that namespace alone; the name is still the cache's
   cachectl -C D clear -n                            what would go
-  cachectl -C redis://h/0?prefix=app clear --confirm redis://h/0?prefix=app     without the password
+  cachectl -C redis://u:p@h clear --confirm 'redis://h/0?prefix=larder'     host, database and prefix
 
 Exit code 6 when it refuses: no cache's marker there, the root directory, your home, a symbolic
 link, a newer format, or a name that isn't the cache's.";

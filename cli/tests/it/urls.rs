@@ -50,8 +50,10 @@ fn tiers() {
     sandbox.at(&url, &["clear", "-n"]).succeeds();
     sandbox.at(&url, &["clear"]).ends_with(6);
     sandbox.at(&url, &["clear", "--confirm", "app"]).ends_with(6);
+    sandbox.at(&url, &["clear", "--confirm", "tiered:"]).ends_with(6);
     assert_eq!(sandbox.at(&url, &["get", "k"]).succeeds().text(), "v");
-    assert_eq!(sandbox.at(&url, &["clear", "--confirm", "tiered:"]).succeeds().text(), "cleared tiered:\n");
+    let far = sandbox.url("app");
+    assert_eq!(sandbox.at(&url, &["clear", "--confirm", &far]).succeeds().text(), format!("cleared {far}\n"));
     sandbox.at(&url, &["get", "k"]).ends_with(5);
     assert!(sandbox.at(&url, &[]).succeeds().text().starts_with("tiered"), "stats name the store");
 }
@@ -128,9 +130,15 @@ fn a_redis_server() {
     counts_nothing(&sandbox, &url);
     let other = format!("redis+unix://{}?prefix=other", socket.display());
     sandbox.at(&other, &["get", "k"]).ends_with(5);
-    let cleared = format!("cleared {url}\n");
-    sandbox.at(&url, &["clear", "--confirm", "redis"]).ends_with(6);
-    assert_eq!(sandbox.at(&url, &["clear", "--confirm", &url]).succeeds().text(), cleared);
+    // Database and prefix are named, whether they were given or not; nothing else is.
+    let name = format!("redis+unix://{}?db=0&prefix=app", socket.display());
+    let cleared = format!("cleared {name}\n");
+    for wrong in ["redis", &url, &name.replace("app", "other"), &name.replace("db=0", "db=1")] {
+        sandbox.at(&url, &["clear", "--confirm", wrong]).ends_with(6);
+    }
+    assert_eq!(sandbox.at(&url, &["get", "k"]).succeeds().text(), "v");
+    let url = format!("{url}&attempts=1");
+    assert_eq!(sandbox.at(&url, &["clear", "--confirm", &name]).succeeds().text(), cleared);
     sandbox.at(&url, &["get", "k"]).ends_with(5);
 }
 

@@ -88,12 +88,10 @@ pub(crate) struct Memcached {
 
 /// The store on Memcached.
 pub(crate) fn open(mut remote: Remote) -> Result<Arc<dyn Backend>> {
+    remote.check()?;
     remote.secure()?;
     let local = PerProcess::new(Local::new(&remote).map_err(no_random)?);
     if remote.raw {
-        if remote.mac_key.is_some() {
-            return Err(Error::new(ErrorKind::InvalidOption, "bare values can't be sealed by a key"));
-        }
         let raw = Raw::new(plain::PlainMemcached { remote: remote.clone(), local }, &remote);
         return Ok(Arc::new(Networked::new(remote, raw)));
     }

@@ -89,6 +89,12 @@ impl FromStr for OnError {
     }
 }
 
+/// Whether keys may begin so: with nothing that a server, or a pattern there, could take for syntax.
+pub(crate) fn is_prefix(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    (1..=64).contains(&text.len()) && text.chars().all(fits)
+}
+
 /// How to reach a store behind a network.
 #[derive(Clone)]
 pub(crate) struct Remote {
@@ -178,6 +184,22 @@ impl Remote {
             Topology::Cluster => "rediss-cluster://",
             Topology::Sentinel(_) | Topology::Sentinels => "rediss-sentinel://",
         }
+    }
+
+    /// Refuses what the servers can't tell apart.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let refused = |text: &'static str| Err(Error::new(ErrorKind::InvalidOption, text));
+        if !is_prefix(&self.prefix) {
+            return refused("prefix has 1 to 64 letters, digits and -_.:");
+        }
+        if self.raw && self.mac_key.is_some() {
+            return refused("bare values can't be sealed by a key");
+        }
+        if self.raw && self.prefix.contains(':') {
+            // Or clearing `app` would clear `app:users` as well: nothing there tells the one from the other.
+            return refused("the prefix of bare values has no colon: let the keys begin with what follows it");
+        }
+        Ok(())
     }
 
     pub(crate) fn is_cluster(&self) -> bool {

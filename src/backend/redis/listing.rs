@@ -23,6 +23,21 @@ use crate::key::Id;
 /// Keys that a server looks at for one answer.
 const STEP: u32 = 500;
 
+/// Whether a key is one that a cache with metadata has, whatever its prefix of so many bytes at least: an entry or a lease,
+/// `prefix:{part}:e:name`, or the hash of a part, `prefix:{part}:g`.
+pub(super) fn is_of_entries(key: &[u8], prefix: usize) -> bool {
+    let Some(rest) = key.get(prefix..) else { return false };
+    let Some(open) = rest.windows(2).position(|two| two == b":{") else { return false };
+    let rest = &rest[open + 2..];
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let name = |name: &[u8]| name.len() == 32 && name.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    match rest[digits..].strip_prefix(b"}:") {
+        Some(b"g") => digits > 0,
+        Some([b'e' | b'l', b':', rest @ ..]) => digits > 0 && name(rest),
+        _ => false,
+    }
+}
+
 /// Where a walk over the keys is.
 struct Walk {
     nodes: Vec<Address>,
@@ -51,7 +66,8 @@ impl Redis {
             walk.nodes.pop();
         }
         let keys = keys.iter().filter_map(|key| match key {
-            Answer::BulkString(key) => Some(key.clone()),
+            // Bare values may be named as if they were entries.
+            Answer::BulkString(key) => is_of_entries(key, self.remote.prefix.len()).then(|| key.clone()),
             _ => None,
         });
         Ok(Some((node, keys.collect())))

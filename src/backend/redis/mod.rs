@@ -111,15 +111,13 @@ fn namespaces(ids: &[Id<'_>]) -> Vec<Field> {
 
 /// The store on Redis.
 pub(crate) fn open(mut remote: Remote) -> Result<Arc<dyn Backend>> {
+    remote.check()?;
     remote.secure()?;
     if remote.is_cluster() && remote.db != 0 {
         return Err(Error::new(ErrorKind::InvalidOption, "a cluster has the database 0 alone"));
     }
     let local = PerProcess::new(Local::new(&remote).map_err(no_random)?);
     if remote.raw {
-        if remote.mac_key.is_some() {
-            return Err(Error::new(ErrorKind::InvalidOption, "bare values can't be sealed by a key"));
-        }
         let raw = Raw::new(plain::PlainRedis { remote: remote.clone(), local }, &remote);
         return Ok(Arc::new(Networked::new(remote, raw)));
     }

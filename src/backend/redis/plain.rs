@@ -5,6 +5,7 @@ use std::sync::Arc;
 use redis::{Cmd, Value as Answer, cmd};
 
 use super::client::{Batch, refusal};
+use super::listing::is_of_entries;
 use super::scripts::{self, Name};
 use super::slots::slot;
 use super::{Local, MAX_VALUE, no_random};
@@ -209,7 +210,10 @@ impl Plain for PlainRedis {
                 };
                 let mut batch = Batch::default();
                 for key in keys {
-                    if let Answer::BulkString(key) = key {
+                    // Caches with metadata may have a prefix that begins so.
+                    if let Answer::BulkString(key) = key
+                        && !is_of_entries(key, prefix.len() - 1)
+                    {
                         batch.push(0, cmd("UNLINK").arg(key));
                     }
                 }
