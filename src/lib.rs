@@ -100,7 +100,7 @@ pub use options::named::Caches;
 pub use prune::{Prune, PruneReport, Reason, Removal, Tally};
 pub use settings::{Accelerate, Access, Change, Compression, Durability, Policy, Settings};
 pub use stats::{
-    Compressed, Event, EvictReason, Evictions, Limits, Mapped, MissReason, Misses, Network, Places, Stats,
+    Compressed, Event, EvictReason, Evicting, Evictions, Limits, Mapped, MissReason, Misses, Network, Places, Stats,
 };
 pub use stream::{Reader, Writer};
 #[cfg(feature = "__fault")]

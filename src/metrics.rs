@@ -12,15 +12,16 @@ impl Stats {
     /// [`Cache::metrics`](crate::Cache::metrics). What a store with these capabilities doesn't know is left out, for it
     /// isn't 0; a store whose counts are this process's alone is told by them all the same.
     ///
-    /// Names begin with `larder_`. Gauges: `entries`, `bytes`, `payload_bytes`, `max_entries`, `max_bytes`; of a
-    /// directory `entries_in_files`, `index_bytes`, `arena_bytes`. Counters: `hits_total`, `misses_total{reason}`,
+    /// Names begin with `larder_`. Gauges: `entries`, `bytes`, `used_bytes`, `payload_bytes`, `max_entries`,
+    /// `max_bytes`; of a directory `entries_in_files`, `index_bytes`, `arena_bytes`. Counters: `hits_total`, `misses_total{reason}`,
     /// `sets_total`, `deletes_total`, `expired_total`, `stale_total`, `evictions_total{reason}`.
     pub fn to_prometheus(&self, cache: &str, capabilities: &Capabilities) -> String {
         let mut out = Text { cache: escaped(cache), text: String::new() };
         if capabilities.shared_counts || self.entries > 0 {
             out.gauges(&[
                 ("entries", "Entries held, expired ones that are not reclaimed yet included.", self.entries),
-                ("bytes", "Bytes charged against the limit.", self.bytes),
+                ("bytes", "Bytes charged for the entries.", self.bytes),
+                ("used_bytes", "Bytes compared with the limit.", self.used),
                 ("payload_bytes", "Bytes of keys, metadata and values.", self.payload),
                 ("max_entries", "Limit of entries; 0 is none.", self.limits.max_entries),
                 ("max_bytes", "Limit of bytes; 0 is none.", self.limits.max_bytes),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 /// The shared counters of use, by their place in the control file. New ones go to the end: the numbers are part of
 /// the format.
@@ -189,6 +190,10 @@ pub struct Stats {
     pub entries: u64,
     /// Bytes counted against `max_bytes`: each file rounded up to 4 KiB, and 256 for its inode; each record as it is.
     pub bytes: u64,
+    /// What is compared with `max_bytes`: `bytes`, and of an indexed cache the room that its index and segments need too.
+    pub used: u64,
+    /// Live entries are evicted for a limit; `None`: not within the last hour. Stores in directories tell, no others.
+    pub evicting: Option<Evicting>,
     /// Bytes of keys, metadata and values alone.
     pub payload: u64,
     /// Where entries rest.
@@ -227,6 +232,16 @@ pub struct Stats {
     pub trash: bool,
     /// What this handle saw of the servers behind a network.
     pub network: Network,
+}
+
+/// A run of evictions, with less than an hour from one to the next; to the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Evicting {
+    /// When the first of them was.
+    pub since: SystemTime,
+    /// When the last one was.
+    pub last: SystemTime,
 }
 
 /// How it went with a store's servers. All 0 where there are none.

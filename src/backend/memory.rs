@@ -619,6 +619,7 @@ impl Backend for MemoryBackend {
         Ok(Stats {
             entries: self.map.len() as u64,
             bytes: self.tally.bytes.load(SeqCst),
+            used: self.tally.bytes.load(SeqCst),
             payload: self.tally.payload.load(SeqCst),
             limits: Limits {
                 max_entries: self.weigh.max_entries,

@@ -47,7 +47,7 @@ use crate::backend::{
     Backend, Call, Condition, Expect, Lead, Listing, Mutation, Outcome, Reading, Since, Writing, put_into,
 };
 use crate::capabilities::{self, Capabilities};
-use crate::clock::to_ms;
+use crate::clock::{from_ms, to_ms};
 use crate::entry::{Encoding, Entry, NEVER, SetOptions, State, Ttl, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::entry_files::charged;
@@ -55,7 +55,7 @@ use crate::file::new_entry::NewEntry;
 use crate::format::names::Name;
 use crate::format::record::HEADER as RECORD_HEADER;
 use crate::key::Id;
-use crate::stats::{Count, Limits, Places, Stats};
+use crate::stats::{Count, Evicting, Limits, Places, Stats};
 use crate::sys::fork::PerProcess;
 use crate::sys::fs;
 
@@ -353,7 +353,7 @@ impl Backend for FileBackend {
     }
 
     fn stats(&self) -> Result<Stats> {
-        self.now()?;
+        let now = self.now()?;
         let counts = self.control.counts().doing("can't read the control file")?;
         let totals = self.totals()?;
         let limits = self.with_settings(|s| Limits {
@@ -362,6 +362,8 @@ impl Backend for FileBackend {
             min_free_bytes: s.min_free_bytes,
             min_free_inodes: s.min_free_inodes,
         })?;
+        let evicting = self.control.evicting(now).doing("can't read the control file")?;
+        let evicting = evicting.map(|(since, last)| Evicting { since: from_ms(since), last: from_ms(last) });
         let generation = self.control.generation().doing("can't read the control file")?;
         let files = self.control.totals().doing("can't read the control file")?.entries;
         Ok(Stats {
@@ -369,6 +371,8 @@ impl Backend for FileBackend {
             entries_by: Places { segments: totals.entries.saturating_sub(files), files: files.min(totals.entries) },
             mapped: self.accel.as_ref().map(Accel::figures),
             bytes: totals.bytes,
+            used: self.accel.as_ref().map_or(totals.bytes, Accel::used_bytes),
+            evicting,
             payload: totals.payload,
             limits,
             generation,

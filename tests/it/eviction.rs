@@ -45,6 +45,32 @@ fn max_entries_holds_after_each_set() {
     }
 }
 
+/// Since when a limit is too small is told, and an hour of rest ends it; what expires is no eviction.
+#[test]
+fn a_run_of_evictions_has_a_beginning_and_an_end() {
+    for mapped in [true, false] {
+        let (_dir, clock, cache) = fresh_with(|options| options.max_entries(2).shared_memory(mapped));
+        let evicting = || cache.stats().expect("stats").evicting.map(|evicting| (evicting.since, evicting.last));
+        let start = UNIX_EPOCH + Duration::from_millis(clock.now());
+        cache.set("short", "v", Ttl::secs(1)).expect("set");
+        cache.set("a", "v", Ttl::Never).expect("set");
+        clock.step(10_000);
+        cache.set("b", "v", Ttl::Never).expect("set");
+        assert_eq!(evicting(), None, "an expired entry made room");
+        for (key, after) in [("c", 10_000), ("d", 30_000), ("e", 3_600_000)] {
+            clock.step(after);
+            cache.set(key, "v", Ttl::Never).expect("set");
+        }
+        let at = |ms| start + Duration::from_millis(ms);
+        let (_, last) = evicting().expect("a run");
+        assert_eq!(last, at(10_000 + 10_000 + 30_000 + 3_600_000));
+        clock.step(3_599_999);
+        assert_eq!(evicting().map(|(since, _)| since), Some(last), "an hour of rest came before it");
+        clock.step(1);
+        assert_eq!(evicting(), None);
+    }
+}
+
 #[test]
 fn an_overwrite_at_capacity_evicts_nothing() {
     let (_dir, clock, cache) = fresh_with(|options| options.max_entries(50).max_bytes(50 * SMALL));

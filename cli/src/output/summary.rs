@@ -3,10 +3,22 @@
 use std::io;
 use std::path::Path;
 
-use larder::Stats;
+use std::time::{Duration, SystemTime};
 
-use super::{Output, Style, escaped};
+use larder::Stats;
+use serde::Serialize;
+
+use super::removals::Sum;
+use super::{Output, Relative, Style, escaped};
 use crate::units::{approx_size, grouped};
+
+/// What a prune would give back.
+#[derive(Clone, Copy, Serialize)]
+pub struct Waiting {
+    pub expired: Sum,
+    pub cleared: Sum,
+    pub leftover: Sum,
+}
 
 pub struct Summary<'a> {
     pub name: &'a str,
@@ -16,8 +28,11 @@ pub struct Summary<'a> {
     pub counts: bool,
     /// The limits that are broken.
     pub over: &'a [&'static str],
-    /// Expired entries that wait to be reclaimed, where they were counted.
-    pub expired_now: Option<u64>,
+    /// What a prune would give back, where it was counted.
+    pub waiting: Option<Waiting>,
+    /// Since when the counters count, and how long that is; `None`: since the cache was made.
+    pub since: Option<(SystemTime, Duration)>,
+    pub now: SystemTime,
 }
 
 impl Summary<'_> {
@@ -29,6 +44,11 @@ impl Summary<'_> {
         }
         if self.figures.trash {
             output.line("\ncleared files still wait to be removed; prune does it")?;
+        }
+        if let Some(evicting) = self.figures.evicting {
+            let (since, last) = (Relative(evicting.since, self.now), Relative(evicting.last, self.now));
+            let warning = format!("sets evict live entries: first {since}, last {last}; a larger limit keeps more");
+            output.line(format_args!("\n{}", output.paint(Style::Warning, warning)))?;
         }
         if !self.over.is_empty() {
             let warning = format!("over its limits: {}", self.over.join(", "));
@@ -43,7 +63,6 @@ impl Summary<'_> {
         let nothing = String::new;
         let reads = figures.hits.saturating_add(figures.misses);
         let ratio = if reads == 0 { "no reads yet".to_owned() } else { output.gauge(figures.hits, reads, Style::Good) };
-        let waiting = self.expired_now.map_or(nothing(), |n| format!("reclaimed, {} waiting", grouped(n)));
         if !self.counts {
             return vec![(
                 "entries",
@@ -53,7 +72,7 @@ impl Summary<'_> {
         }
         let mut rows = vec![
             ("entries", grouped(figures.entries), fill(output, figures.entries, limits.max_entries, grouped)),
-            ("bytes", approx_size(figures.bytes), fill(output, figures.bytes, limits.max_bytes, approx_size)),
+            ("used", approx_size(figures.used), fill(output, figures.used, limits.max_bytes, approx_size)),
             ("payload", approx_size(figures.payload), "keys, metadata and values alone".to_owned()),
         ];
         if let Some(mapped) = figures.mapped {
@@ -62,15 +81,28 @@ impl Summary<'_> {
             rows.push(("index", approx_size(mapped.index), text));
             rows.push(("arena", approx_size(mapped.arena), fill(output, mapped.records, mapped.arena, approx_size)));
         }
-        rows.extend([
-            ("", nothing(), nothing()),
-            ("hits", grouped(figures.hits), ratio),
-            ("misses", grouped(figures.misses), breakdown(&figures.misses_by.by_name())),
-            ("sets", grouped(figures.sets), nothing()),
-            ("deletes", grouped(figures.deletes), nothing()),
-            ("evictions", grouped(figures.evictions), breakdown(&figures.evictions_by.by_name())),
-            ("expired", grouped(figures.expired), waiting),
-        ]);
+        rows.push(("", nothing(), nothing()));
+        if let Some((since, _)) = self.since {
+            rows.push(("since", Relative(since, self.now).to_string(), nothing()));
+        }
+        for (name, n, rest) in [
+            ("hits", figures.hits, ratio),
+            ("misses", figures.misses, breakdown(&figures.misses_by.by_name())),
+            ("sets", figures.sets, nothing()),
+            ("deletes", figures.deletes, nothing()),
+            ("evictions", figures.evictions, breakdown(&figures.evictions_by.by_name())),
+            ("expired", figures.expired, nothing()),
+        ] {
+            rows.push((name, grouped(n), self.rate(n) + &rest));
+        }
+        if let Some(waiting) = self.waiting {
+            let all = [waiting.expired, waiting.cleared, waiting.leftover];
+            let bytes = all.iter().map(|sum| sum.bytes).fold(0, u64::saturating_add);
+            let [expired, cleared, left] = all.map(|sum| sum.entries);
+            let what = breakdown(&[("expired", expired), ("cleared", cleared), ("left by killed writers", left)]);
+            let what = if what.is_empty() { "nothing for prune to do".to_owned() } else { what };
+            rows.push(("waiting", approx_size(bytes), what));
+        }
         if figures.compressed.from > 0 {
             let (from, to) = (figures.compressed.from, figures.compressed.to);
             let share = u128::from(to) * 100 / u128::from(from);
@@ -83,6 +115,18 @@ impl Summary<'_> {
             rows.push(("damaged", grouped(figures.corrupt_removed), "removed".to_owned()));
         }
         rows
+    }
+}
+
+impl Summary<'_> {
+    /// How often, where it's known over which time: `12.5/s  `.
+    fn rate(&self, n: u64) -> String {
+        let Some((_, span)) = self.since else { return String::new() };
+        let rate = n as f64 / span.as_secs_f64().max(0.001);
+        format!(
+            "{:>10}  ",
+            if rate < 0.1 && n > 0 { format!("{:.1}/h", rate * 3600.0) } else { format!("{rate:.1}/s") }
+        )
     }
 }
 

@@ -257,7 +257,10 @@ fn members_of_the_group_get_into_a_groups_cache() {
     let dir = root.path().join("srv/shared");
     // The build may lie where others can't reach it.
     let program = root.path().join("cachectl");
-    fs::copy(env!("CARGO_BIN_EXE_cachectl"), &program).unwrap();
+    // By another process: a file that this one has open for writing can't be run, nor while a child of another thread
+    // still holds it.
+    let copied = std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_cachectl")).arg(&program).status();
+    assert!(copied.unwrap().success());
     let as_user = |uid: u32, gid: u32, args: &[&str]| {
         let mut command = std::process::Command::new(&program);
         command.arg("-C").arg(&dir).args(args).env_clear().current_dir("/").uid(uid).gid(gid);

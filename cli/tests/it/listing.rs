@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
+use larder::Ttl;
 use regex::Regex;
 use serde_json::{Value, json};
 use snapbox::{Assert, Redactions, str};
 
-use crate::sandbox::{Sandbox, assert_time};
+use crate::sandbox::{Run, Sandbox, assert_time};
 
 fn three() -> Sandbox {
     let sandbox = Sandbox::plain();
@@ -114,7 +115,7 @@ fn stats_as_json() {
     let expired = object.remove("expired").unwrap().as_u64().unwrap();
     assert_eq!(there + expired, 3);
     assert_eq!(object.remove("entries_by").unwrap(), json!({"segments": 0, "files": there}));
-    object.remove("bytes").unwrap();
+    assert_eq!(object.remove("bytes").unwrap(), object.remove("used_bytes").unwrap());
     assert_eq!(
         stats,
         json!({
@@ -122,7 +123,11 @@ fn stats_as_json() {
             "name": "app",
             "mapped": null,
             "limits": {"max_entries": 1_000_000, "max_bytes": 1 << 30, "min_free_bytes": 0, "min_free_inodes": 0},
+            "since": null,
+            "since_ms": null,
             "over_limits": [],
+            "evicting": null,
+            "waiting": null,
             "hits": 1,
             "misses": 1,
             "misses_by": {
@@ -161,7 +166,7 @@ fn stats_for_eyes() {
 app  app
 
 entries                 3  [###############.....]  75.0 % of 4
-bytes            16.8 KiB  [#...................]  <0.1 % of 1.0 GiB
+used             16.8 KiB  [#...................]  <0.1 % of 1.0 GiB
 payload           5.0 KiB  keys, metadata and values alone
 
 hits                    1  [##########..........]  50.0 %
@@ -169,7 +174,8 @@ misses                  1  absent 1
 sets                    3
 deletes                 0
 evictions               0
-expired                 0  reclaimed, 0 waiting
+expired                 0
+waiting               0 B  nothing for prune to do
 
 "#]],
     );
@@ -179,9 +185,82 @@ expired                 0  reclaimed, 0 waiting
 fn only_a_scan_counts_what_waits_to_be_reclaimed() {
     let sandbox = three();
     sandbox.set_expired("old");
-    assert!(sandbox.run(["stats", "--json"]).succeeds().json("larder.stats/1").get("expired_now").is_none());
-    let stats = sandbox.run(["stats", "--scan", "--json"]).succeeds().json("larder.stats/1");
-    assert_eq!(stats["expired_now"], 1);
+    sandbox.run(["rm", "--tag", "t"]).succeeds();
+    let place = sandbox.place_of("user:1");
+    fs::write(place.with_file_name(format!(".tmp-{:012x}-{:032x}", 0xffff, 0xffff)), "half a val").unwrap();
+    assert_eq!(sandbox.run(["stats", "--json"]).succeeds().json("larder.stats/1")["waiting"], Value::Null);
+    let before = sandbox.state();
+    let waiting = sandbox.run(["stats", "--scan", "--json"]).succeeds().json("larder.stats/1")["waiting"].clone();
+    assert_eq!((&waiting["expired"]["entries"], &waiting["cleared"]["entries"]), (&json!(1), &json!(1)));
+    assert_eq!(waiting["leftover"]["entries"], 1);
+    assert_eq!(waiting["cleared"]["bytes"], 8192 + 256);
+    let shown = sandbox.run(["stats", "--scan"]).succeeds();
+    assert!(shown.text().contains("expired 1, cleared 1, left by killed writers 1"), "{shown:?}");
+    assert_eq!(sandbox.state(), before);
+    sandbox.run(["prune"]).succeeds();
+    let shown = sandbox.run(["stats", "--scan"]).succeeds();
+    assert!(shown.text().contains("nothing for prune to do"), "{shown:?}");
+}
+
+/// A fleet evicted with every write for months, and all that it saw was a gauge at 57 %.
+#[test]
+fn stats_tell_when_sets_evict() {
+    let sandbox = three();
+    sandbox.run(["stats", "--check"]).succeeds();
+    sandbox.run(["config", "set", "max-entries=3"]).succeeds();
+    sandbox.run(["set", "one:more", "v"]).succeeds();
+    let stats = sandbox.run(["stats", "--check", "--json"]).ends_with(4).json("larder.stats/1");
+    assert_eq!((&stats["evictions"], &stats["over_limits"]), (&json!(1), &json!([])));
+    assert_time(&stats["evicting"]["since"]);
+    assert_time(&stats["evicting"]["last"]);
+    let shown = sandbox.run(["stats", "--check"]).ends_with(4);
+    assert!(
+        shown.text().contains("sets evict live entries: first ") && shown.text().contains("a larger limit"),
+        "{shown:?}"
+    );
+}
+
+/// The gauge shows the number that the limit is compared with: where sets evict for bytes, it is nearly full.
+#[test]
+fn a_cache_that_evicts_for_bytes_looks_full() {
+    let sandbox = Sandbox::empty();
+    sandbox.run(["init", "-q", "--max-size", "8MiB"]).succeeds();
+    let cache = sandbox.cache();
+    (0..10_000).for_each(|i| cache.set(format!("key:{i}"), vec![b'x'; 1000], Ttl::Never).unwrap());
+    let stats = sandbox.run(["stats", "--check", "--json"]).ends_with(4).json("larder.stats/1");
+    assert!(stats["evictions_by"]["bytes"].as_u64().unwrap() > 0, "{stats}");
+    assert!(stats["used_bytes"].as_u64().unwrap() >= 7 << 20, "{stats}");
+}
+
+#[test]
+fn counts_since_a_mark() {
+    let sandbox = three();
+    sandbox.run(["get", "page:1"]).succeeds();
+    sandbox.run(["stats", "-q", "--mark", "mark.json"]).succeeds().silent();
+    sandbox.run(["get", "user:1"]).succeeds();
+    sandbox.run(["get", "none"]).ends_with(5);
+    let stats = sandbox.run(["stats", "--since", "mark.json", "--json"]).succeeds().json("larder.stats/1");
+    assert_eq!((&stats["hits"], &stats["misses_by"]["absent"], &stats["sets"]), (&json!(1), &json!(1), &json!(0)));
+    assert_eq!(stats["entries"], 3, "what is there is no count");
+    assert_time(&stats["since"]);
+    assert!(stats["since_ms"].is_u64());
+    let shown = sandbox.run(["stats", "--since", "mark.json"]).succeeds();
+    assert!(shown.text().contains("\nsince ") && shown.text().contains("/s  [##########"), "{shown:?}");
+    // Counted on from the same mark, however often.
+    sandbox.run(["get", "user:1"]).succeeds();
+    let stats = sandbox.run(["stats", "--since", "mark.json", "--json"]).succeeds().json("larder.stats/1");
+    assert_eq!(stats["hits"], 2);
+
+    fs::write(sandbox.path("other.json"), "{}").unwrap();
+    sandbox.run(["stats", "--since", "other.json"]).ends_with(2).says("not a mark");
+    sandbox.run(["stats", "--since", "none.json"]).ends_with(1).says("none.json");
+    let second = Run::of(sandbox.cachectl().args(["-C", "b", "init", "-q"])).succeeds();
+    drop(second);
+    let run = Run::of(sandbox.cachectl().args(["-C", "b", "stats", "--since", "mark.json"]));
+    run.ends_with(2).says("another cache");
+    fs::remove_dir_all(sandbox.app()).unwrap();
+    sandbox.run(["init", "-q"]).succeeds();
+    sandbox.run(["stats", "--since", "mark.json"]).ends_with(1).says("made anew");
 }
 
 #[test]

@@ -51,6 +51,9 @@ pub(crate) const SWEPT: usize = 14;
 pub(crate) const BOOT: usize = 15;
 /// Which recovery made the index what it is: a random number, even; odd while one is being committed.
 pub(crate) const LIFE: usize = 16;
+/// When the present run of evictions began, and when the last of them was, in milliseconds.
+pub(crate) const EVICTING: usize = 17;
+pub(crate) const EVICTED: usize = 18;
 pub(crate) const COUNTS: usize = 64;
 pub(crate) const SHARD_WORDS: usize = 512;
 pub(crate) const NAMESPACE_FLOORS: usize = 1536;
@@ -73,6 +76,8 @@ const _: () = assert!((STRIPES + 64 * STRIPE_COUNT) * 8 <= LEN);
 
 /// How far generations and sessions leap at the first opening after the machine was started: more than a power cut can
 /// have taken back.
+/// A run of evictions ends when there was none for so many milliseconds.
+const EVICTION_PAUSE: u64 = 3_600_000;
 const LEAP: u64 = 1 << 32;
 const SESSION_LEAP: u64 = 1 << 20;
 
@@ -343,6 +348,27 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// Notes that a live entry was evicted at `now`. Failures are dropped, as for counts.
+    pub(crate) fn evicted(&self, now: u64) {
+        let Ok(last) = self.load(EVICTED) else { return };
+        // To the second: a full cache evicts with each set, and the line would wander from core to core.
+        if now.abs_diff(last) < 1_000 {
+            return;
+        }
+        if now.saturating_sub(last) >= EVICTION_PAUSE {
+            let _ = self.update(EVICTING, |_| now);
+        }
+        let _ = self.update(EVICTED, |_| now);
+    }
+
+    /// The present run of evictions: when it began, and its last one; `None`: there was none lately.
+    pub(crate) fn evicting(&self, now: u64) -> io::Result<Option<(u64, u64)>> {
+        let mut words = [0; 2];
+        self.load_run(EVICTING, &mut words)?;
+        let [since, last] = words;
+        Ok((last > 0 && now.saturating_sub(last) < EVICTION_PAUSE).then_some((since, last)))
     }
 
     fn write_pending(&self, index: usize) {

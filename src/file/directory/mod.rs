@@ -24,7 +24,7 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::format::header::Seal;
 use crate::format::names::{self, Name};
 use crate::settings::{Access, Change, Compression, Durability, Settings};
-use crate::stats::{Count, OnEvent};
+use crate::stats::{Count, Event, OnEvent};
 use crate::sys::fork::{PerProcess, Private};
 use crate::sys::fs::{self, Open};
 use crate::sys::lock;
@@ -355,6 +355,9 @@ impl Directory {
     pub(crate) fn count(&self, count: Count, n: u64) {
         if !self.read_only {
             self.control.count(count, n);
+            if matches!(count.event(), Some(Event::Evict(_))) {
+                self.control.evicted(self.clock.now());
+            }
         }
         if let (Some(call), Some(event)) = (&self.on_event, count.event()) {
             (0..n).for_each(|_| call(event));
