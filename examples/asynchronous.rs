@@ -8,7 +8,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-    use larder::{AsyncCache, Cache, Error, Ttl};
+    use larder::{AsyncCache, Cache, Ttl};
 
     let dir = tempfile::tempdir()?;
     let cache = AsyncCache::open(Cache::file(dir.path().join("app"))).await?;
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 // Here a service would be asked.
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                 asked.fetch_add(1, Relaxed);
-                Ok::<_, Error>("1.0931")
+                Ok("1.0931")
             });
             rate.await
         }));

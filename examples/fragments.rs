@@ -12,11 +12,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // What goes into the page is known once it's rendered: the callback adds the tags.
     let page = |path: &str| -> Result<String, Error> {
-        let html = pages.get_or_set_with(path, Ttl::hours(1), |options| {
+        let html = pages.get_or_set_with(path, Ttl::hours(1), |computing| {
             rendered.set(rendered.get() + 1);
             let articles: &[u32] = if path == "/" { &[1, 2, 3] } else { &[3] };
-            *options = options.clone().tags(articles.iter().map(|id| format!("article:{id}")));
-            Ok::<_, Error>(format!("<h1>{path}</h1> shows {articles:?}, rendered as number {}", rendered.get()))
+            computing.tags(articles.iter().map(|id| format!("article:{id}")));
+            Ok(format!("<h1>{path}</h1> shows {articles:?}, rendered as number {}", rendered.get()))
         })?;
         Ok(String::from_utf8_lossy(&html).into_owned())
     };

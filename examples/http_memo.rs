@@ -34,9 +34,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let service = Service::default();
     let get = |url: &str| -> io::Result<String> {
         let fetch = Fetch::new(Ttl::Default).stale_if_error(Duration::from_secs(86_400));
-        let body = cache.get_or_set_with(url, fetch, |options| {
+        let body = cache.try_get_or_set_with(url, fetch, |computing| {
             let (body, max_age) = service.get(url)?;
-            *options = options.clone().ttl(Ttl::After(max_age)); // as the answer says
+            computing.ttl(max_age); // as the answer says
             Ok::<_, io::Error>(body)
         })?;
         Ok(String::from_utf8_lossy(&body).into_owned())

@@ -4,19 +4,17 @@
 //! where the store is a server's; at once, if it is [quick](crate::backend::Backend::is_quick); else on the runtime's pool
 //! of threads that may block.
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::sync::Arc;
-
-use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
 
 use crate::backend::{Call, Condition, Mutation, Outcome, Tasks};
 use crate::cache::{Cache, found, opposite, with_token};
 use crate::capabilities::Capabilities;
 use crate::entry::{Entry, SetOptions, Token, Ttl, Value};
-use crate::error::{Error, ErrorKind, Result};
-use crate::flight::{Fetch, Flight};
+use crate::error::{Error, Result};
 use crate::options::Options;
+use crate::single_flight::calls::{Calls, on_the_pool};
+use crate::single_flight::{Computing, Fetch, Flight};
 use crate::stats::Stats;
 use crate::versions;
 
@@ -49,7 +47,7 @@ use crate::versions;
 /// cache.set("greeting", "Hello, friend!", Ttl::secs(30)).await?;
 /// assert_eq!(cache.get("greeting").await?.as_deref(), Some(&b"Hello, friend!"[..]));
 ///
-/// let page = cache.get_or_set_with("front", Ttl::mins(5), async |_| Ok::<_, larder::Error>("<h1>slow</h1>")).await?;
+/// let page = cache.get_or_set_with("front", Ttl::mins(5), async |_| Ok("<h1>slow</h1>")).await?;
 /// assert_eq!(&*page, b"<h1>slow</h1>");
 /// # Ok(()) }
 /// ```
@@ -135,19 +133,6 @@ impl AsyncCache {
     }
 }
 
-/// What a thread that may block makes of it. A panic there is one here.
-pub(crate) async fn on_the_pool<T: Send + 'static, E: From<Error> + Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E> {
-    match spawn_blocking(work).await {
-        Ok(outcome) => outcome,
-        Err(ended) => match ended.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Error::new(ErrorKind::Busy, "the runtime is shutting down").into()),
-        },
-    }
-}
-
 /// The calls of [`Cache`].
 impl AsyncCache {
     /// See [`Cache::namespace`].
@@ -172,7 +157,7 @@ impl AsyncCache {
         let key = key.as_ref();
         let id = self.cache.id(key)?;
         match &self.tasks {
-            Some(tasks) => tasks.get(id).await,
+            Some(tasks) => tasks.get(id, None).await,
             None => self.run(self.is_quick(Call::Get(id)), key, |cache, key| cache.get(key)).await,
         }
     }
@@ -438,11 +423,60 @@ impl AsyncCache {
 
     /// The value of a key, or else what `compute` makes, which is then stored; see [`Cache::get_or_set_with`].
     ///
-    /// A hit is answered as a [`get`](AsyncCache::get) is. All else takes a thread of the runtime's that may block, for as
-    /// long as somebody else is waited for (see [`Fetch::wait_max`]) or `compute` runs, which that thread polls; the rest of
-    /// the runtime goes on. It runs to its end even if this future is dropped. Unlike there, a call for the same key from
-    /// within `compute` waits for `wait_max` before it computes.
-    pub async fn get_or_set_with<V, E, F>(
+    /// All of it is done in the task that polls: the future that `compute` returns is polled in place, need not be `Send`
+    /// and may borrow; whoever waits for another caller holds up no thread. In a directory the finished value is stored by a
+    /// thread of the runtime's that may block. Dropping the future drops the computation and lets the next one compute at
+    /// once: on a server as soon as that is told, by a task of its own.
+    ///
+    /// ```
+    /// # use larder::{AsyncCache, Cache, Computing, Ttl};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> larder::Result<()> {
+    /// # let dir = tempfile::tempdir().expect("a directory");
+    /// # let cache = AsyncCache::open(Cache::file(dir.path().join("app"))).await?;
+    /// let page = cache.get_or_set_with("front", Ttl::mins(5), async |_| Ok("<h1>slow</h1>")).await?;
+    /// assert_eq!(&*page, b"<h1>slow</h1>");
+    ///
+    /// // The callback may borrow, and choose how the value is stored.
+    /// let author = String::from("author:7");
+    /// let news = cache.get_or_set_with("news", Ttl::mins(5), async |computing: Computing| {
+    ///     computing.ttl(Ttl::secs(10)).tag(author.as_str());
+    ///     Ok("<h1>new</h1>")
+    /// });
+    /// assert_eq!(news.await?.meta().tags, [author]);
+    ///
+    /// // A closure that returns a future will do as well, one that is ready too.
+    /// let moved = String::from("moved");
+    /// cache.get_or_set_with("moved", Ttl::mins(5), move |_| async move { Ok(moved) }).await?;
+    /// cache.get_or_set_with("ready", Ttl::mins(5), |_| std::future::ready(Ok("v"))).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn get_or_set_with<V, F, Fut>(
+        &self,
+        key: impl AsRef<[u8]>,
+        fetch: impl Into<Fetch>,
+        compute: F,
+    ) -> Result<Value>
+    where
+        V: Into<Vec<u8>>,
+        F: FnOnce(Computing) -> Fut,
+        Fut: Future<Output = Result<V>>,
+    {
+        self.try_get_or_set_with(key, fetch, compute).await
+    }
+
+    /// The same with errors of the caller's own type.
+    ///
+    /// ```
+    /// # use larder::{AsyncCache, Cache, Ttl};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> larder::Result<()> {
+    /// # let cache = AsyncCache::from(Cache::null().open()?);
+    /// let missing = cache.try_get_or_set_with("k", Ttl::mins(5), async |_| std::fs::read("/nowhere")).await;
+    /// assert_eq!(missing.unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    /// # Ok(()) }
+    /// ```
+    pub async fn try_get_or_set_with<V, E, F, Fut>(
         &self,
         key: impl AsRef<[u8]>,
         fetch: impl Into<Fetch>,
@@ -450,36 +484,19 @@ impl AsyncCache {
     ) -> Result<Value, E>
     where
         V: Into<Vec<u8>>,
-        E: From<Error> + Send + 'static,
-        F: AsyncFnOnce(&mut SetOptions) -> Result<V, E> + Send + 'static,
+        E: From<Error> + Display,
+        F: FnOnce(Computing) -> Fut,
+        Fut: Future<Output = Result<V, E>>,
     {
-        let (key, fetch) = (key.as_ref().to_vec(), fetch.into());
-        let id = self.cache.id(&key)?;
-        let known = match &self.tasks {
-            Some(tasks) => Some(tasks.get(id).await?),
-            None if self.is_quick(Call::Get(id)) => Some(flight(&self.cache, &key, &fetch)?.look()?),
-            None => None,
-        };
-        if let Some(known) = &known
-            && let Some(value) = flight(&self.cache, &key, &fetch)?.good(known.as_ref())
-        {
-            return Ok(value);
-        }
-        let runtime = Handle::current();
-        let compute = move |options: &mut SetOptions| runtime.block_on(compute(options)).map(Into::into);
-        self.blocking(move |cache| {
-            let flight = flight(cache, &key, &fetch)?;
-            match known {
-                Some(found) => flight.go_on(found, compute),
-                None => flight.run(compute),
-            }
-        })
-        .await
+        let (fetch, cache) = (fetch.into(), &self.cache);
+        let calls = Calls::Task(cache.store(), self.tasks.as_ref());
+        let flight = Flight::new(calls, cache.flights(), cache.id(key.as_ref())?, &fetch, None);
+        flight.run(|computing| into_bytes(compute(computing))).await
     }
 }
 
-fn flight<'a>(cache: &'a Cache, key: &'a [u8], fetch: &'a Fetch) -> Result<Flight<'a>> {
-    Ok(Flight { store: &**cache.store(), id: cache.id(key)?, fetch, expect: None })
+async fn into_bytes<V: Into<Vec<u8>>, E>(made: impl Future<Output = Result<V, E>>) -> Result<Vec<u8>, E> {
+    made.await.map(Into::into)
 }
 
 impl fmt::Debug for AsyncCache {

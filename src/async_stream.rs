@@ -6,9 +6,10 @@
 use std::fmt;
 use std::io::{Read, Seek, SeekFrom, Write};
 
-use crate::async_cache::{AsyncCache, on_the_pool};
+use crate::async_cache::AsyncCache;
 use crate::entry::{Meta, SetOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::single_flight::calls::on_the_pool;
 use crate::stream::{Reader, Writer};
 
 /// A value being written by a task, from [`AsyncCache::writer`]. It becomes visible as a whole with

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backend::flights::{Flights, Made};
 use crate::backend::{Backend, Call, Condition, Listing, Mutation, Outcome};
 use crate::capabilities::Capabilities;
 use crate::entry::{Encoding, Entry, NEVER, SetOptions, State, Token, Ttl, Value};
@@ -35,6 +36,8 @@ pub struct Cache {
     store: Arc<dyn Backend>,
     /// The same store where it is a directory, for what only that has: pruning, verifying, settings.
     file: Option<Arc<FileBackend>>,
+    /// Who computes what, of the callers in this process.
+    flights: Arc<Flights<Made>>,
     namespace: Arc<str>,
     version: u64,
 }
@@ -83,7 +86,7 @@ impl Cache {
     }
 
     pub(crate) fn over(store: Arc<dyn Backend>) -> Cache {
-        Cache { store, file: None, namespace: Arc::from(""), version: 1 }
+        Cache { store, file: None, flights: Arc::default(), namespace: Arc::from(""), version: 1 }
     }
 
     /// What this cache can do: it depends on where its entries rest.
@@ -101,6 +104,10 @@ impl Cache {
 
     pub(crate) fn store(&self) -> &Arc<dyn Backend> {
         &self.store
+    }
+
+    pub(crate) fn flights(&self) -> &Flights<Made> {
+        &self.flights
     }
 
     /// A handle to a part of the cache that has its keys for itself: the same key in two namespaces is two entries.

@@ -103,6 +103,13 @@ pub(crate) fn duration_ms(d: Duration) -> u64 {
     d.as_secs().saturating_mul(1000).saturating_add(u64::from(d.subsec_nanos().div_ceil(1_000_000)))
 }
 
+/// So long from now on; at the most a year, which is as good as for ever and no more than an `Instant` can hold.
+pub(crate) fn deadline(bound: Duration) -> Instant {
+    let now = Instant::now();
+    let year = Duration::from_secs(365 * 86_400);
+    now.checked_add(bound.min(year)).unwrap_or(now)
+}
+
 /// Waiting with growing pauses, up to a bound.
 pub(crate) struct Wait {
     until: Instant,
@@ -112,20 +119,7 @@ pub(crate) struct Wait {
 
 impl Wait {
     pub(crate) fn new(bound: Duration) -> Wait {
-        let now = Instant::now();
-        // As good as for ever, and never beyond what an `Instant` can hold.
-        let year = Duration::from_secs(365 * 86_400);
-        Wait {
-            until: now.checked_add(bound.min(year)).unwrap_or(now),
-            pause: Duration::from_micros(20),
-            longest: Duration::from_millis(2),
-        }
-    }
-
-    /// With pauses that grow to this, instead of 2 ms.
-    pub(crate) fn pausing(mut self, longest: Duration) -> Wait {
-        self.longest = longest;
-        self
+        Wait { until: deadline(bound), pause: Duration::from_micros(20), longest: Duration::from_millis(2) }
     }
 
     /// Pauses; `false` once the bound is reached.

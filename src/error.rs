@@ -46,6 +46,9 @@ pub enum ErrorKind {
     Timeout,
     /// This store can't do that.
     Unsupported,
+    /// Another caller's computation of this key failed, and this call waited for it; see
+    /// [`Fetch::retry_failed`](crate::Fetch::retry_failed).
+    ComputationFailed,
     /// Any other error of the operating system; see [`source`](std::error::Error::source).
     Io,
 }
@@ -70,6 +73,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Codec => "codec error",
             ErrorKind::Timeout => "timed out",
             ErrorKind::Unsupported => "unsupported",
+            ErrorKind::ComputationFailed => "computation failed",
             ErrorKind::Io => "I/O error",
         })
     }
@@ -228,7 +232,7 @@ impl From<Error> for io::Error {
             ErrorKind::Refused | ErrorKind::WrongKey => io::ErrorKind::PermissionDenied,
             ErrorKind::NewerFormat | ErrorKind::Unsupported => io::ErrorKind::Unsupported,
             ErrorKind::Timeout => io::ErrorKind::TimedOut,
-            ErrorKind::Overflow | ErrorKind::Io => io::ErrorKind::Other,
+            ErrorKind::Overflow | ErrorKind::ComputationFailed | ErrorKind::Io => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)
     }

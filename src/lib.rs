@@ -62,7 +62,6 @@ mod copy;
 mod entry;
 mod error;
 mod file;
-mod flight;
 mod format;
 mod key;
 mod metrics;
@@ -70,6 +69,7 @@ mod options;
 mod policy;
 mod prune;
 mod settings;
+mod single_flight;
 mod stats;
 mod stream;
 mod sys;
@@ -93,12 +93,12 @@ pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "__fault")]
 #[doc(hidden)]
 pub use file::fuzz;
-pub use flight::Fetch;
 pub use key::{MAX_KEY_LEN, MAX_NAMESPACE_LEN};
 pub use options::Options;
 pub use options::named::Caches;
 pub use prune::{Prune, PruneReport, Reason, Removal, Tally};
 pub use settings::{Accelerate, Access, Change, Compression, Durability, Policy, Settings};
+pub use single_flight::{Computing, Fetch};
 pub use stats::{
     Compressed, Event, EvictReason, Evicting, Evictions, Limits, Mapped, MissReason, Misses, Network, Places, Stats,
 };

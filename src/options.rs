@@ -88,6 +88,7 @@ impl Place {
                 "attempts",
                 "max_connections",
                 "on_error",
+                "lease",
                 "raw",
                 "password",
                 "password_env",
@@ -111,6 +112,7 @@ impl Place {
                 "max_connections",
                 "on_error",
                 "eject",
+                "lease",
                 "raw",
                 "password",
                 "password_env",
@@ -442,6 +444,14 @@ impl Options {
     /// [`OnError::Miss`] a cache that is down costs misses alone.
     pub fn on_error(self, what: OnError) -> Options {
         self.remote("on_error", |remote| remote.on_error = what)
+    }
+
+    /// How long a computation of [`get_or_set_with`](Cache::get_or_set_with) may go on without a word of its process, before
+    /// another one takes it for dead and computes too. Default: 10 seconds; at least 1. It is renewed three times as often
+    /// for as long as the computation runs, an hour at the most, by a thread that is there only meanwhile: so this is not
+    /// how long a computation may take. In a directory a dead process is noticed at once.
+    pub fn lease(self, length: Duration) -> Options {
+        self.remote("lease", |remote| remote.lease = length.max(Duration::from_secs(1)))
     }
 
     /// Stores values as bare bytes, as other clients of the server see and write them. Default: false. Without Larder's

@@ -1,6 +1,7 @@
 //! Typed values: any serde type, stored under a codec and the caller's schema number.
 
-use std::fmt;
+use std::fmt::{self, Display};
+use std::future::ready;
 use std::marker::PhantomData;
 
 use serde::Serialize;
@@ -10,7 +11,7 @@ use crate::backend::{Condition, Expect};
 use crate::cache::{Cache, with_token};
 use crate::entry::{Codec, SetOptions, Token, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flight::{Fetch, Flight};
+use crate::single_flight::{Computing, Fetch, Flight, calls};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -253,21 +254,27 @@ impl<T: Serialize, F: Format> Typed<T, F> {
 
 impl<T: Serialize + DeserializeOwned, F: Format> Typed<T, F> {
     /// The value of a key, or else what `compute` returns, which is then stored; see [`Cache::get_or_set_with`].
-    pub fn get_or_set_with<E: From<Error>>(
+    pub fn get_or_set_with(
         &self,
         key: impl AsRef<[u8]>,
         fetch: impl Into<Fetch>,
-        compute: impl FnOnce(&mut SetOptions) -> Result<T, E>,
+        compute: impl FnOnce(Computing) -> Result<T>,
+    ) -> Result<T> {
+        self.try_get_or_set_with(key, fetch, compute)
+    }
+
+    /// The same with errors of the caller's own type; see [`Cache::try_get_or_set_with`].
+    pub fn try_get_or_set_with<E: From<Error> + Display>(
+        &self,
+        key: impl AsRef<[u8]>,
+        fetch: impl Into<Fetch>,
+        compute: impl FnOnce(Computing) -> Result<T, E>,
     ) -> Result<T, E> {
-        let expect = self.expect();
+        let (expect, cache) = (self.expect(), &self.cache);
         let fetch = fetch.into().typed(expect);
-        let flight = Flight {
-            store: &**self.cache.store(),
-            id: self.cache.id(key.as_ref())?,
-            fetch: &fetch,
-            expect: Some(expect),
-        };
-        let value = flight.run(|options| Ok::<_, E>(Self::encode(&compute(options)?)?))?;
+        let flight = Flight::new(cache.calls(), cache.flights(), cache.id(key.as_ref())?, &fetch, Some(expect));
+        let compute = |computing| ready(compute(computing).and_then(|value| Ok(Self::encode(&value)?)));
+        let value = calls::here(flight.run::<E, _, _>(compute))?;
         Ok(Self::decode(&value)?)
     }
 }

@@ -49,7 +49,7 @@ impl Calls for &dyn Backend {
 #[cfg(feature = "tokio")]
 impl Calls for &dyn crate::backend::Tasks {
     async fn get(&self, id: Id<'_>) -> Result<Option<Value>> {
-        crate::backend::Tasks::get(*self, id).await
+        crate::backend::Tasks::get(*self, id, None).await
     }
 
     async fn contains(&self, id: Id<'_>) -> Result<bool> {

@@ -29,6 +29,7 @@ from larder_cache._version import __version__
 from larder_cache.errors import (
     Busy,
     CodecError,
+    ComputationFailed,
     Error,
     Full,
     InvalidKey,
@@ -56,6 +57,7 @@ __all__ = [
     "Cache",
     "Caches",
     "CodecError",
+    "ComputationFailed",
     "Entries",
     "Entry",
     "Error",

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "Busy",
     "CodecError",
+    "ComputationFailed",
     "Error",
     "Full",
     "InvalidKey",
@@ -88,6 +89,10 @@ class Vanished(Error, FileNotFoundError):
 
 class CodecError(Error, ValueError):
     """A value could not be encoded or decoded."""
+
+
+class ComputationFailed(Error, RuntimeError):
+    """``get_or_set`` waited for another caller's computation, which failed; the message says why."""
 
 
 class Timeout(Error, TimeoutError):

@@ -56,6 +56,7 @@ fn name(kind: ErrorKind) -> &'static str {
         ErrorKind::WrongKey => "WrongKey",
         ErrorKind::Vanished => "Vanished",
         ErrorKind::Codec => "CodecError",
+        ErrorKind::ComputationFailed => "ComputationFailed",
         ErrorKind::Timeout => "Timeout",
         ErrorKind::Unsupported => "Unsupported",
         ErrorKind::Io => "StorageError",

@@ -112,11 +112,11 @@ impl Cache {
         let default = default.clone().unbind();
         let mut made: Option<Py<PyAny>> = None;
         let outcome = py.detach(|| {
-            self.handle.cache.get_or_set_with(name, fetch.clone(), |options| {
+            self.handle.cache.try_get_or_set_with(name, fetch.clone(), |computing| {
                 Python::attach(|py| {
                     let value = computed(default.bind(py))?;
                     let encoded = self.handle.encode(name, &value)?;
-                    *options = options.clone().codec(encoded.codec);
+                    computing.set_options(computing.options().codec(encoded.codec));
                     let bytes = encoded.bytes.to_vec();
                     made = Some(value.unbind());
                     PyResult::Ok(bytes)

@@ -15,14 +15,15 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
+use std::thread;
 
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
 use crate::backend::rules::{self, Act};
 use crate::backend::{
-    Backend, Call, Condition, Expect, Lead, Leadership, Lease, Listing, Mutation, Outcome, Reading, Since, Writing,
+    Backend, Call, ComputeGuard, Condition, End, Expect, Held, Lead, Lease, Listing, Mutation, Outcome, Reading, Since,
+    Writing,
 };
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, from_ms};
@@ -31,10 +32,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::MAX_VALUE_LEN;
 use crate::key::Id;
 use crate::stats::{Count, Counts, Limits, Stats};
-use crate::sys::fs;
+use crate::sys::{fork, fs};
 
 use record::{Key, Name, Record, Tally};
-use scopes::{Held, Scopes};
+use scopes::{Held as HeldScopes, Scopes};
 
 /// Mutexes among which keys are spread.
 const STRIPES: usize = 64;
@@ -106,19 +107,19 @@ struct Stripe {
 
 struct Flying {
     name: Name,
-    thread: ThreadId,
-    /// The lease; 0 once it was voided.
     word: u64,
+    /// False once the lease was voided.
+    stands: bool,
+    /// A forked child has its parent's entries, and computes none of them.
+    process: u64,
 }
 
 impl Stripe {
     /// Whoever computes this key must not store any more.
     fn void(&mut self, id: Id<'_>) {
-        self.flying.iter_mut().filter(|flying| flying.name.id() == id).for_each(|flying| flying.word = 0);
+        self.flying.iter_mut().filter(|flying| flying.name.id() == id).for_each(|flying| flying.stands = false);
     }
 }
-
-type Stripes = Arc<[Mutex<Stripe>]>;
 
 /// The guard of a stripe whose holder may have panicked: what it holds is whole at any time.
 fn enter(stripe: &Mutex<Stripe>) -> MutexGuard<'_, Stripe> {
@@ -129,20 +130,24 @@ fn enter(stripe: &Mutex<Stripe>) -> MutexGuard<'_, Stripe> {
 struct Under {
     extra: Extra,
     generation: u64,
-    scopes: Held,
+    scopes: HeldScopes,
 }
 
-/// A leadership; dropped, it is given up.
-struct Holding {
-    stripes: Stripes,
+/// A computation that goes on.
+struct Computing {
+    store: Arc<MemoryBackend>,
     stripe: usize,
-    name: Name,
-    _scopes: Held,
+    word: u64,
+    process: u64,
+    _scopes: HeldScopes,
 }
 
-impl Drop for Holding {
-    fn drop(&mut self) {
-        enter(&self.stripes[self.stripe]).flying.retain(|flying| flying.name != self.name);
+impl Held for Computing {
+    fn end(&self, _: &End) {
+        if self.process != fork::epoch() {
+            return;
+        }
+        enter(&self.store.stripes[self.stripe]).flying.retain(|flying| flying.word != self.word);
     }
 }
 
@@ -171,7 +176,7 @@ pub(crate) struct MemoryBackend {
     nonces: AtomicU64,
 
     // Who changes what, and what was cleared.
-    stripes: Stripes,
+    stripes: Box<[Mutex<Stripe>]>,
     generation: AtomicU64,
     floor: AtomicU64,
     namespaces: Scopes,
@@ -226,7 +231,7 @@ impl MemoryBackend {
     }
 
     /// The scopes of an entry: its namespace, its tags. Those that aren't in use as yet are made.
-    fn scopes(&self, namespace: &str, tags: &[String]) -> Held {
+    fn scopes(&self, namespace: &str, tags: &[String]) -> HeldScopes {
         let namespace = Some(namespace).filter(|name| !name.is_empty()).map(|name| self.namespaces.find(name));
         namespace.into_iter().chain(tags.iter().map(|tag| self.tags.find(tag))).collect()
     }
@@ -337,7 +342,7 @@ impl MemoryBackend {
         match condition {
             Condition::Always => true,
             Condition::Leased(lease) => {
-                stripe.flying.iter().any(|flying| flying.word == lease.0 && flying.name.id() == id)
+                stripe.flying.iter().any(|flying| flying.stands && flying.word == lease.0 && flying.name.id() == id)
             }
             other => rules::holds(other, live()) == Some(true),
         }
@@ -398,7 +403,7 @@ impl MemoryBackend {
     }
 
     /// What a computation or a writer begins with, and the scopes that it has to hold.
-    fn since(&self, namespace: &str, tags: &[String]) -> (Since, Held) {
+    fn since(&self, namespace: &str, tags: &[String]) -> (Since, HeldScopes) {
         let at = self.generation.load(SeqCst);
         let held = self.scopes(namespace, tags);
         let (own, others) = held.split_at(held.len() - tags.len());
@@ -435,7 +440,7 @@ struct MemoryWriter {
     options: SetOptions,
     /// A clear since then is a clear of this too.
     since: Since,
-    _scopes: Held,
+    _scopes: HeldScopes,
     bytes: Vec<u8>,
 }
 
@@ -502,19 +507,24 @@ impl Backend for MemoryBackend {
         Ok(self.map.peek(&id).filter(usable).map(Record::value))
     }
 
-    fn lead(&self, id: Id<'_>, tags: &[String]) -> Result<Lead> {
-        let (mut stripe, me) = (self.enter(id), thread::current().id());
-        match stripe.flying.iter().find(|flying| flying.name.id() == id) {
-            Some(flying) if flying.thread == me => return Ok(Lead::Nested),
-            Some(_) => return Ok(Lead::Taken),
-            None => {}
+    fn lead(self: Arc<Self>, id: Id<'_>, tags: &[String], _: Option<u64>) -> Result<Lead> {
+        let number = self.stripe_of(id);
+        let mut stripe = enter(&self.stripes[number]);
+        let process = fork::epoch();
+        stripe.flying.retain(|flying| flying.process == process);
+        if let Some(flying) = stripe.flying.iter().find(|flying| flying.name.id() == id) {
+            return Ok(Lead::Taken(flying.word));
         }
         let word = self.nonces.fetch_add(1, SeqCst);
-        stripe.flying.push(Flying { name: id.into(), thread: me, word });
-        let (since, held) = self.since(id.namespace, tags);
-        let hold =
-            Holding { stripes: self.stripes.clone(), stripe: self.stripe_of(id), name: id.into(), _scopes: held };
-        Ok(Lead::Mine(Leadership { lease: Lease(word), since, _hold: Box::new(hold) }))
+        stripe.flying.push(Flying { name: id.into(), word, stands: true, process });
+        let (since, scopes) = self.since(id.namespace, tags);
+        drop(stripe);
+        let computing = Computing { store: self, stripe: number, word, process, _scopes: scopes };
+        Ok(Lead::Mine(ComputeGuard::new(Lease(word), since, Arc::new(computing))))
+    }
+
+    fn store_id(&self) -> u64 {
+        self.hash.hash_one("store")
     }
 
     fn served_stale(&self) {

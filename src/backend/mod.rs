@@ -2,6 +2,7 @@
 //!
 //! Every store means the same by the same words; tests/it/conformance.rs runs one suite over all of them.
 
+pub(crate) mod flights;
 #[cfg(feature = "memcached")]
 pub(crate) mod memcached;
 #[cfg(feature = "memory")]
@@ -14,7 +15,9 @@ pub(crate) mod rules;
 pub(crate) mod tiered;
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::capabilities::Capabilities;
 use crate::entry::{Codec, Encoding, Entry, Meta, SetOptions, Token, Ttl, Value};
@@ -90,20 +93,109 @@ pub(crate) struct Since {
 
 /// Who computes a value.
 pub(crate) enum Lead {
-    /// The caller does, until it drops this.
-    Mine(Leadership),
-    /// Somebody else is at it.
-    Taken,
-    /// The caller is at it already: it asked for a key while it computes the same key.
-    Nested,
+    /// The caller does.
+    Mine(ComputeGuard),
+    /// Somebody else is at it, by this lease; 0: it can't be told.
+    Taken(u64),
+    /// The computation that the caller saw at its last try has failed, with this text.
+    Failed(String),
 }
 
-/// The leadership over a key's computation, and the leave to store what comes of it.
-pub(crate) struct Leadership {
+/// The leave to compute a key's value and to store it. Dropped, it is given up at once; in a forked child nothing
+/// happens, as it is its parent's.
+pub(crate) struct ComputeGuard {
     pub lease: Lease,
     pub since: Since,
-    /// Gives the leadership up when it's dropped.
-    pub _hold: Box<dyn std::any::Any>,
+    /// `None`: it is over.
+    held: Option<Arc<dyn Held>>,
+    #[cfg(feature = "tokio")]
+    is_task: bool,
+}
+
+/// How a computation ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By its lease the key was changed.
+    Stored,
+    /// By an error, which those who wait in other processes get.
+    Failed(String),
+    /// Without a word: the next one computes.
+    GivenUp,
+}
+
+/// What a store keeps of a computation that goes on.
+pub(crate) trait Held: Send + Sync {
+    /// Ends it. MUST do nothing in a forked child.
+    fn end(&self, end: &End);
+
+    /// Leaves the lease as it is from now on, instead of renewing it, as a store by it has to find it so. `false`: it is
+    /// being renewed at this moment.
+    fn settle(&self) -> bool {
+        true
+    }
+
+    /// The same as [`end`](Held::end), where that waits for a server. `None`: it doesn't.
+    #[cfg(feature = "tokio")]
+    fn end_as_task(self: Arc<Self>, _: End) -> Option<Calling<'static, ()>> {
+        None
+    }
+}
+
+impl ComputeGuard {
+    pub(crate) fn new(lease: Lease, since: Since, held: Arc<dyn Held>) -> ComputeGuard {
+        ComputeGuard {
+            lease,
+            since,
+            held: Some(held),
+            #[cfg(feature = "tokio")]
+            is_task: false,
+        }
+    }
+
+    /// The same for a task: what a server has to be told when this is dropped is told by another task.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn for_task(mut self) -> ComputeGuard {
+        self.is_task = true;
+        self
+    }
+
+    /// See [`Held::settle`].
+    pub(crate) fn settle(&self) -> bool {
+        self.held.as_ref().is_none_or(|held| held.settle())
+    }
+
+    /// There is nothing that could be given up.
+    #[cfg(any(feature = "redis", feature = "memcached"))]
+    pub(crate) fn forget(mut self) {
+        self.held = None;
+    }
+
+    #[cfg_attr(not(feature = "tokio"), allow(clippy::unused_async, reason = "only tasks wait"))]
+    pub(crate) async fn end(mut self, end: End) {
+        let Some(held) = self.held.take() else { return };
+        #[cfg(feature = "tokio")]
+        if self.is_task
+            && let Some(ending) = held.clone().end_as_task(end.clone())
+        {
+            return ending.await;
+        }
+        held.end(&end);
+    }
+}
+
+impl Drop for ComputeGuard {
+    fn drop(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        #[cfg(feature = "tokio")]
+        if self.is_task
+            && let Ok(runtime) = ::tokio::runtime::Handle::try_current()
+            && let Some(ending) = held.clone().end_as_task(End::GivenUp)
+        {
+            runtime.spawn(ending);
+            return;
+        }
+        held.end(&End::GivenUp);
+    }
 }
 
 /// A value on its way into a store. Dropped, it leaves nothing behind.
@@ -148,6 +240,8 @@ pub(crate) enum Call<'a> {
     Get(Id<'a>),
     /// Asks for what is known of an entry, and not for its value.
     Look(Id<'a>),
+    /// Tries to become the one who computes a key.
+    Lead,
     /// Anything else.
     Other,
 }
@@ -220,9 +314,18 @@ pub(crate) trait Backend: Send + Sync {
     /// The value that a `get` would return, or one that has expired but may still be served as stale. MUST count nothing.
     fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>>;
 
-    /// Tries to become the one who computes a value for a key; `tags` are those of the value that are known beforehand. A
-    /// leader that dies MUST be replaceable at once.
-    fn lead(&self, id: Id<'_>, tags: &[String]) -> Result<Lead>;
+    /// Tries to become the one who computes a value for a key, of all processes and of all callers in this one. `tags` are
+    /// those of the value that are known beforehand, `seen` the lease that was found taken at the last try. A computation
+    /// whose process dies MUST be replaceable at once, or on a server once its lease is over.
+    fn lead(self: Arc<Self>, id: Id<'_>, tags: &[String], seen: Option<u64>) -> Result<Lead>;
+
+    /// How long to wait between two tries, at first and at last.
+    fn lead_pauses(&self) -> RangeInclusive<Duration> {
+        Duration::from_millis(1)..=Duration::from_millis(10)
+    }
+
+    /// Tells this store from all others, the same in every process that shares it; 0: there's no way to tell.
+    fn store_id(&self) -> u64;
 
     /// Counts a stale value that was served.
     fn served_stale(&self);
@@ -332,7 +435,10 @@ pub(crate) type Calling<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send
 /// future that is dropped leaves each key as it was or changed, never half changed.
 #[cfg(feature = "tokio")]
 pub(crate) trait Tasks: Send + Sync {
-    fn get<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<Value>>>;
+    fn get<'a>(&'a self, id: Id<'a>, expect: Option<Expect>) -> Calling<'a, Result<Option<Value>>>;
+    fn peek<'a>(&'a self, id: Id<'a>, expect: Option<Expect>) -> Calling<'a, Result<Option<Value>>>;
+    /// MUST be given up by itself where the future is dropped before it's known whether the lead was had.
+    fn lead<'a>(self: Arc<Self>, id: Id<'a>, tags: &'a [String], seen: Option<u64>) -> Calling<'a, Result<Lead>>;
     fn get_many<'a>(&'a self, ids: &'a [Id<'a>]) -> Calling<'a, Result<Vec<Option<Value>>>>;
     fn change<'a>(
         &'a self,

@@ -4,8 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::backend::{
-    Backend, Call, Condition, Expect, Lead, Leadership, Lease, Listing, Mutation, Outcome, Reading, Since, Writing,
-    rules,
+    Backend, Call, Condition, Expect, Lead, Listing, Mutation, Outcome, Reading, Since, Writing, rules,
 };
 use crate::capabilities::{self, Capabilities};
 use crate::clock::Clock;
@@ -100,9 +99,13 @@ impl Backend for NullBackend {
         Ok(None)
     }
 
-    /// Everybody computes for himself.
-    fn lead(&self, _: Id<'_>, _: &[String]) -> Result<Lead> {
-        Ok(Lead::Mine(Leadership { lease: Lease(0), since: Since::default(), _hold: Box::new(()) }))
+    /// Each caller computes for itself: what nothing is kept of, nobody can be told to have been changed meanwhile.
+    fn lead(self: Arc<Self>, _: Id<'_>, _: &[String], _: Option<u64>) -> Result<Lead> {
+        Err(Error::new(ErrorKind::Unsupported, "null keeps nothing"))
+    }
+
+    fn store_id(&self) -> u64 {
+        0
     }
 
     fn served_stale(&self) {}

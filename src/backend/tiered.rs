@@ -13,6 +13,7 @@
 //! the far store tells of them ([`Listener`]).
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -158,7 +159,7 @@ impl TieredBackend {
 
     /// Leaves a copy near, as far as nothing has changed since the lead was taken.
     fn leave_copy(&self, id: Id<'_>, lead: Result<Lead>, found: Option<&Value>) {
-        let (Ok(Lead::Mine(leadership)), Ok(now)) = (lead, self.far.now()) else { return };
+        let (Ok(Lead::Mine(guard)), Ok(now)) = (lead, self.far.now()) else { return };
         let in_ms = |ms: u64| now.saturating_add(ms);
         let (mut label, until) = match found {
             Some(value) => (Label::of(value), value.facts().expires.min(in_ms(self.near_ttl()))),
@@ -173,7 +174,7 @@ impl TieredBackend {
         let options = SetOptions::new().ttl(Ttl::At(from_ms(until))).tags(label.extra.tags);
         // What can't be stored near is read far again.
         let copy = Mutation::Put { value: &copy, options: &options };
-        let _ = self.near.change(id, copy, Condition::Leased(leadership.lease), Some(&leadership.since));
+        let _ = self.near.change(id, copy, Condition::Leased(guard.lease), Some(&guard.since));
     }
 
     /// After a change of a key. A copy that can't be deleted is good until its time is over, as if others had made the change.
@@ -248,7 +249,7 @@ impl Backend for TieredBackend {
             Near::Absent => return Ok(None),
             Near::Unknown => {}
         }
-        let lead = self.near.lead(id, &[]);
+        let lead = self.near.clone().lead(id, &[], None);
         let found = self.far.get(id, expect)?;
         // What is there but not as expected is no absence.
         if found.is_some() || expect.is_none() {
@@ -264,7 +265,7 @@ impl Backend for TieredBackend {
             match self.look(*id, None) {
                 Near::Hit(value) => found[i] = Some(value),
                 Near::Absent => {}
-                Near::Unknown => asked.push((i, self.near.lead(*id, &[]))),
+                Near::Unknown => asked.push((i, self.near.clone().lead(*id, &[], None))),
             }
         }
         let far = self.far.get_many(&asked.iter().map(|(i, _)| ids[*i]).collect::<Vec<_>>())?;
@@ -291,8 +292,16 @@ impl Backend for TieredBackend {
         self.far.peek(id, expect)
     }
 
-    fn lead(&self, id: Id<'_>, tags: &[String]) -> Result<Lead> {
-        self.far.lead(id, tags)
+    fn lead(self: Arc<Self>, id: Id<'_>, tags: &[String], seen: Option<u64>) -> Result<Lead> {
+        self.far.clone().lead(id, tags, seen)
+    }
+
+    fn lead_pauses(&self) -> RangeInclusive<Duration> {
+        self.far.lead_pauses()
+    }
+
+    fn store_id(&self) -> u64 {
+        self.far.store_id()
     }
 
     fn served_stale(&self) {
@@ -388,7 +397,7 @@ impl Backend for TieredBackend {
             Call::Get(id) if is_near(id) => true,
             // What is read far leaves a copy near, what is changed far takes it away.
             Call::Get(_) | Call::Other => self.far.is_quick(call) && self.near.is_quick(Call::Other),
-            Call::Look(_) => self.far.is_quick(call),
+            Call::Look(_) | Call::Lead => self.far.is_quick(call),
         }
     }
 

@@ -1,76 +1,80 @@
-//! Leadership over the computation of a key's value, across threads and processes.
+//! Who computes a key's value, of all processes that share the directory.
 //!
-//! The leader holds a byte of `locks`, chosen by the key's hash, which the kernel gives up when it dies, and a word in
-//! the control file, its *lease*, which every other change of the key voids. Only who holds both may store.
+//! Whoever computes holds a byte of `locks`, chosen by the key's hash, which the kernel gives up when the process dies,
+//! and a [lease word](crate::file::directory::leases) in the control file, which every other change of the key voids.
+//! Only who holds both may store. All bytes of a process are held by one descriptor; what its own threads compute is
+//! known to it.
 //!
-//! 1. A leader takes the byte, then writes the lease, then reads the generation, then computes.
-//! 2. A set, delete, pop or incr of the key voids the lease, under the shard's lock, before it does its work.
-//! 3. The leader stores under the same lock, if the lease still stands and nothing was cleared or invalidated since the
-//!    generation that it read; else it only returns its value.
+//! 1. A process takes the byte, then writes the lease, then reads the generation, then computes.
+//! 2. A set, delete, pop or incr of the key voids the lease, under the key's lock, before it does its work.
+//! 3. What was computed is stored under the same lock, if the lease still stands and nothing was cleared or invalidated
+//!    since that generation; else it is only returned.
+//! 4. Where the computation fails the lease becomes a note before the byte is given up: a process that saw the lease while
+//!    it waited, and has the byte next, finds the note and doesn't compute.
 //!
 //! So what was computed from what the key meant before a change is never stored after it. After Facebook's leases
 //! ("Scaling Memcache at Facebook", NSDI 2013).
 
-use std::fs::File;
-use std::os::fd::AsFd;
-use std::sync::PoisonError;
-use std::thread;
+use std::sync::Arc;
 
-use crate::backend::{Lead, Leadership, Lease, Since};
+use crate::backend::{ComputeGuard, End, Held, Lead, Lease, Since};
 use crate::error::{Doing, Result};
 use crate::file::FileBackend;
-use crate::file::directory::Flights;
-use crate::file::directory::session::LEADERS;
-use crate::format::names::{self, Name};
-use crate::sys::fork::Private;
-use crate::sys::fs::{self, Open};
-use crate::sys::lock::{self, Hold};
+use crate::file::directory::leases;
+use crate::format::names::Name;
+use crate::sys::{fork, fs};
 
-/// Holds a leadership; dropped, it is given up.
-struct Holding {
-    flights: Flights,
-    name: Name,
-    /// An open file of its own, so that the lock ends with the process.
-    file: Private,
-    byte: u64,
+/// A computation of this process.
+struct Computing {
+    store: Arc<FileBackend>,
+    hash: u64,
+    word: u64,
+    process: u64,
 }
 
-impl Drop for Holding {
-    fn drop(&mut self) {
-        if !self.file.is_ours() {
-            // A child's copy: the leadership is its parent's.
+impl Held for Computing {
+    fn end(&self, end: &End) {
+        if self.process != fork::epoch() {
             return;
         }
-        // Not by closing alone: a program that is being started holds copies of all descriptors for a moment.
-        let _ = lock::unlock(self.file.as_fd(), self.byte);
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner).retain(|(name, _)| *name != self.name);
+        // A word that can't be written now is only in the way of the eighth next lease in its line.
+        let _ = self.store.control.end_lease(self.hash, self.word, matches!(end, End::Failed(_)));
+        if let Ok(process) = self.store.process() {
+            process.end_lead(self.hash);
+        }
     }
 }
 
 impl FileBackend {
-    pub(super) fn try_lead(&self, name: Name) -> Result<Lead> {
-        let flights = self.flights()?;
-        let me = thread::current().id();
-        let mut list = flights.lock().unwrap_or_else(PoisonError::into_inner);
-        match list.iter().find(|(flying, _)| *flying == name) {
-            Some((_, thread)) if *thread == me => return Ok(Lead::Nested),
-            Some(_) => return Ok(Lead::Taken),
-            None => {}
+    pub(super) fn try_lead(self: Arc<Self>, name: Name, seen: Option<u64>) -> Result<Lead> {
+        let (hash, process) = (name.hash(), self.process()?);
+        let found = || self.control.lease_of(hash).doing("can't read the control file");
+        if !process.try_lead(hash).doing("can't lock a key")? {
+            return Ok(Lead::Taken(found()?.unwrap_or(0)));
         }
-        let open = || fs::open(self.root(), names::LOCKS, Open::Write).map(File::from);
-        let file = Private::open(open).doing("can't open the lock file")?;
-        // 60 bits of the name: two keys that share them just wait for each other.
-        let byte = LEADERS + (name.hash() >> 4);
-        if !lock::try_lock(file.as_fd(), byte, Hold::Exclusive).doing("can't lock a key")? {
-            return Ok(Lead::Taken);
+        let computing = |word| Computing { store: self.clone(), hash, word, process: fork::epoch() };
+        let begin = || {
+            if let (Some(seen), Some(word)) = (seen, found()?)
+                && leases::is_note_of(word, seen)
+            {
+                return Ok(None);
+            }
+            let random = fs::random().doing("no random bytes to be had")?;
+            let random = random.first_chunk().map_or(1, |bytes| u32::from_le_bytes(*bytes)).max(1);
+            let word = self.control.grant_lease(hash, random).doing("can't write the control file")?;
+            let at = self.control.generation().doing("can't read the control file")?;
+            Ok(Some((word, Since { at, ..Since::default() })))
+        };
+        match begin() {
+            Ok(Some((word, since))) => Ok(Lead::Mine(ComputeGuard::new(Lease(word), since, Arc::new(computing(word))))),
+            Ok(None) => {
+                process.end_lead(hash);
+                Ok(Lead::Failed("it failed in another process".to_owned()))
+            }
+            Err(error) => {
+                process.end_lead(hash);
+                Err(error)
+            }
         }
-        let random = fs::random().doing("no random bytes to be had")?;
-        let random = random.first_chunk().map_or(1, |bytes| u32::from_le_bytes(*bytes)).max(1);
-        let word = self.control.grant_lease(name.hash(), random).doing("can't write the control file")?;
-        let generation = self.control.generation().doing("can't read the control file")?;
-        list.push((name, me));
-        let hold = Box::new(Holding { flights: flights.clone(), name, file, byte });
-        let since = Since { at: generation, ..Since::default() };
-        Ok(Lead::Mine(Leadership { lease: Lease(word), since, _hold: hold }))
     }
 }

@@ -190,15 +190,22 @@ impl Backend for FileBackend {
         Ok(self.read_stale(Name::of(&self.seed, id), id, now, expect))
     }
 
-    fn lead(&self, id: Id<'_>, _: &[String]) -> Result<Lead> {
+    fn lead(self: Arc<Self>, id: Id<'_>, _: &[String], seen: Option<u64>) -> Result<Lead> {
         self.writable()?;
-        self.try_lead(Name::of(&self.seed, id))
+        let name = Name::of(&self.seed, id);
+        self.try_lead(name, seen)
     }
 
-    /// A change may have to make room, so only reads are.
+    fn store_id(&self) -> u64 {
+        blake3::hash(&self.seed).as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// A change may have to make room, so only reads are; a byte lock and a word of the control file cost what those do,
+    /// unless they go over a network.
     fn is_quick(&self, call: Call<'_>) -> bool {
         match (&self.accel, call) {
             (Some(accel), Call::Get(id) | Call::Look(id)) => self.accel_is_mapped(accel, id),
+            (_, Call::Lead) => self.control.is_mapped(),
             _ => false,
         }
     }

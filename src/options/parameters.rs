@@ -44,6 +44,7 @@ const PARAMETERS: &[(&str, Set)] = &[
     ("password_file", |o, text| Ok(o.password_file(text))),
     ("sentinel_password_env", |o, text| Ok(o.sentinel_password_env(text))),
     ("sentinel_password_file", |o, text| Ok(o.sentinel_password_file(text))),
+    ("lease", |o, text| Ok(o.lease(bound(text)?))),
     ("near_ttl", |o, text| Ok(o.near_ttl(span(text)?))),
     ("negative_ttl", |o, text| Ok(o.negative_ttl(span(text)?))),
     ("raw", |o, text| Ok(o.raw(flag(text)?))),

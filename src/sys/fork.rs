@@ -186,6 +186,11 @@ struct Node<T> {
 }
 
 impl<T> PerProcess<T> {
+    /// One that is built at its first use in this process too.
+    pub(crate) const fn empty() -> Self {
+        PerProcess { node: AtomicPtr::new(std::ptr::null_mut()) }
+    }
+
     pub(crate) fn new(value: T) -> Self {
         PerProcess { node: AtomicPtr::new(Box::into_raw(Box::new(Node { epoch: epoch(), value }))) }
     }
@@ -195,9 +200,10 @@ impl<T> PerProcess<T> {
     pub(crate) fn get(&self, build: impl FnOnce() -> io::Result<T>) -> io::Result<&T> {
         let now = epoch();
         let old = self.node.load(Ordering::Acquire);
-        // SAFETY: `node` always holds a pointer from `Box::into_raw` that is freed by `drop` alone, which has `&mut`.
-        let node = unsafe { &*old };
-        if node.epoch == now {
+        // SAFETY: `node` is null or holds a pointer from `Box::into_raw` that is freed by `drop` alone, which has `&mut`.
+        if let Some(node) = unsafe { old.as_ref() }
+            && node.epoch == now
+        {
             return Ok(&node.value);
         }
         let new = Box::into_raw(Box::new(Node { epoch: now, value: build()? }));
@@ -222,7 +228,7 @@ impl<T> Drop for PerProcess<T> {
         // SAFETY: `&mut self` means that no reference from `get` is left. In a child that never called `get` the value
         // is the parent's and is left alone.
         unsafe {
-            if (*node).epoch == epoch() {
+            if node.as_ref().is_some_and(|node| node.epoch == epoch()) {
                 drop(Box::from_raw(node));
             }
         }

@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, ThreadId};
 
-use larder::{Accelerate, AsyncCache, Cache, ErrorKind, Options, SetOptions, Ttl};
+use larder::{Accelerate, AsyncCache, Cache, Computing, ErrorKind, Options, Ttl};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{HandClock, temp_dir};
 
+mod flights;
 mod servers;
 
 /// One that polls on the thread of the test, with one thread that may block.
@@ -283,13 +284,13 @@ fn tasks_compute_once() {
                 .map(|_| {
                     let (c, computed) = (c.clone(), computed.clone());
                     tokio::spawn(async move {
-                        let compute = async move |options: &mut SetOptions| {
-                            *options = Ttl::hours(1).tag("computed");
+                        let compute = async move |computing: Computing| {
+                            computing.ttl(Ttl::hours(1)).tag("computed");
                             computed.fetch_add(1, SeqCst);
                             // What it waits for, the runtime does meanwhile.
                             tokio::spawn(async { "value" }).await.map_err(std::io::Error::other)
                         };
-                        c.get_or_set_with("k", Ttl::Never, compute).await.map_err(|e: std::io::Error| e.to_string())
+                        c.try_get_or_set_with("k", Ttl::Never, compute).await.map_err(|e: std::io::Error| e.to_string())
                     })
                 })
                 .collect();
@@ -312,10 +313,11 @@ fn a_computation_may_fail() {
             let c = AsyncCache::open(options(dir.path())).await.expect("a cache");
             let refused = c.get_or_set_with("", Ttl::Never, async |_| Ok::<_, larder::Error>("v")).await;
             assert_eq!(refused.expect_err("an empty key").kind(), ErrorKind::InvalidKey, "{name}");
-            let failed = c.get_or_set_with("k", Ttl::Never, async |_| Err::<&str, _>(std::io::Error::other("down")));
+            let failed =
+                c.try_get_or_set_with("k", Ttl::Never, async |_| Err::<&str, _>(std::io::Error::other("down")));
             assert_eq!(failed.await.expect_err("an error").to_string(), "down", "{name}");
             let panicking = c.clone();
-            let compute = async |_: &mut SetOptions| -> Result<&str, larder::Error> { panic!("on purpose") };
+            let compute = async |_: Computing| -> Result<&str, larder::Error> { panic!("on purpose") };
             let panicked = tokio::spawn(async move { panicking.get_or_set_with("k", Ttl::Never, compute).await });
             assert!(panicked.await.expect_err("a panic").is_panic(), "{name}");
             let value = c.get_or_set_with("k", Ttl::Never, async |_| Ok::<_, larder::Error>("v")).await;
@@ -331,7 +333,7 @@ fn futures_can_be_sent() {
         future
     }
     let c = AsyncCache::from(Cache::null().open().expect("a cache"));
-    let compute = async |_: &mut SetOptions| Ok::<_, larder::Error>("v");
+    let compute = async |_: Computing| Ok("v");
     runtime().block_on(async {
         sent(c.set("k", "v", Ttl::Never)).await.expect("set");
         assert!(sent(c.get("k")).await.expect("get").is_none());

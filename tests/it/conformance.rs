@@ -536,6 +536,8 @@ macro_rules! suite {
                 flights { hit_and_miss an_error_stores_nothing a_panic_releases_the_key nested_calls_compute }
                 flights { the_callback_chooses_the_options a_change_meanwhile_voids_what_is_computed }
                 flights { changes_elsewhere_void_nothing threads_compute_once stale_is_for_those_who_ask }
+                flights { a_waiter_gets_nothing_from_before_a_change what_cannot_be_stored_is_shared a_circle_is_computed }
+                flights { a_failure_in_another_process_is_shared }
                 typed { every_type by_the_short_way another_schema_or_format_is_a_miss wrong_bytes_are_errors }
                 typed { typed_calls what_cannot_be_encoded typed_flights a_format_of_ones_own }
                 streams { written_in_pieces read_in_pieces seeking dropped_writers commit_conditions }

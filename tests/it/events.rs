@@ -141,7 +141,7 @@ fn flights_are_told() {
     let how = || Fetch::new(Ttl::secs(10)).stale_if_error(Duration::from_secs(60));
     let call = |outcome: Result<&'static str, &'static str>| {
         let outcome = outcome.map_err(std::io::Error::other);
-        drop(cache.get_or_set_with("k", how(), |_| outcome));
+        drop(cache.try_get_or_set_with("k", how(), |_| outcome));
         heard.take()
     };
     assert_eq!(call(Err("no")), [Event::Miss(MissReason::Absent)]);

@@ -14,6 +14,9 @@ use larder::{Cache, Compression, Error, ErrorKind, Fetch, Ttl};
 use crate::support::process::{self, Child, PATIENCE, Role};
 use crate::support::{HandClock, START, counts_match, entry_file, fresh, fresh_with, get, options, plain, temp_dir};
 
+#[cfg(any(feature = "redis", feature = "memcached"))]
+mod servers;
+
 /// Plays a role in a child; see [`process`].
 #[test]
 fn child() {
@@ -21,6 +24,8 @@ fn child() {
     match role.name() {
         "leader" => leader(&role),
         "caller" => caller(&role),
+        #[cfg(any(feature = "redis", feature = "memcached"))]
+        "leader on a server" => servers::leader(&role),
         other => panic!("there is no role {other:?}"),
     }
 }
@@ -30,6 +35,12 @@ fn child() {
 enum Failure {
     Mine,
     Cache(ErrorKind),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
 }
 
 impl From<Error> for Failure {
@@ -42,7 +53,7 @@ type Outcome = Result<String, Failure>;
 
 /// Gets "k", or computes it by this.
 fn fetch(cache: &Cache, how: impl Into<Fetch>, compute: impl FnOnce() -> Outcome) -> Outcome {
-    let value = cache.get_or_set_with("k", how, |_| compute())?;
+    let value = cache.try_get_or_set_with("k", how, |_| compute())?;
     Ok(String::from_utf8(value.into_vec()).expect("text"))
 }
 
@@ -127,7 +138,7 @@ fn other_keys_dont_wait() {
     scope(|scope| {
         let leader = Leader::start(scope, &cache, Ttl::Never);
         for i in 0..100 {
-            let other = cache.get_or_set_with(format!("{i}"), Ttl::Never, |_| value("other"));
+            let other = cache.try_get_or_set_with(format!("{i}"), Ttl::Never, |_| value("other"));
             assert_eq!(&*other.expect("a value"), b"other");
         }
         let namespaced = fetch(&cache.namespace("a"), Ttl::Never, || value("elsewhere"));
@@ -172,6 +183,7 @@ fn whoever_has_waited_for_long_enough_computes_and_stores_nothing() {
     assert_eq!(cache.stats().expect("stats").sets, 1);
 }
 
+/// One that fails is succeeded only where those who wait ask for it; one that panics always is.
 #[test]
 fn a_leader_that_fails_or_panics_is_succeeded_by_one_who_waits() {
     let (_dir, _clock, cache) = fresh();
@@ -191,7 +203,7 @@ fn a_leader_that_fails_or_panics_is_succeeded_by_one_who_waits() {
             until("there's a leader", || computed.load(Ordering::SeqCst) == 1);
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let text = fetch(&cache, Ttl::Never, || {
+                    let text = fetch(&cache, Fetch::new(Ttl::Never).retry_failed(!panics), || {
                         computed.fetch_add(1, Ordering::SeqCst);
                         value("taken over")
                     });
@@ -206,6 +218,73 @@ fn a_leader_that_fails_or_panics_is_succeeded_by_one_who_waits() {
         assert_eq!(computed.into_inner(), 2, "one of those who waited, and one only");
         assert_eq!(get(&cache, "k").as_deref(), Some(b"taken over".as_slice()));
     }
+}
+
+/// A failing computation was made anew by each of those who had waited for it, one after the other: 20 callers and 200 ms
+/// made 4 seconds, and a service that was down was asked 20 times.
+#[test]
+fn a_failure_is_the_outcome_for_all_who_waited() {
+    let (_dir, _clock, cache) = fresh();
+    let computed = AtomicUsize::new(0);
+    let outcomes: Vec<Outcome> = scope(|scope| {
+        let call = || {
+            fetch(&cache, Ttl::Never, || {
+                computed.fetch_add(1, Ordering::SeqCst);
+                until("all twenty have missed", || misses(&cache) >= 20);
+                // Now they join, which nothing tells of.
+                std::thread::sleep(Duration::from_millis(100));
+                fail()
+            })
+        };
+        let callers: Vec<_> = (0..20).map(|_| scope.spawn(call)).collect();
+        callers.into_iter().map(|caller| caller.join().expect("a thread")).collect()
+    });
+    let own = outcomes.iter().filter(|outcome| **outcome == Err(Failure::Mine)).count();
+    let shared = outcomes.iter().filter(|outcome| **outcome == Err(Failure::Cache(ErrorKind::ComputationFailed)));
+    assert_eq!((own, own + shared.count()), (computed.into_inner(), 20));
+    // More than one only where a thread has slept through it all.
+    assert!(own < 5, "{own} computed");
+    assert_eq!(fetch(&cache, Ttl::Never, || value("anew")), value("anew"), "whoever comes later computes");
+}
+
+/// The text travels with it, and is cut where it's long.
+#[test]
+fn whoever_gets_anothers_failure_knows_what_it_was() {
+    let (_dir, clock, cache) = fresh();
+    let stale = || Fetch::new(Ttl::secs(10)).stale_if_error(Duration::from_secs(60));
+    assert_eq!(fetch(&cache, stale(), || value("old")), value("old"));
+    clock.step(10_000);
+    for _ in 0..20 {
+        let (begin, begun) = channel();
+        let before = misses(&cache);
+        let (waiter, forgiving) = scope(|scope| {
+            let lead = scope.spawn(|| {
+                cache.try_get_or_set_with("k", Ttl::Never, |_| {
+                    begin.send(()).expect("somebody who waits for this");
+                    until("two others have missed", || misses(&cache) == before + 3);
+                    // Now they join, which nothing tells of.
+                    std::thread::sleep(Duration::from_millis(20));
+                    Err::<&str, _>(std::io::Error::other("é".repeat(500)))
+                })
+            });
+            begun.recv_timeout(PATIENCE).expect("a leader that computes");
+            let waiter = scope.spawn(|| cache.try_get_or_set_with("k", Ttl::Never, |_| Err::<&str, _>(not_asked())));
+            let forgiving = scope.spawn(|| fetch(&cache, stale(), fail));
+            lead.join().expect("a thread").expect_err("an error");
+            (waiter.join().expect("a thread"), forgiving.join().expect("a thread"))
+        });
+        assert_eq!(forgiving, value("old"), "a stale value serves where it was asked for");
+        let text = waiter.expect_err("an error").to_string();
+        if text.starts_with("another caller's computation of this key failed: éé") {
+            assert!((500..600).contains(&text.len()), "{text}");
+            return;
+        }
+    }
+    panic!("nobody ever waited");
+}
+
+fn not_asked() -> std::io::Error {
+    std::io::Error::other("it came too late to wait")
 }
 
 /// Begins to compute, says so, and never comes to an end.
@@ -243,6 +322,53 @@ fn a_leader_that_is_killed_is_succeeded_at_once() {
         assert_eq!(get(&cache, "k").as_deref(), Some(b"taken over".as_slice()));
     }
     assert_eq!(counts_match(&cache).entries, 1);
+}
+
+/// Circles over several processes can't be seen, so whoever waits in one gives up early; two handles stand for processes.
+#[test]
+fn a_circle_over_two_processes_ends_by_itself() {
+    let (_dir, _clock, first) = fresh();
+    let second = Cache::file(first.dir().expect("a directory")).clock(|| START).open().expect("another handle");
+    let both = Barrier::new(2);
+    let how = || Fetch::new(Ttl::Never).wait_max(2 * PATIENCE);
+    let compute = |cache: &Cache, mine: &str, other: &str| {
+        let outcome = cache.try_get_or_set_with(mine, how(), |_| {
+            both.wait();
+            let needed = cache.try_get_or_set_with(other, how(), |_| value(&format!("{other} alone")))?;
+            Ok::<_, Failure>(format!("{mine} of {}", String::from_utf8_lossy(&needed)))
+        });
+        String::from_utf8(outcome.expect("a value").into_vec()).expect("text")
+    };
+    let (a, b) = scope(|scope| {
+        let (a, b) = (scope.spawn(|| compute(&first, "a", "b")), scope.spawn(|| compute(&second, "b", "a")));
+        (a.join().expect("a thread"), b.join().expect("a thread"))
+    });
+    // Both give up, or the one that gives up first lets the other one go on.
+    assert!(a.starts_with("a of b") && b.starts_with("b of a") && (a.ends_with("alone") && b.ends_with("alone")));
+    assert_eq!(get(&first, "a"), Some(a.into_bytes()));
+    assert_eq!(get(&first, "b"), Some(b.into_bytes()));
+}
+
+/// A command that a computation starts may ask for the same key: it waited for its own parent.
+#[test]
+fn a_program_within_a_computation_doesnt_wait_for_it() {
+    let (_dir, _clock, cache) = fresh();
+    let program = Cache::file(cache.dir().expect("a directory")).clock(|| START).open().expect("another handle");
+    let patient = |names: &str| Fetch::new(Ttl::Never).wait_max(2 * PATIENCE).within(names);
+    let outer = cache.try_get_or_set_with("k", patient(""), |computing| {
+        let names = computing.names().to_owned();
+        let other = program.try_get_or_set_with("other", patient(&names), |computing| {
+            assert!(computing.names().ends_with(&names), "it hands on what it's a part of");
+            let inner = fetch(&program, patient(computing.names()), || value("inner"))?;
+            assert_eq!(get(&program, "k"), None, "the outer one's is to be stored");
+            Ok::<_, Failure>(inner)
+        });
+        Ok::<_, Failure>(other?.into_vec())
+    });
+    assert_eq!(&*outer.expect("a value"), b"inner");
+    assert_eq!(get(&cache, "other").as_deref(), Some(b"inner".as_slice()), "other keys are stored");
+    // Names that a daemon has inherited from one that is over mean nothing.
+    assert_eq!(fetch(&program, patient("0123456789abcdef/0"), || panic!("it's there")), value("inner"));
 }
 
 /// What a stopped process computes is void once somebody has changed the key.
@@ -466,8 +592,8 @@ fn a_cache_that_cannot_store_doesnt_keep_the_value_from_anybody() {
     let (dir, clock, cache) = fresh_with(|options| options.max_bytes(100_000));
     let large = || value(&"x".repeat(200_000));
     assert_eq!(fetch(&cache, Ttl::Never, large).map(|text| text.len()), Ok(200_000), "larger than the cache");
-    let many = cache.get_or_set_with("k", Ttl::Never, |options| {
-        *options = options.clone().tags((0..65).map(|i| i.to_string()));
+    let many = cache.try_get_or_set_with("k", Ttl::Never, |computing| {
+        computing.tags((0..65).map(|i| i.to_string()));
         value("with too many tags")
     });
     assert_eq!(&*many.expect("a value"), b"with too many tags");
@@ -497,7 +623,7 @@ fn what_was_computed_looks_as_it_will_be_read_back() {
     ];
     for choice in choices {
         cache.delete("k").expect("delete");
-        let computed = cache.get_or_set_with("k", choice.clone(), |_| value("one")).expect("a value");
+        let computed = cache.try_get_or_set_with("k", choice.clone(), |_| value("one")).expect("a value");
         let read = cache.get("k").expect("get").expect("a hit");
         assert_eq!((&computed, computed.meta()), (&read, read.meta()), "{choice:?}");
     }

@@ -8,6 +8,7 @@ mod relay;
 
 use std::env;
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -131,6 +132,12 @@ enum Stop {
     Later,
 }
 
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the command's outcome isn't remembered")
+    }
+}
+
 impl From<larder::Error> for Stop {
     fn from(error: larder::Error) -> Stop {
         Stop::Cache(error)
@@ -244,18 +251,21 @@ impl Call<'_> {
     /// `None`: what is remembered is not to be used.
     fn remembered(&self) -> Result<Option<Exit>, Failure> {
         let stale = !self.exec.revalidate && self.is_stale();
-        let mut fetch = Fetch::new(SetOptions::new()).wait_max(LONGEST_WAIT);
+        // An outcome that isn't remembered is nobody else's.
+        let mut fetch = Fetch::new(SetOptions::new()).wait_max(LONGEST_WAIT).retry_failed(true);
         if let Some(Span(period)) = self.exec.stale_while_revalidate {
             fetch = fetch.stale_while_revalidate(period).stale_if_error(period);
         }
         let (mut ran, mut later) = (None, false);
-        let outcome = self.cache.get_or_set_with(&self.key, fetch, |options| {
+        let outcome = self.cache.try_get_or_set_with(&self.key, fetch, |computing| {
             if stale {
                 later = true;
                 return Err(Stop::Later);
             }
             let run = self.start().map_err(Stop::Failed)?;
-            let (exit, bytes) = self.kept(run, options)?;
+            let mut options = computing.options();
+            let (exit, bytes) = self.kept(run, &mut options)?;
+            computing.set_options(options);
             ran = Some(exit);
             Ok(bytes)
         });

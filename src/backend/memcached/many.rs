@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::client::{Answer, Batch, refusal};
 use super::places::{Local, Place, stamp};
-use super::{LEAD, Memcached, is, ttl, under};
+use super::{Memcached, is, leases, ttl, under};
 use crate::backend::net::envelope::{self, Label};
 use crate::backend::net::node::Again;
 use crate::backend::net::store::{Found, Is, Put, busy, unexpected};
@@ -120,7 +120,9 @@ impl Memcached {
         }
         let opened = |(id, answer): (Id<'_>, Answer)| match answer {
             Answer::Absent => Ok(Found { is: Is::Absent, held: Err(Count::MissAbsent) }),
-            Answer::Value { bytes, cas } if bytes == LEAD => Ok(Found { is: is(cas), held: Err(Count::MissAbsent) }),
+            Answer::Value { bytes, cas } if leases::is_placeholder(&bytes) => {
+                Ok(Found { is: is(cas), held: Err(Count::MissAbsent) })
+            }
             Answer::Value { bytes, cas } => Ok(Found { is: is(cas), held: envelope::decode(&self.seal, id, bytes) }),
             Answer::Error(text) => Err(refusal(&text)),
             _ => Err(unexpected()),

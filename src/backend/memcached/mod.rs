@@ -12,28 +12,28 @@
 //! Whoever computes an absent value leaves an item in its place, so that this holds for it as well.
 
 mod client;
+mod leases;
 mod many;
 mod places;
 mod plain;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::backend::net::config::Remote;
 use crate::backend::net::envelope::{self, Label};
-use crate::backend::net::leases::{LEASE_MS, Other};
+use crate::backend::net::leases::{ServerLease, Taken};
 use crate::backend::net::node::Again;
 use crate::backend::net::raw::Raw;
 use crate::backend::net::store::{Found, Is, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected};
-use crate::backend::net::wire::{Until, here};
-use crate::backend::{Backend, Lead, Leadership, Lease, Listing, Since};
+use crate::backend::net::wire::Until;
+use crate::backend::{Backend, End, Listing, Since};
 use crate::capabilities::{self, Capabilities};
 use crate::entry::{Facts, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::{HEADER_LEN, Seal};
 use crate::key::Id;
 use crate::stats::Network;
-use crate::sys::fork::{self, PerProcess};
+use crate::sys::fork::PerProcess;
 
 use client::{Answer, Batch, refusal};
 use places::{Local, Place, Stamp, no_random, random, stamp};
@@ -45,8 +45,6 @@ const MAX_ITEM: usize = (1 << 20) - 1024;
 const MAX_VALUE: u64 = (MAX_ITEM - HEADER_LEN - 256) as u64;
 /// Seconds up to which a server takes an expiry as from now on, and beyond which as a date.
 const MONTH: u64 = 30 * 86_400;
-/// What lies in place of a value that is being computed.
-const LEAD: &[u8] = b"\0lead";
 /// How far a server's counter may be from what it was: further, it began anew.
 const STEPS: u64 = 1 << 20;
 
@@ -134,7 +132,7 @@ impl Memcached {
     async fn remove(&self, id: Id<'_>, when: When<'_>, until: Until) -> Result<Stored> {
         let local = self.local()?;
         let (place, name) = local.place(id);
-        let Some(is) = Memcached::state_for(local, when) else { return Ok(Stored::Refused) };
+        let is = Memcached::state_for(when);
         if let Some((since, extra)) = when.since {
             let scopes = local.scopes(id.namespace, extra);
             if Memcached::ids_since(local, place, &scopes, since.at, until).await?.is_none() {
@@ -153,12 +151,9 @@ impl Memcached {
         }
     }
 
-    /// The state that must be there: with a lease that which was there when it was taken. `None`: the lease isn't held.
-    fn state_for(local: &Local, when: When<'_>) -> Option<Is> {
-        match when.lease {
-            Some(lease) => local.flights.note(lease.0).filter(|cas| *cas != 0).map(is),
-            None => Some(when.is.clone()),
-        }
+    /// The state that must be there: with a lease that which was there when it was taken.
+    fn state_for(when: When<'_>) -> Is {
+        when.lease.map_or_else(|| when.is.clone(), |lease| is(lease.entry_state()))
     }
 }
 
@@ -186,7 +181,7 @@ impl Server for Memcached {
         let local = self.local()?;
         let (place, name) = local.place(id);
         let scopes = local.scopes(id.namespace, put.extra);
-        let Some(mut is) = Memcached::state_for(local, when) else { return Ok(Stored::Refused) };
+        let mut is = Memcached::state_for(when);
         let mut ids = match when.since {
             Some((since, _)) => match Memcached::ids_since(local, place, &scopes, since.at, until).await? {
                 Some(ids) => ids,
@@ -246,46 +241,36 @@ impl Server for Memcached {
         Ok(self.store(id, Some(put), When::state(is), until).await? == Stored::Done)
     }
 
-    async fn lead(&self, id: Id<'_>, _: &[String], until: Until) -> Result<Lead> {
+    fn lease(&self, id: Id<'_>) -> Result<ServerLease> {
         let local = self.local()?;
         let (place, name) = local.place(id);
-        let word = local.numbers.word();
-        match local.flights.begin(&name, word) {
-            Err(Other::Myself) => return Ok(Lead::Nested),
-            Err(Other::Thread) => return Ok(Lead::Taken),
-            Ok(()) => {}
+        let server = local.places.iter().position(|other| std::ptr::eq(other, place)).unwrap_or(0);
+        let (lock, entry) = (local.key('l', &name), local.key('e', &name));
+        Ok(ServerLease { word: local.numbers.word(), server, lock, entry, ..ServerLease::default() })
+    }
+
+    async fn take_lease(
+        &self,
+        lease: &ServerLease,
+        id: Id<'_>,
+        _: &[String],
+        seen: Option<u64>,
+        until: Until,
+    ) -> Result<Taken> {
+        let (local, length) = (self.local()?, self.remote.lease);
+        if let Some(taken) = local.take_lock(lease, seen, length, until).await? {
+            return Ok(taken);
         }
-        let bound = self.remote.read_timeout;
-        let mut hold =
-            Holding { local: local.clone(), process: fork::epoch(), id: name, place: 0, word, lock: 0, bound };
-        hold.place = local.places.iter().position(|other| std::ptr::eq(other, place)).unwrap_or(0);
-        let (lock, entry) = (local.key('l', &hold.id), local.key('e', &hold.id));
-        let mut batch = Batch::default();
-        let seconds = LEASE_MS.div_ceil(1000);
-        batch.push_set(&lock, &word.to_le_bytes(), &format!("T{seconds} c ME"));
-        let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::No, until).await? else {
-            return Ok(Lead::Taken);
-        };
-        hold.lock = cas;
-        loop {
-            let mut batch = Batch::default();
-            batch.push("mg", &entry, "c");
-            if let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::Yes, until).await? {
-                local.flights.annotate(word, cas);
-                break;
-            }
-            let mut batch = Batch::default();
-            batch.push_set(&entry, LEAD, &format!("T{seconds} c ME"));
-            if let Answer::Done { cas, .. } = local.run_one(place, &batch, Again::Yes, until).await? {
-                local.flights.annotate(word, cas);
-                break;
-            }
-            if until.is_over() {
-                return Err(busy());
-            }
-        }
-        let since = Since { at: local.counter(place, 0, until).await?, ..Since::default() };
-        Ok(Lead::Mine(Leadership { lease: Lease(word), since, _hold: Box::new(hold) }))
+        local.mark_entry(lease, length, until).await?;
+        Ok(Taken::Mine(Since { at: local.counter(local.place(id).0, 0, until).await?, ..Since::default() }))
+    }
+
+    async fn renew_lease(&self, lease: &ServerLease, until: Until) -> Result<bool> {
+        self.local()?.renew_lock(lease, self.remote.lease, until).await
+    }
+
+    async fn end_lease(&self, lease: &ServerLease, end: &End, until: Until) -> Result<()> {
+        self.local()?.end_lock(lease, end, until).await
     }
 
     async fn since(&self, id: Id<'_>, _: &[String], until: Until) -> Result<Since> {
@@ -323,47 +308,6 @@ impl Server for Memcached {
 
     fn network(&self) -> Result<Network> {
         Ok(self.local()?.tally.network())
-    }
-}
-
-/// A leadership; dropped, it's given up.
-struct Holding {
-    local: Arc<Local>,
-    process: u64,
-    id: String,
-    place: usize,
-    word: u64,
-    /// The state of the item that others find taken; 0: it isn't this one's.
-    lock: u64,
-    bound: Duration,
-}
-
-impl Drop for Holding {
-    fn drop(&mut self) {
-        if self.process != fork::epoch() {
-            return;
-        }
-        let cas = self.local.flights.note(self.word).unwrap_or(0);
-        self.local.flights.end(self.word);
-        let mut batch = Batch::default();
-        if cas != 0 {
-            // An item in place of the value, unless something was stored.
-            let mut batch = Batch::default();
-            batch.push("mg", &self.local.key('e', &self.id), "v c");
-            let place = &self.local.places[self.place];
-            let found = here(self.local.run_one(place, &batch, Again::Yes, Until::after(self.bound)));
-            if matches!(found, Ok(Answer::Value { bytes, cas: now }) if bytes == LEAD && now == cas) {
-                let mut batch = Batch::default();
-                batch.push("md", &self.local.key('e', &self.id), &format!("C{cas}"));
-                let _ = here(self.local.run_one(place, &batch, Again::No, Until::after(self.bound)));
-            }
-        }
-        if self.lock != 0 {
-            batch.push("md", &self.local.key('l', &self.id), &format!("C{}", self.lock));
-            // One that can't be given up ends by itself.
-            let place = &self.local.places[self.place];
-            let _ = here(self.local.run_one(place, &batch, Again::No, Until::after(self.bound)));
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::client::{Answer, Batch, Connection, refusal, run};
 use crate::backend::net::breaker::Tally;
 use crate::backend::net::config::{Address, Remote};
-use crate::backend::net::leases::{Flights, Numbers};
+use crate::backend::net::leases::Numbers;
 use crate::backend::net::node::{Again, Node};
 use crate::backend::net::store::{Scope, busy, hash_of, name_of, unexpected};
 use crate::backend::net::wire::Until;
@@ -65,7 +65,6 @@ pub(super) struct Local {
     pub(super) remote: Remote,
     pub(super) places: Vec<Place>,
     pub(super) tally: Arc<Tally>,
-    pub(super) flights: Flights,
     pub(super) numbers: Numbers,
 }
 
@@ -81,7 +80,6 @@ impl Local {
             places: remote.servers.iter().map(place).collect(),
             remote: remote.clone(),
             tally,
-            flights: Flights::default(),
             numbers: Numbers::new()?,
         }))
     }

@@ -6,8 +6,9 @@ use super::client::{Answer, Batch, refusal};
 use super::many::{Outcomes, shares};
 use super::places::{Local, Place, no_random};
 use super::{MAX_ITEM, is, seconds, under};
+use crate::backend::End;
 use crate::backend::net::config::Remote;
-use crate::backend::net::leases::LEASE_MS;
+use crate::backend::net::leases::{ServerLease, Taken};
 use crate::backend::net::node::Again;
 use crate::backend::net::raw::{Bytes, Plain};
 use crate::backend::net::store::{Is, busy, unexpected};
@@ -262,18 +263,23 @@ impl Plain for PlainMemcached {
         sum.map(|sum| i64::try_from(sum).map_err(|_| out_of_range())).transpose()
     }
 
-    async fn lock(&self, key: &[u8], word: u64, until: Until) -> Result<bool> {
-        self.write(key, Some(&word.to_le_bytes()), Some(LEASE_MS), &Is::Absent, until).await
+    fn lease(&self, lock: String, key: &[u8]) -> Result<ServerLease> {
+        let local = self.local()?;
+        let (place, _) = PlainMemcached::find(local, key);
+        let server = local.places.iter().position(|other| std::ptr::eq(other, place)).unwrap_or(0);
+        Ok(ServerLease { word: local.numbers.word(), server, lock, ..ServerLease::default() })
     }
 
-    async fn unlock(&self, key: &[u8], word: u64, until: Until) {
-        // One that can't be given up ends by itself.
-        if let Ok(mut found) = self.read(&[key.to_vec()], until).await
-            && let Some(Ok(Some((bytes, is)))) = found.pop()
-            && bytes == word.to_le_bytes()
-        {
-            let _ = self.write(key, None, None, &is, until).await;
-        }
+    async fn take_lease(&self, lease: &ServerLease, seen: Option<u64>, until: Until) -> Result<Option<Taken>> {
+        self.local()?.take_lock(lease, seen, self.remote.lease, until).await
+    }
+
+    async fn renew_lease(&self, lease: &ServerLease, until: Until) -> Result<bool> {
+        self.local()?.renew_lock(lease, self.remote.lease, until).await
+    }
+
+    async fn end_lease(&self, lease: &ServerLease, end: &End, until: Until) -> Result<()> {
+        self.local()?.end_lock(lease, end, until).await
     }
 
     async fn clear(&self, _: &str, _: Until) -> Result<()> {

@@ -120,6 +120,8 @@ pub(crate) struct Remote {
     /// How often an operation is tried before it fails, at least once.
     pub attempts: u32,
     pub on_error: OnError,
+    /// How long a computation may go on without a word of its process.
+    pub lease: Duration,
     /// Values are the bytes that other clients see, without a header.
     pub raw: bool,
     /// A PEM file of the certificates that prove servers, instead of the system's.
@@ -156,6 +158,7 @@ impl Remote {
             max_connections: 64,
             attempts: 2,
             on_error: OnError::Fail,
+            lease: Duration::from_secs(10),
             raw: false,
             ca: None,
             cert: None,
@@ -204,6 +207,13 @@ impl Remote {
 
     pub(crate) fn is_cluster(&self) -> bool {
         self.topology == Topology::Cluster
+    }
+
+    /// Tells these servers' keys from all others. Who reaches them by other names isn't known to share them.
+    pub(crate) fn store_id(&self) -> u64 {
+        let servers: Vec<String> = self.servers.iter().map(ToString::to_string).collect();
+        let text = format!("{}\n{}\n{}\n{}", servers.join(","), self.db, self.raw, self.prefix);
+        blake3::hash(text.as_bytes()).as_bytes().first_chunk().map_or(1, |bytes| u64::from_le_bytes(*bytes)).max(1)
     }
 }
 

@@ -2,7 +2,8 @@
 //! over the few steps that a server can take.
 //!
 //! From the bottom up: [`config`] says where the servers are; `wire`, `tls` and `link` carry bytes until a deadline;
-//! `pool` and `carrier` share few connections among many calls; `breaker` and `node` know how a server does; `leases` tells who computes; [`envelope`] is what a server keeps for a value; `store` is
+//! `pool` and `carrier` share few connections among many calls; `breaker` and `node` know how a server does; `leases` and
+//! `renewal` tell who computes; [`envelope`] is what a server keeps for a value; `store` is
 //! the [`Backend`](super::Backend) over a `Server`, and `raw` one whose values are bare bytes.
 
 #[cfg(any(feature = "redis", feature = "memcached"))]
@@ -25,6 +26,8 @@ pub(crate) mod node;
 mod pool;
 #[cfg(any(feature = "redis", feature = "memcached"))]
 pub(crate) mod raw;
+#[cfg(any(feature = "redis", feature = "memcached"))]
+pub(crate) mod renewal;
 #[cfg(any(feature = "redis", feature = "memcached"))]
 pub(crate) mod store;
 #[cfg(feature = "tls")]

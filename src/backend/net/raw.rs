@@ -6,19 +6,18 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::backend::net::envelope::Label;
-use crate::backend::net::leases::{Flights, Other};
+use crate::backend::net::leases::{ServerLease, Taken};
 use crate::backend::net::store::{Found, Is, Networked, Put, Scope, Server, Stored, When, name_of, unexpected};
-use crate::backend::net::wire::{Until, here};
-use crate::backend::{Lead, Leadership, Lease, Listing, Since};
+use crate::backend::net::wire::Until;
+use crate::backend::{End, Listing, Since};
 use crate::capabilities::Capabilities;
 use crate::entry::{Facts, NEVER, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Id;
 use crate::stats::{Count, Network};
-use crate::sys::fork;
 
 /// Bytes, and the state that they are in.
 pub(crate) type Bytes = Option<(Vec<u8>, Is)>;
@@ -64,10 +63,20 @@ pub(crate) trait Plain: Send + Sync + 'static {
         until: Until,
     ) -> impl Future<Output = Result<Option<i64>>> + Send;
 
-    /// A lock that ends by itself; `false`: somebody has it.
-    fn lock(&self, key: &[u8], word: u64, until: Until) -> impl Future<Output = Result<bool>> + Send;
+    /// A lease by this key on another one.
+    fn lease(&self, lock: String, key: &[u8]) -> Result<ServerLease>;
 
-    fn unlock(&self, key: &[u8], word: u64, until: Until) -> impl Future<Output = ()> + Send;
+    /// Takes it; `None`: it's this process's.
+    fn take_lease(
+        &self,
+        lease: &ServerLease,
+        seen: Option<u64>,
+        until: Until,
+    ) -> impl Future<Output = Result<Option<Taken>>> + Send;
+
+    fn renew_lease(&self, lease: &ServerLease, until: Until) -> impl Future<Output = Result<bool>> + Send;
+
+    fn end_lease(&self, lease: &ServerLease, end: &End, until: Until) -> impl Future<Output = Result<()>> + Send;
 
     /// Removes all keys that begin so.
     fn clear(&self, prefix: &str, until: Until) -> impl Future<Output = Result<()>> + Send;
@@ -81,11 +90,9 @@ pub(crate) trait Plain: Send + Sync + 'static {
 
 /// A server of bare bytes.
 pub(crate) struct Raw<P> {
-    plain: Arc<P>,
+    plain: P,
     prefix: String,
     clock: crate::clock::Clock,
-    flights: fork::PerProcess<Arc<Flights>>,
-    bound: Duration,
 }
 
 fn unsupported(what: &str) -> Error {
@@ -108,13 +115,7 @@ fn word_of(is: &Is) -> u64 {
 
 impl<P: Plain> Raw<P> {
     pub(crate) fn new(plain: P, remote: &crate::backend::net::config::Remote) -> Raw<P> {
-        Raw {
-            plain: Arc::new(plain),
-            prefix: remote.prefix.clone(),
-            clock: remote.clock.clone(),
-            flights: fork::PerProcess::new(Arc::default()),
-            bound: remote.read_timeout,
-        }
+        Raw { plain, prefix: remote.prefix.clone(), clock: remote.clock.clone() }
     }
 
     fn key(&self, id: Id<'_>) -> Result<Vec<u8>> {
@@ -141,10 +142,6 @@ impl<P: Plain> Raw<P> {
             Put { facts, .. } if facts.schema != 0 => Err(unsupported("schema")),
             _ => Ok(()),
         }
-    }
-
-    fn flights(&self) -> Result<&Arc<Flights>> {
-        self.flights.get(|| Ok(Arc::default())).map_err(|e| Error::io("can't begin in a child", e))
     }
 }
 
@@ -192,7 +189,7 @@ impl<P: Plain> Server for Raw<P> {
             // What was there when the lease was taken must be there still.
             let found = self.plain.read(std::slice::from_ref(&key), until).await?.pop().ok_or_else(unexpected)??;
             is = found.map_or(Is::Absent, |(_, is)| is);
-            if self.flights()?.note(lease.0) != Some(word_of(&is)) {
+            if lease.entry_state() != word_of(&is) {
                 return Ok(Stored::Refused);
             }
         }
@@ -236,33 +233,33 @@ impl<P: Plain> Server for Raw<P> {
         })
     }
 
-    async fn lead(&self, id: Id<'_>, _: &[String], until: Until) -> Result<Lead> {
-        let (key, flights) = (self.key(id)?, self.flights()?);
-        let name = name_of(&blake3::hash(&key));
-        let random = crate::sys::fs::random().map_err(|e| Error::io("can't draw random numbers", e))?;
-        let word = random.first_chunk().map_or(1, |bytes| u64::from_le_bytes(*bytes)) | 1;
-        match flights.begin(&name, word) {
-            Err(Other::Myself) => return Ok(Lead::Nested),
-            Err(Other::Thread) => return Ok(Lead::Taken),
-            Ok(()) => {}
+    fn lease(&self, id: Id<'_>) -> Result<ServerLease> {
+        let key = self.key(id)?;
+        self.plain.lease(format!("{}:!{}", self.prefix, name_of(&blake3::hash(&key))), &key)
+    }
+
+    async fn take_lease(
+        &self,
+        lease: &ServerLease,
+        id: Id<'_>,
+        _: &[String],
+        seen: Option<u64>,
+        until: Until,
+    ) -> Result<Taken> {
+        if let Some(taken) = self.plain.take_lease(lease, seen, until).await? {
+            return Ok(taken);
         }
-        let lock = format!("{}:!{name}", self.prefix).into_bytes();
-        let mut hold = Holding {
-            plain: self.plain.clone(),
-            flights: flights.clone(),
-            process: fork::epoch(),
-            lock,
-            word,
-            held: false,
-            bound: self.bound,
-        };
-        hold.held = self.plain.lock(&hold.lock, word, until).await?;
-        if !hold.held {
-            return Ok(Lead::Taken);
-        }
-        let found = self.plain.read(&[key], until).await?.pop().ok_or_else(unexpected)??;
-        flights.annotate(word, word_of(&found.map_or(Is::Absent, |(_, is)| is)));
-        Ok(Lead::Mine(Leadership { lease: Lease(word), since: Since::default(), _hold: Box::new(hold) }))
+        let found = self.plain.read(&[self.key(id)?], until).await?.pop().ok_or_else(unexpected)??;
+        lease.entry_state.store(word_of(&found.map_or(Is::Absent, |(_, is)| is)), Relaxed);
+        Ok(Taken::Mine(Since::default()))
+    }
+
+    async fn renew_lease(&self, lease: &ServerLease, until: Until) -> Result<bool> {
+        self.plain.renew_lease(lease, until).await
+    }
+
+    async fn end_lease(&self, lease: &ServerLease, end: &End, until: Until) -> Result<()> {
+        self.plain.end_lease(lease, end, until).await
     }
 
     async fn since(&self, _: Id<'_>, _: &[String], _: Until) -> Result<Since> {
@@ -287,27 +284,5 @@ impl<P: Plain> Server for Raw<P> {
 
     fn network(&self) -> Result<Network> {
         self.plain.network()
-    }
-}
-
-/// A leadership; dropped, it's given up.
-struct Holding<P: Plain> {
-    plain: Arc<P>,
-    flights: Arc<Flights>,
-    process: u64,
-    lock: Vec<u8>,
-    word: u64,
-    held: bool,
-    bound: Duration,
-}
-
-impl<P: Plain> Drop for Holding<P> {
-    fn drop(&mut self) {
-        if self.process == fork::epoch() {
-            self.flights.end(self.word);
-            if self.held {
-                here(self.plain.unlock(&self.lock, self.word, Until::after(self.bound)));
-            }
-        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod batches;
 mod calls;
+mod leading;
 
 use std::future::Future;
 use std::sync::{Arc, Weak};
@@ -13,9 +14,10 @@ use std::time::Duration;
 
 use crate::backend::net::config::{OnError, Remote};
 use crate::backend::net::envelope::Label;
+use crate::backend::net::leases::{Leases, ServerLease, Taken};
 use crate::backend::net::wire::{Until, Way};
 use crate::backend::rules::{self, Act};
-use crate::backend::{Condition, Expect, Lead, Lease, Listener, Listing, Mutation, Outcome, Since};
+use crate::backend::{Condition, End, Expect, Listener, Listing, Mutation, Outcome, Since};
 use crate::capabilities::Capabilities;
 use crate::clock::SLACK_MS;
 use crate::entry::{Codec, Entry, Extra, Facts, NEVER, SetOptions, State, Token, Ttl, Value};
@@ -55,7 +57,7 @@ pub(crate) struct When<'a> {
     /// …nothing that concerns the entry was invalidated since; the entry then counts as one of that time.
     pub since: Option<(&'a Since, &'a Extra)>,
     /// …this lease is held.
-    pub lease: Option<Lease>,
+    pub lease: Option<&'a ServerLease>,
 }
 
 impl<'a> When<'a> {
@@ -146,7 +148,24 @@ pub(crate) trait Server: Send + Sync + Sized + 'static {
         async { None }
     }
 
-    fn lead(&self, id: Id<'_>, tags: &[String], until: Until) -> impl Future<Output = Result<Lead>>;
+    /// A lease on a key, to be taken.
+    fn lease(&self, id: Id<'_>) -> Result<ServerLease>;
+
+    /// Takes it. `seen`: the word by which another process had it at the last try.
+    fn take_lease(
+        &self,
+        lease: &ServerLease,
+        id: Id<'_>,
+        tags: &[String],
+        seen: Option<u64>,
+        until: Until,
+    ) -> impl Future<Output = Result<Taken>> + Send;
+
+    /// Makes it last for its length from now on; `false`: it's lost.
+    fn renew_lease(&self, lease: &ServerLease, until: Until) -> impl Future<Output = Result<bool>> + Send;
+
+    /// Gives it up, if it's held: that may not be known.
+    fn end_lease(&self, lease: &ServerLease, end: &End, until: Until) -> impl Future<Output = Result<()>> + Send;
 
     /// What a writer begins with.
     fn since(&self, id: Id<'_>, tags: &[String], until: Until) -> impl Future<Output = Result<Since>> + Send;
@@ -170,6 +189,7 @@ pub(crate) struct Networked<S> {
     pub server: S,
     pub remote: Remote,
     counts: Counts,
+    leases: Leases,
 }
 
 pub(crate) fn unexpected() -> Error {
@@ -217,7 +237,7 @@ enum Decision<T> {
 
 impl<S: Server> Networked<S> {
     pub(crate) fn new(remote: Remote, server: S) -> Networked<S> {
-        Networked { counts: Counts::new(remote.on_event.clone()), server, remote }
+        Networked { counts: Counts::new(remote.on_event.clone()), leases: Leases::new(), server, remote }
     }
 
     /// With `on_error=miss`, `miss` stands for an answer that can't be had.
@@ -256,6 +276,17 @@ impl<S: Server> Networked<S> {
     /// Bare bytes say nothing of how they came about, and have no schema.
     fn is_expected(&self, facts: &Facts, expect: Expect) -> bool {
         expect.schema == facts.schema && (self.remote.raw || expect.codec == facts.codec)
+    }
+
+    /// Whether a value may be served, be it stale.
+    fn is_usable(&self, facts: &Facts, expect: Option<Expect>) -> bool {
+        let now = self.remote.clock.now();
+        let timely = match rules::untimely(facts, now) {
+            None => true,
+            Some(Count::MissExpired) => facts.gone_at() > now,
+            Some(_) => false,
+        };
+        timely && expect.is_none_or(|expect| self.is_expected(facts, expect))
     }
 
     fn is_live(&self, label: &Label) -> bool {
@@ -367,9 +398,16 @@ impl<S: Server> Networked<S> {
     ) -> Result<Outcome> {
         let done = |live| if put.is_some() { Outcome::Stored } else { Outcome::Removed { live } };
         // Most often it is known beforehand what must be there.
+        let lease = match condition {
+            Condition::Leased(lease) => match self.leases.get(lease.0) {
+                Some(held) => Some(held),
+                None => return Ok(Outcome::Refused),
+            },
+            _ => None,
+        };
         let first = match condition {
             Condition::Always if put.is_some() => Some(When { is: &Is::Anything, since, lease: None }),
-            Condition::Leased(lease) => Some(When { is: &Is::Anything, since, lease: Some(lease) }),
+            Condition::Leased(_) => Some(When { is: &Is::Anything, since, lease: lease.as_deref() }),
             Condition::IfAbsent if put.is_some() => Some(When { is: &Is::Absent, since, lease: None }),
             _ => None,
         };

@@ -2,17 +2,21 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::{Cmd, Value as Answer};
 
 use super::client::{Batch, Client, refusal};
 use super::generations::{PARTS, Part};
 use super::listen;
+use super::scripts::{self, Name};
+use crate::backend::End;
 use crate::backend::net::config::Remote;
-use crate::backend::net::leases::{Flights, Numbers};
+use crate::backend::net::leases::{Lock, NOTE, Numbers, ServerLease, Taken};
 use crate::backend::net::node::Again;
 use crate::backend::net::store::{hash_of, name_of, unexpected};
 use crate::backend::net::wire::Until;
+use crate::clock::duration_ms;
 use crate::error::Result;
 use crate::key::Id;
 
@@ -20,7 +24,6 @@ use crate::key::Id;
 pub(super) struct Local {
     pub(super) client: Client,
     pub(super) parts: Vec<Part>,
-    pub(super) flights: Flights,
     pub(super) heard: listen::Heard,
     pub(super) numbers: Numbers,
 }
@@ -31,7 +34,6 @@ impl Local {
         Ok(Arc::new(Local {
             client: Client::new(remote.clone()),
             parts: (0..parts).map(|number| Part::new(&remote.prefix, number)).collect(),
-            flights: Flights::default(),
             heard: listen::Heard::default(),
             numbers: Numbers::new()?,
         }))
@@ -60,6 +62,50 @@ impl Local {
             answer => answer.ok_or_else(unexpected),
         }
     }
+}
+
+/// Leases, of entries and of bare values alike.
+impl Local {
+    /// The command that takes a lease.
+    pub(super) fn lease_command(lease: &ServerLease, seen: Option<u64>, length: Duration) -> Cmd {
+        let mut command = scripts::call(Name::Lease, &[lease.lock.as_bytes()]);
+        command.arg(&lease.word.to_le_bytes()).arg(duration_ms(length));
+        match seen {
+            Some(word) => command.arg(&word.to_le_bytes()),
+            None => command.arg(""),
+        };
+        command
+    }
+
+    /// What that answered; `None`: it's taken.
+    pub(super) fn not_taken(answer: Option<Answer>) -> Result<Option<Taken>> {
+        match answer {
+            Some(Answer::Int(1)) => Ok(None),
+            Some(Answer::BulkString(bytes)) => Ok(Some(match Lock::parse(&bytes) {
+                Lock::Held(word) => Taken::By(word),
+                Lock::Note(_, text) => Taken::Failed(text),
+            })),
+            Some(Answer::ServerError(error)) => Err(refusal(&error)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub(super) async fn renew_lease(&self, lease: &ServerLease, length: Duration, until: Until) -> Result<bool> {
+        let mut command = scripts::call(Name::Renew, &[lease.lock.as_bytes()]);
+        command.arg(&lease.word.to_le_bytes()).arg(duration_ms(length));
+        Ok(self.run_one(slot_of(lease), &command, Again::Yes, until).await? == Answer::Int(1))
+    }
+
+    pub(super) async fn end_lease(&self, lease: &ServerLease, end: &End, until: Until) -> Result<()> {
+        let note = if let End::Failed(text) = end { Lock::note(lease.word, text) } else { Vec::new() };
+        let mut command = scripts::call(Name::Release, &[lease.lock.as_bytes()]);
+        command.arg(&lease.word.to_le_bytes()).arg(note).arg(duration_ms(NOTE));
+        self.run_one(slot_of(lease), &command, Again::Yes, until).await.map(drop)
+    }
+}
+
+pub(super) fn slot_of(lease: &ServerLease) -> u16 {
+    u16::try_from(lease.server).unwrap_or(0)
 }
 
 /// A key's place.

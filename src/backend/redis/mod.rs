@@ -18,25 +18,24 @@ mod slots;
 
 use std::io;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use redis::{Cmd, Value as Answer, cmd};
 
 use crate::backend::net::config::Remote;
 use crate::backend::net::envelope::{self, Label};
-use crate::backend::net::leases::{LEASE_MS, Other};
+use crate::backend::net::leases::{ServerLease, Taken};
 use crate::backend::net::node::Again;
 use crate::backend::net::raw::Raw;
 use crate::backend::net::store::{Found, Is, Networked, Put, Scope, Server, Stored, When, busy, keep_for, unexpected};
-use crate::backend::net::wire::{Until, here};
-use crate::backend::{Backend, Lead, Leadership, Lease, Listener, Listing, Since};
+use crate::backend::net::wire::Until;
+use crate::backend::{Backend, End, Listener, Listing, Since};
 use crate::capabilities::{self, Capabilities};
 use crate::entry::{Facts, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::{self, MAX_META_LEN, Seal};
 use crate::key::Id;
 use crate::stats::{Count, Network};
-use crate::sys::fork::{self, PerProcess};
+use crate::sys::fork::PerProcess;
 use crate::sys::fs;
 
 use client::{Batch, refusal};
@@ -337,7 +336,7 @@ impl Redis {
             }
         }
         if let Some((_, extra)) = when.since {
-            let word = when.lease.map_or_else(Vec::new, |lease| lease.0.to_le_bytes().to_vec());
+            let word = when.lease.map_or_else(Vec::new, |lease| lease.word.to_le_bytes().to_vec());
             let mut fields = generations::fields(id.namespace, extra);
             // One at least, for the command's sake.
             fields.push("n".to_owned());
@@ -549,42 +548,45 @@ impl Server for Redis {
         }
     }
 
-    async fn lead(&self, id: Id<'_>, _: &[String], until: Until) -> Result<Lead> {
+    fn lease(&self, id: Id<'_>) -> Result<ServerLease> {
         let local = self.local()?;
         let place = local.place(id);
-        let word = local.numbers.word();
-        match local.flights.begin(&place.name, word) {
-            Err(Other::Myself) => return Ok(Lead::Nested),
-            Err(Other::Thread) => return Ok(Lead::Taken),
-            Ok(()) => {}
-        }
-        let hold = Holding {
-            local: local.clone(),
-            process: fork::epoch(),
-            slot: place.part.slot,
-            lease: place.lease(),
-            word,
-            bound: self.remote.read_timeout,
-        };
-        let mut batch = Batch::one(
-            hold.slot,
-            cmd("SET").arg(&hold.lease).arg(&word.to_le_bytes()).arg("NX").arg("PX").arg(LEASE_MS),
-        );
+        let lock = String::from_utf8_lossy(&place.lease()).into_owned();
+        let server = usize::from(place.part.slot);
+        Ok(ServerLease { word: local.numbers.word(), server, lock, ..ServerLease::default() })
+    }
+
+    async fn take_lease(
+        &self,
+        lease: &ServerLease,
+        id: Id<'_>,
+        _: &[String],
+        seen: Option<u64>,
+        until: Until,
+    ) -> Result<Taken> {
+        let local = self.local()?;
+        let place = local.place(id);
+        let mut batch = Batch::one(place.part.slot, &Local::lease_command(lease, seen, self.remote.lease));
         // What is set before this is noted was set before the computation begins.
-        batch.push(hold.slot, &self.begin_command(place.part, true)?);
-        let mut answers = local.run(&batch, Again::No, until).await?.into_iter();
-        match answers.next() {
-            Some(Answer::Okay) => {}
-            Some(Answer::ServerError(error)) => return Err(refusal(&error)),
-            _ => return Ok(Lead::Taken),
+        batch.push(place.part.slot, &self.begin_command(place.part, true)?);
+        let mut answers = local.run(&batch, Again::Yes, until).await?.into_iter();
+        if let Some(taken) = Local::not_taken(answers.next())? {
+            return Ok(taken);
         }
-        local.flights.annotate(word, 1);
         let (epoch, at) = Redis::begun(place.part, answers.next().unwrap_or_default())?;
-        Ok(Lead::Mine(Leadership {
-            lease: Lease(word),
-            since: Since { epoch, at, ..Since::default() },
-            _hold: Box::new(hold),
-        }))
+        Ok(Taken::Mine(Since { epoch, at, ..Since::default() }))
+    }
+
+    async fn renew_lease(&self, lease: &ServerLease, until: Until) -> Result<bool> {
+        self.local()?.renew_lease(lease, self.remote.lease, until).await
+    }
+
+    async fn end_lease(&self, lease: &ServerLease, end: &End, until: Until) -> Result<()> {
+        match end {
+            // The store took the lease away.
+            End::Stored => Ok(()),
+            end => self.local()?.end_lease(lease, end, until).await,
+        }
     }
 
     async fn since(&self, id: Id<'_>, _: &[String], until: Until) -> Result<Since> {
@@ -647,32 +649,5 @@ impl Server for Redis {
         }
         listen::listen(self.remote.clone(), self.local()?.clone(), listener)?;
         Ok(true)
-    }
-}
-
-/// A leadership; dropped, it's given up.
-struct Holding {
-    local: Arc<Local>,
-    process: u64,
-    slot: u16,
-    lease: Vec<u8>,
-    word: u64,
-    bound: Duration,
-}
-
-impl Drop for Holding {
-    fn drop(&mut self) {
-        if self.process != fork::epoch() {
-            return;
-        }
-        let held = self.local.flights.note(self.word).is_some_and(|held| held != 0);
-        self.local.flights.end(self.word);
-        if held {
-            let mut command = scripts::call(Name::Release, &[&self.lease]);
-            command.arg(&self.word.to_le_bytes());
-            // One that can't be given up ends by itself.
-            let until = Until::after(self.bound);
-            let _ = here(self.local.client.run(&Batch::one(self.slot, &command), Again::Yes, until));
-        }
     }
 }

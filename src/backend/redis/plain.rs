@@ -6,11 +6,13 @@ use redis::{Cmd, Value as Answer, cmd};
 
 use super::client::{Batch, refusal};
 use super::listing::is_of_entries;
+use super::local;
 use super::scripts::{self, Name};
 use super::slots::slot;
 use super::{Local, MAX_VALUE, no_random};
+use crate::backend::End;
 use crate::backend::net::config::Remote;
-use crate::backend::net::leases::LEASE_MS;
+use crate::backend::net::leases::{ServerLease, Taken};
 use crate::backend::net::node::Again;
 use crate::backend::net::raw::{Bytes, Plain};
 use crate::backend::net::store::{Is, unexpected};
@@ -184,16 +186,23 @@ impl Plain for PlainRedis {
         }
     }
 
-    async fn lock(&self, key: &[u8], word: u64, until: Until) -> Result<bool> {
-        let command = set(key, &word.to_le_bytes(), Some(LEASE_MS)).arg("NX").clone();
-        Ok(self.one(key, &command, Again::No, until).await? == Answer::Okay)
+    fn lease(&self, lock: String, _: &[u8]) -> Result<ServerLease> {
+        let server = usize::from(slot_of(lock.as_bytes()));
+        Ok(ServerLease { word: self.local()?.numbers.word(), server, lock, ..ServerLease::default() })
     }
 
-    async fn unlock(&self, key: &[u8], word: u64, until: Until) {
-        let mut command = scripts::call(Name::Release, &[key]);
-        command.arg(&word.to_le_bytes());
-        // One that can't be given up ends by itself.
-        let _ = self.one(key, &command, Again::Yes, until).await;
+    async fn take_lease(&self, lease: &ServerLease, seen: Option<u64>, until: Until) -> Result<Option<Taken>> {
+        let command = Local::lease_command(lease, seen, self.remote.lease);
+        let answers = self.local()?.run(&Batch::one(local::slot_of(lease), &command), Again::Yes, until).await?;
+        Local::not_taken(answers.into_iter().next())
+    }
+
+    async fn renew_lease(&self, lease: &ServerLease, until: Until) -> Result<bool> {
+        self.local()?.renew_lease(lease, self.remote.lease, until).await
+    }
+
+    async fn end_lease(&self, lease: &ServerLease, end: &End, until: Until) -> Result<()> {
+        self.local()?.end_lease(lease, end, until).await
     }
 
     async fn clear(&self, prefix: &str, until: Until) -> Result<()> {

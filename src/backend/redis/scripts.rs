@@ -102,10 +102,26 @@ redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', new))
 return new
 ";
 
-/// `RELEASE word`: gives a lease up that is still held.
+/// `LEASE word ms seen`: takes a lease that is free, or a note of another one than `seen`. Answers 1, or what is there.
+const LEASE: &str = "
+local now = redis.call('GET', KEYS[1])
+if now and now ~= ARGV[1] and (string.len(now) == 8 or string.sub(now, 2, 9) == ARGV[3]) then return now end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+";
+
+/// `RENEW word ms`: makes a lease last that is still held. Answers 1, or 0.
+const RENEW: &str = "
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+";
+
+/// `RELEASE word note ms`: gives a lease up that is still held, and leaves the note in its place (empty: none).
 const RELEASE: &str = "
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then return redis.call('DEL', KEYS[1]) end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
 ";
 
 /// `SWEEP epoch`: removes those of the `KEYS` that are entries of an epoch that is over.
@@ -150,6 +166,8 @@ pub(super) enum Name {
     Begin,
     Clear,
     Invalidate,
+    Lease,
+    Renew,
     Release,
     Sweep,
     Swap,
@@ -157,9 +175,17 @@ pub(super) enum Name {
 }
 
 /// Each script's text and its hash.
-static SCRIPTS: LazyLock<[(String, String); 11]> = LazyLock::new(|| {
+static SCRIPTS: LazyLock<[(String, String); 13]> = LazyLock::new(|| {
     let texts = [(HEAD, STORE), (HEAD, TAKE), (HEAD, LOOK), (HEAD, TOUCH), ("", BEGIN), ("", CLEAR)];
-    let texts = texts.into_iter().chain([("", INVALIDATE), ("", RELEASE), (HEAD, SWEEP), ("", SWAP), ("", ADD)]);
+    let texts = texts.into_iter().chain([
+        ("", INVALIDATE),
+        ("", LEASE),
+        ("", RENEW),
+        ("", RELEASE),
+        (HEAD, SWEEP),
+        ("", SWAP),
+        ("", ADD),
+    ]);
     let mut scripts = texts.map(|(head, body)| {
         let text = [head, body].concat();
         let hash = Script::new(&text).get_hash().to_owned();

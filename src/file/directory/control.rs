@@ -237,6 +237,11 @@ impl Control {
         self.update(BOOT, |_| boot).map(drop)
     }
 
+    /// Whether a word is a load and a store, and no system call.
+    pub(crate) fn is_mapped(&self) -> bool {
+        matches!(self.words, Words::Mapped(_))
+    }
+
     /// True once the file was cut short under its mapping.
     pub(crate) fn poisoned(&self) -> bool {
         matches!(&self.words, Words::Mapped(words) if words.poisoned())

@@ -61,7 +61,6 @@ impl Control {
     }
 
     /// The lease that a key has, or the note that is left of one.
-    #[cfg_attr(not(test), expect(dead_code, reason = "notes of failed computations come next"))]
     pub(crate) fn lease_of(&self, hash: u64) -> io::Result<Option<u64>> {
         let tag = place(hash).1;
         Ok(self.line(hash)?.into_iter().find(|word| word & TAG == tag && *word != 0))
@@ -80,7 +79,6 @@ impl Control {
     }
 
     /// Gives a lease up, if it still stands. Where the computation failed, a note of it stays.
-    #[cfg_attr(not(test), expect(dead_code, reason = "notes of failed computations come next"))]
     pub(crate) fn end_lease(&self, hash: u64, word: u64, failed: bool) -> io::Result<()> {
         let line = place(hash).0;
         match self.line(hash)?.into_iter().position(|other| other == word) {
@@ -95,7 +93,6 @@ impl Control {
 }
 
 /// Whether a word is the note that a failed computation left of this lease.
-#[cfg_attr(not(test), expect(dead_code, reason = "notes of failed computations come next"))]
 pub(crate) fn is_note_of(word: u64, lease: u64) -> bool {
     word == lease | NOTE
 }

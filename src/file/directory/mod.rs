@@ -16,7 +16,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::thread::ThreadId;
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -88,13 +87,9 @@ pub(crate) struct Mapping {
     pub names: Vec<(&'static str, u64)>,
 }
 
-/// The keys that this process computes, and the threads that do.
-pub(crate) type Flights = Arc<Mutex<Vec<(Name, ThreadId)>>>;
-
 /// What a forked child builds anew.
 struct Own {
     process: Process,
-    flights: Flights,
     /// The directories of shards whose names are known to survive a power cut: inode, and floor when that was seen.
     durable_shards: Mutex<HashMap<u8, (u64, u64)>>,
     settings: RwLock<(u64, Settings)>,
@@ -103,7 +98,7 @@ struct Own {
 impl Own {
     fn new(process: Process, version: u64, settings: Settings) -> Own {
         let settings = RwLock::new((version, settings));
-        Own { process, flights: Flights::default(), durable_shards: Mutex::default(), settings }
+        Own { process, durable_shards: Mutex::default(), settings }
     }
 
     /// Joins an open cache once more, as a forked child does.
@@ -199,10 +194,6 @@ impl Directory {
     /// The locks of this process.
     pub(crate) fn process(&self) -> Result<&Process> {
         Ok(&self.own()?.process)
-    }
-
-    pub(crate) fn flights(&self) -> Result<&Flights> {
-        Ok(&self.own()?.flights)
     }
 
     /// Runs `sync` unless a shard's directory is known to have a durable name; `ino` is its inode.

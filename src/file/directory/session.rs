@@ -4,6 +4,7 @@
 //! lock up when the process dies, however it dies, so *held* means *alive*: across containers, and without pids, which
 //! are reused and mean different processes in different namespaces.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,7 +23,7 @@ use crate::sys::lock::{self, Hold};
 /// The byte of `locks` that every process which has the cache open holds shared; of an accelerated cache those that may
 /// write.
 const OPENERS: u64 = 1 << 62;
-/// Where the bytes of `locks` begin that leaders hold, one per key in flight.
+/// Where the bytes of `locks` begin that those hold who compute, one for each key.
 pub(crate) const LEADERS: u64 = 1 << 61;
 /// The byte of `locks` that those hold shared who have an accelerated cache open to read: in no recovery's way.
 const LOOKERS: u64 = OPENERS + 2;
@@ -36,6 +37,8 @@ pub(crate) struct Process {
     creation: Mutex<()>,
     /// In front of the byte locks: two threads of one process share their descriptor, and so don't exclude each other.
     shards: Box<[Mutex<()>; SHARDS]>,
+    /// In front of the bytes of what this process computes, for the same reason: those that it holds.
+    leads: Mutex<HashSet<u64>>,
     session: OnceLock<Session>,
     /// What random names and nonces are drawn from: a key of the kernel's, and how often it was used.
     entropy: ([u8; 32], AtomicU64),
@@ -58,6 +61,7 @@ impl Process {
             locks,
             creation: Mutex::new(()),
             shards,
+            leads: Mutex::default(),
             session: OnceLock::new(),
             entropy: (key, AtomicU64::new(0)),
         })
@@ -162,6 +166,27 @@ impl Process {
             return Ok(true);
         }
         lock::is_held(fs::open(root, CONTROL, Open::Read)?.as_fd(), id)
+    }
+
+    /// Becomes the one who computes a key, by the hash in its name; `false`: a process or a thread of this one does. Two keys
+    /// that share 60 bits of it wait for each other.
+    pub(crate) fn try_lead(&self, hash: u64) -> io::Result<bool> {
+        let byte = LEADERS + (hash >> 4);
+        let mut leads = self.leads.lock().unwrap_or_else(PoisonError::into_inner);
+        if leads.contains(&byte) || !lock::try_lock(self.locks.as_fd(), byte, Hold::Exclusive)? {
+            return Ok(false);
+        }
+        leads.insert(byte);
+        Ok(true)
+    }
+
+    /// Computes it no more.
+    pub(crate) fn end_lead(&self, hash: u64) {
+        let byte = LEADERS + (hash >> 4);
+        let mut leads = self.leads.lock().unwrap_or_else(PoisonError::into_inner);
+        // It can't fail for a byte that is held; if it did, the lock would end with the process.
+        let _ = lock::unlock(self.locks.as_fd(), byte);
+        leads.remove(&byte);
     }
 
     /// Locks a shard for changes, waiting up to `bound`.

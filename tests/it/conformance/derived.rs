@@ -230,7 +230,7 @@ pub(super) fn what_is_invalidated_is_absent(b: &Bench) {
         fill();
         invalidate(&c);
         let fetch = larder::Fetch::new(Ttl::Never).stale_if_error(std::time::Duration::from_secs(60));
-        let failed = c.get_or_set_with("k", fetch, |_| Err::<Vec<u8>, _>(std::io::Error::other("no")));
+        let failed = c.try_get_or_set_with("k", fetch, |_| Err::<Vec<u8>, _>(std::io::Error::other("no")));
         failed.expect_err("what was invalidated isn't served stale");
         assert!(c.add("k", "v", Ttl::Never).expect("add"), "{what}");
     }

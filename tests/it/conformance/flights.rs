@@ -1,19 +1,27 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use larder::{Cache, Error, ErrorKind, Fetch, SetOptions, Ttl};
+use larder::{Cache, Computing, Error, ErrorKind, Fetch, Ttl};
 
 use super::Bench;
 use crate::support::get;
+use crate::support::process::PATIENCE;
 
 /// What a callback of these tests may return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
     Mine,
     Cache(ErrorKind),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
 }
 
 impl From<Error> for Failure {
@@ -25,8 +33,8 @@ impl From<Error> for Failure {
 type Outcome = Result<String, Failure>;
 
 /// Gets "k", or computes it by this.
-fn fetch(c: &Cache, how: impl Into<Fetch>, compute: impl FnOnce(&mut SetOptions) -> Outcome) -> Outcome {
-    let value = c.get_or_set_with("k", how, compute)?;
+fn fetch(c: &Cache, how: impl Into<Fetch>, compute: impl FnOnce(Computing) -> Outcome) -> Outcome {
+    let value = c.try_get_or_set_with("k", how, compute)?;
     Ok(String::from_utf8(value.into_vec()).expect("text"))
 }
 
@@ -34,7 +42,7 @@ fn value(text: &str) -> Outcome {
     Ok(text.to_owned())
 }
 
-fn never(_: &mut SetOptions) -> Outcome {
+fn never(_: Computing) -> Outcome {
     panic!("there's a value")
 }
 
@@ -67,7 +75,7 @@ pub(super) fn an_error_stores_nothing(b: &Bench) {
         assert_eq!(get(c, "k"), None);
     }
     assert_eq!(fetch(c, Ttl::Never, |_| value("one")), value("one"), "the next one may succeed");
-    let invalid = c.get_or_set_with("", Ttl::Never, |_| Ok::<_, Failure>("never computed"));
+    let invalid = c.try_get_or_set_with("", Ttl::Never, |_| Ok::<_, Failure>("never computed"));
     assert_eq!(invalid.expect_err("no key"), Failure::Cache(ErrorKind::InvalidKey), "the cache's errors arrive too");
     assert_eq!(c.stats().expect("stats").sets, 1);
 }
@@ -98,8 +106,8 @@ pub(super) fn nested_calls_compute(b: &Bench) {
     if !b.has_namespaces() {
         return;
     }
-    let whole = c.get_or_set_with("whole", Ttl::Never, |_| {
-        let part = c.namespace("a").get_or_set_with("part", Ttl::Never, |_| Ok::<_, Failure>("part"))?;
+    let whole = c.try_get_or_set_with("whole", Ttl::Never, |_| {
+        let part = c.namespace("a").try_get_or_set_with("part", Ttl::Never, |_| Ok::<_, Failure>("part"))?;
         Ok::<_, Failure>([b"whole of ", &*part].concat())
     });
     assert_eq!(&*whole.expect("a value"), b"whole of part");
@@ -109,8 +117,8 @@ pub(super) fn nested_calls_compute(b: &Bench) {
 
 pub(super) fn the_callback_chooses_the_options(b: &Bench) {
     let c = &b.cache;
-    let chosen = fetch(c, Ttl::Never, |options| {
-        *options = options.clone().ttl(Ttl::secs(30));
+    let chosen = fetch(c, Ttl::Never, |computing| {
+        computing.ttl(Ttl::secs(30));
         value("one")
     });
     assert_eq!(chosen, value("one"));
@@ -119,8 +127,8 @@ pub(super) fn the_callback_chooses_the_options(b: &Bench) {
     if !b.has_metadata() {
         return;
     }
-    let chosen = fetch(c, Ttl::secs(10).tag("asked"), |options| {
-        *options = options.clone().ttl(Ttl::secs(3)).tag("chosen").meta("m", "x");
+    let chosen = fetch(c, Ttl::secs(10).tag("asked"), |computing| {
+        computing.ttl(Ttl::secs(3)).tag("chosen").meta("m", "x");
         value("one")
     });
     assert_eq!(chosen, value("one"));
@@ -128,8 +136,8 @@ pub(super) fn the_callback_chooses_the_options(b: &Bench) {
     assert_eq!((c.ttl("k").expect("ttl"), &*meta.user["m"]), (Some(Ttl::secs(3)), "x"));
     assert_eq!(meta.tags, ["asked", "chosen"]);
     c.invalidate_tag("chosen").expect("invalidate_tag");
-    let unstored = fetch(c, Ttl::secs(10), |options| {
-        *options = Ttl::secs(0).into();
+    let unstored = fetch(c, Ttl::secs(10), |computing| {
+        computing.set_options(Ttl::secs(0));
         value("not worth keeping")
     });
     assert_eq!(unstored, value("not worth keeping"));
@@ -172,10 +180,10 @@ pub(super) fn a_change_meanwhile_voids_what_is_computed(b: &Bench) {
         c.delete("k").expect("delete");
         let sets = c.stats().expect("stats").sets;
         let options = if b.store.bare { Ttl::secs(60).into() } else { Ttl::secs(60).tag("asked") };
-        let mine = fetch(&c, options, |options| {
+        let mine = fetch(&c, options, |computing| {
             change(&b.again().namespace(name));
             if !b.store.bare {
-                *options = options.clone().tag("chosen");
+                computing.tag("chosen");
             }
             value("mine")
         });
@@ -239,7 +247,7 @@ pub(super) fn stale_is_for_those_who_ask(b: &Bench) {
     }
     let c = &b.cache;
     let forgiving = || Fetch::new(Ttl::secs(10)).stale_if_error(Duration::from_secs(5));
-    let fail = |_: &mut SetOptions| Err(Failure::Mine);
+    let fail = |_: Computing| Err(Failure::Mine);
     assert_eq!(fetch(c, forgiving(), |_| value("one")), value("one"));
     b.clock.step(10_000);
     assert_eq!(get(c, "k"), None, "a get doesn't ask");
@@ -255,4 +263,125 @@ pub(super) fn stale_is_for_those_who_ask(b: &Bench) {
     assert_eq!(fetch(c, forgiving(), fail), Err(Failure::Mine), "and no longer");
     assert_eq!(fetch(c, forgiving(), |_| value("two")), value("two"));
     assert_eq!(get(c, "k").as_deref(), Some(b"two".as_slice()));
+}
+
+/// A caller that comes after a change must not get what was computed from before it, though it has waited for that.
+pub(super) fn a_waiter_gets_nothing_from_before_a_change(b: &Bench) {
+    // That nothing is there, before and after, is all that bare values tell.
+    if b.store.bare {
+        return;
+    }
+    let c = &b.cache;
+    for round in 0..5 {
+        c.delete("k").expect("delete");
+        let ((begin, begun), (tell, told)) = (channel(), channel::<()>());
+        thread::scope(|scope| {
+            let lead = scope.spawn(move || {
+                fetch(c, Ttl::Never, |_| {
+                    begin.send(()).expect("somebody who waits for this");
+                    let _ = told.recv_timeout(PATIENCE);
+                    value("from before")
+                })
+            });
+            begun.recv_timeout(PATIENCE).expect("a leader that computes");
+            b.again().delete("k").expect("delete");
+            let later = scope.spawn(move || fetch(c, Ttl::Never, |_| value("from after")));
+            // It may come to wait, or not yet: both must do.
+            thread::sleep(Duration::from_millis(20 * round));
+            tell.send(()).expect("a leader that listens");
+            assert_eq!(lead.join().expect("a thread"), value("from before"), "its own caller has it");
+            assert_eq!(later.join().expect("a thread"), value("from after"));
+        });
+        assert_eq!(get(c, "k").as_deref(), Some(b"from after".as_slice()));
+    }
+}
+
+/// What is computed but can't be stored is shared all the same, unless the key was changed meanwhile.
+pub(super) fn what_cannot_be_stored_is_shared(b: &Bench) {
+    let c = &b.cache;
+    let computed = AtomicUsize::new(0);
+    let start = Barrier::new(4);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                start.wait();
+                let text = fetch(c, Ttl::secs(0), |_| {
+                    computed.fetch_add(1, Ordering::SeqCst);
+                    // Time enough for the others to come, most often.
+                    thread::sleep(Duration::from_millis(50));
+                    value("one")
+                });
+                assert_eq!(text, value("one"));
+            });
+        }
+    });
+    assert!(computed.into_inner() < 4, "nobody shared it");
+    assert_eq!(get(c, "k"), None);
+}
+
+/// The value of "a" needs that of "b" and the other way round, by two threads at once. Both waited for 30 seconds.
+pub(super) fn a_circle_is_computed(b: &Bench) {
+    let c = &b.cache;
+    for _ in 0..3 {
+        c.delete_many(["a", "b"]).expect("delete_many");
+        let both = Barrier::new(2);
+        // Longer than any test may take.
+        let how = || Fetch::new(Ttl::Never).wait_max(2 * PATIENCE);
+        let compute = |mine: &'static str, other: &'static str| {
+            c.try_get_or_set_with(mine, how(), |_| {
+                both.wait();
+                let needed = c.try_get_or_set_with(other, how(), |_| value(&format!("{other} alone")))?;
+                Ok::<_, Failure>(format!("{mine} of {}", String::from_utf8_lossy(&needed)))
+            })
+        };
+        let (of_a, of_b) = thread::scope(|scope| {
+            let (a, b) = (scope.spawn(|| compute("a", "b")), scope.spawn(|| compute("b", "a")));
+            (a.join().expect("a thread").expect("a value"), b.join().expect("a thread").expect("a value"))
+        });
+        let text = |value: &larder::Value| String::from_utf8_lossy(value).into_owned();
+        let texts = (text(&of_a), text(&of_b));
+        let a_first = ("a of b of a alone".to_owned(), "b of a alone".to_owned());
+        let b_first = ("a of b alone".to_owned(), "b of a of b alone".to_owned());
+        assert!(texts == a_first || texts == b_first, "{texts:?}");
+        assert_eq!(get(c, "a"), Some(of_a.into_vec()), "both are stored");
+        assert_eq!(get(c, "b"), Some(of_b.into_vec()));
+    }
+}
+
+/// Two handles stand for two processes: what one of them computes the other one waits for by the store's lease alone.
+pub(super) fn a_failure_in_another_process_is_shared(b: &Bench) {
+    if !b.store.shared {
+        return;
+    }
+    let (c, other) = (&b.cache, b.again());
+    let mut shared = 0;
+    for _ in 0..5 {
+        let ((begin, begun), (tell, told)) = (channel(), channel::<()>());
+        let (first, second) = thread::scope(|scope| {
+            let lead = scope.spawn(move || {
+                fetch(c, Ttl::Never, |_| {
+                    begin.send(()).expect("somebody who waits for this");
+                    let _ = told.recv_timeout(PATIENCE);
+                    Err(Failure::Mine)
+                })
+            });
+            begun.recv_timeout(PATIENCE).expect("a leader that computes");
+            let waiter = scope.spawn(|| fetch(&other, Ttl::Never, |_| value("computed too")));
+            // It looks once at the least.
+            thread::sleep(Duration::from_millis(50));
+            tell.send(()).expect("a leader that listens");
+            (lead.join().expect("a thread"), waiter.join().expect("a thread"))
+        });
+        assert_eq!(first, Err(Failure::Mine));
+        match second {
+            Err(Failure::Cache(ErrorKind::ComputationFailed)) => shared += 1,
+            // It came too late.
+            second => assert_eq!(second, value("computed too")),
+        }
+        c.delete("k").expect("delete");
+        assert_eq!(fetch(&other, Ttl::Never, |_| value("anew")), value("anew"), "who comes later computes");
+        assert_eq!(fetch(c, Ttl::Never, never), value("anew"));
+        c.delete("k").expect("delete");
+    }
+    assert!(shared > 0, "the failure was never shared");
 }

@@ -221,7 +221,7 @@ pub(super) fn typed_flights(b: &Bench) {
     let found = old.get_or_set_with("k", Ttl::secs(10), |_| -> Result<User, Error> { panic!("there's a value") });
     assert_eq!(found.expect("a value"), user());
     let replaced = new.get_or_set_with("k", Ttl::secs(20), |options| {
-        *options = options.clone().tag("t");
+        options.tag("t");
         Ok::<_, Error>("new".to_owned())
     });
     assert_eq!(replaced.expect("a value"), "new", "another schema's value is none");
@@ -229,10 +229,10 @@ pub(super) fn typed_flights(b: &Bench) {
     let meta = c.get("k").expect("get").expect("a hit").meta();
     assert_eq!((meta.codec, meta.schema, meta.tags), (Codec::Postcard, 2, vec!["t".to_owned()]));
     c.invalidate_tag("t").expect("invalidate_tag");
-    let failed = new.get_or_set_with("k", Ttl::secs(20), |_| Err(std::io::Error::other("no")));
+    let failed = new.try_get_or_set_with("k", Ttl::secs(20), |_| Err(std::io::Error::other("no")));
     assert_eq!(failed.expect_err("what the callback returned").to_string(), "no");
     let chosen = new.get_or_set_with("k", Ttl::secs(20), |options| {
-        *options = Ttl::secs(3).into();
+        options.set_options(Ttl::secs(3));
         Ok::<_, Error>("chosen".to_owned())
     });
     assert_eq!(chosen.expect("a value"), "chosen");

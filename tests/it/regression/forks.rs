@@ -5,7 +5,7 @@ use std::io::Write;
 use std::rc::Rc;
 
 use larder::fault::{fork, inject, wait_for};
-use larder::{Cache, Fetch, Ttl};
+use larder::{Cache, Computing, Fetch, Ttl};
 
 use crate::fork::{Forker, Strings, die};
 use crate::support::process::{self, Role};
@@ -108,7 +108,7 @@ fn leader(role: &Role) {
             let forked = Rc::new(Cell::new(None));
             let forker = Forker { left: step, body: strings.idle_body(), forked: forked.clone(), die: false };
             let computing =
-                |_: &mut _| -> larder::Result<&str> { if forked.get().is_some() { die() } else { Ok("computed") } };
+                |_: Computing| -> larder::Result<&str> { if forked.get().is_some() { die() } else { Ok("computed") } };
             inject(forker, || cache.get_or_set_with(&key, Ttl::Never, computing).map(drop)).expect("a value");
             3
         });

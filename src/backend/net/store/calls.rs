@@ -1,7 +1,9 @@
 //! The calls of a store behind a network, by threads and by tasks: each is written once, for either way to wait.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::{Networked, Scope, Server};
 use crate::backend::net::wire::{Until, Way, here};
@@ -24,6 +26,12 @@ impl<S: Server> Networked<S> {
     async fn get_by(&self, way: Way, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
         let found = self.server.fetch(id, self.until(way)).await;
         self.or_counted_miss(found.map(|found| self.count(self.judge(found.held, expect))))
+    }
+
+    async fn peek_by(&self, way: Way, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
+        let found = self.server.fetch(id, self.until(way)).await.map(|found| found.held.ok());
+        let usable = |value: &Value| self.is_usable(value.facts(), expect);
+        self.or_miss(found, || None).map(|value| value.filter(usable))
     }
 
     async fn expiry_by(&self, way: Way, id: Id<'_>) -> Result<Option<u64>> {
@@ -135,22 +143,19 @@ impl<S: Server> Backend for Networked<S> {
     }
 
     fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
-        let found = here(self.server.fetch(id, self.until(Way::Blocking))).map(|found| found.held.ok());
-        let now = self.remote.clock.now();
-        let usable = |value: &Value| {
-            let facts = value.facts();
-            let timely = match rules::untimely(facts, now) {
-                None => true,
-                Some(Count::MissExpired) => facts.gone_at() > now,
-                Some(_) => false,
-            };
-            timely && expect.is_none_or(|expect| self.is_expected(facts, expect))
-        };
-        self.or_miss(found, || None).map(|value| value.filter(usable))
+        here(self.peek_by(Way::Blocking, id, expect))
     }
 
-    fn lead(&self, id: Id<'_>, tags: &[String]) -> Result<Lead> {
-        here(self.server.lead(id, tags, self.until(Way::Blocking)))
+    fn lead(self: Arc<Self>, id: Id<'_>, tags: &[String], seen: Option<u64>) -> Result<Lead> {
+        here(self.lead_by(Way::Blocking, id, tags, seen))
+    }
+
+    fn lead_pauses(&self) -> RangeInclusive<Duration> {
+        Duration::from_millis(5)..=Duration::from_millis(100)
+    }
+
+    fn store_id(&self) -> u64 {
+        self.remote.store_id()
     }
 
     fn served_stale(&self) {
@@ -227,8 +232,16 @@ impl<S: Server> Backend for Networked<S> {
 
 #[cfg(feature = "tokio")]
 impl<S: Server> Tasks for Networked<S> {
-    fn get<'a>(&'a self, id: Id<'a>) -> Calling<'a, Result<Option<Value>>> {
-        Box::pin(async move { self.get_by(Way::of_task(), id, None).await })
+    fn get<'a>(&'a self, id: Id<'a>, expect: Option<Expect>) -> Calling<'a, Result<Option<Value>>> {
+        Box::pin(async move { self.get_by(Way::of_task(), id, expect).await })
+    }
+
+    fn peek<'a>(&'a self, id: Id<'a>, expect: Option<Expect>) -> Calling<'a, Result<Option<Value>>> {
+        Box::pin(async move { self.peek_by(Way::of_task(), id, expect).await })
+    }
+
+    fn lead<'a>(self: Arc<Self>, id: Id<'a>, tags: &'a [String], seen: Option<u64>) -> Calling<'a, Result<Lead>> {
+        Box::pin(async move { self.lead_by(Way::of_task(), id, tags, seen).await })
     }
 
     fn get_many<'a>(&'a self, ids: &'a [Id<'a>]) -> Calling<'a, Result<Vec<Option<Value>>>> {
