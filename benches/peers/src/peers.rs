@@ -88,8 +88,8 @@ pub(crate) const PEERS: [Peer; 12] = [
         scale: Scale::Quick,
         shared: true,
         evicts: false,
-        note: "by heed, WRITE_MAP + NO_SYNC, a transaction per operation. A get looks at the value in the map and \
-               copies nothing, which is why large values cost no more. One writer at a time, over all processes.",
+        note: "by heed, WRITE_MAP + NO_SYNC, a transaction per operation. A get copies the value out of the map, as \
+               every other peer's does. One writer at a time, over all processes.",
     },
     Peer {
         name: REDB,
@@ -119,7 +119,7 @@ pub(crate) const PEERS: [Peer; 12] = [
         scale: Scale::Quick,
         shared: false,
         evicts: true,
-        note: "in memory, defaults; a get shares the value and copies nothing. At capacity it may turn the newcomer \
+        note: "in memory, defaults; the value is copied out, as every peer does. At capacity it may turn the newcomer \
                away. Nothing outlives the process.",
     },
     Peer {
@@ -129,7 +129,7 @@ pub(crate) const PEERS: [Peer; 12] = [
         scale: Scale::Quick,
         shared: false,
         evicts: true,
-        note: "in memory, defaults; a get shares the value and copies nothing. Nothing outlives the process.",
+        note: "in memory, defaults; the value is copied out, as every peer does. Nothing outlives the process.",
     },
     Peer {
         name: "diskcache",

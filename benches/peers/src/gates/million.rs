@@ -34,12 +34,14 @@ pub(super) fn all(run: &mut Run) -> Result<Vec<Found>> {
     }
     cache.flush()?;
     let disk = super::blocks(dir.path())?;
+    let index = stats.mapped.map_or(0, |mapped| mapped.index);
     drop(cache);
     let mut found = vec![
         Found::new("pause", times.at(990) / 1e6, times.describe()),
         Found::new("pause-worst", times.worst() / 1e6, ""),
         Found::new("fill", times.mean() / 1000.0, ""),
         Found::new("lost", lost.into(), format!("{entries} keys set, limit {entries}")),
+        Found::new("index", index as f64 / f64::from(entries), format!("{} MiB", index >> 20)),
         Found::new("disk", disk as f64 / f64::from(entries), format!("{} MiB", disk >> 20)),
     ];
     found.append(&mut fresh_processes(run, dir.path(), entries)?);
@@ -61,7 +63,7 @@ pub(super) fn all(run: &mut Run) -> Result<Vec<Found>> {
 }
 
 fn fresh_processes(run: &Run, dir: &Path, entries: u32) -> Result<Vec<Found>> {
-    let mut figures = [vec![], vec![], vec![], vec![]];
+    let mut figures = [vec![], vec![], vec![], vec![], vec![]];
     for _ in 0..run.rounds {
         let answer = Team::start(1, "fresh", dir, entries)?.go()?.remove(0);
         for (figure, value) in figures.iter_mut().zip(answer) {
@@ -74,11 +76,12 @@ fn fresh_processes(run: &Run, dir: &Path, entries: u32) -> Result<Vec<Found>> {
         format!("{} to {} µs", table::micros(least), table::micros(most))
     };
     let notes = figures.each_ref().map(|values| spread(values));
-    let [open, get, stats, anonymous] = figures.map(table::middle);
-    let [open_note, get_note, stats_note, _] = notes;
+    let [open, get, stats, anonymous, whole] = figures.map(table::middle);
+    let [open_note, get_note, stats_note, _, whole_note] = notes;
     Ok(vec![
         Found::new("open", open / 1e6, open_note),
         Found::new("first-get", get / 1e6, get_note),
+        Found::new("first-use", whole / 1e6, whole_note),
         Found::new("stats", stats / 1e6, stats_note),
         Found::new("anonymous", anonymous / 1024.0, "after 200,000 gets and 20,000 overwrites"),
     ])
@@ -94,6 +97,8 @@ pub(super) fn fresh(dir: &Path, entries: u32) -> Work {
         let (get, value) = waits.time(|| cache.get(key(entries / 2)));
         value?.ok_or("a key that was set is gone")?;
         drop(cache);
+        let (whole, value) = waits.time(|| options(&dir, entries).open().and_then(|cache| cache.get(key(entries / 3))));
+        value?.ok_or("a key that was set is gone")?;
         // A process that does nothing else.
         let (stats, seen) = waits.time(|| options(&dir, entries).open().and_then(|cache| cache.stats()));
         seen?;
@@ -109,7 +114,7 @@ pub(super) fn fresh(dir: &Path, entries: u32) -> Work {
         let rollup = std::fs::read_to_string("/proc/self/smaps_rollup")?;
         let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).ok_or("no Anonymous")?;
         let kib = line.split_whitespace().next().unwrap_or("").parse()?;
-        Ok(vec![open, get, stats, kib])
+        Ok(vec![open, get, stats, kib, whole])
     })
 }
 

@@ -6,7 +6,9 @@ use larder::{Accelerate, Cache, Ttl};
 
 use super::watch::{Times, each};
 use super::{Found, Run, key};
-use crate::store::Result;
+use crate::store::{Place, Result, Store};
+use crate::stores::Lmdb;
+use crate::table;
 
 const VALUE: usize = 256;
 
@@ -34,7 +36,23 @@ pub(super) fn unique(run: &mut Run) -> Result<Vec<Found>> {
     if held != u64::from(entries) {
         return Err(format!("{held} entries are held instead of {entries}").into());
     }
-    Ok(vec![Found::new("unique", times.mean() / 1000.0, times.describe())])
+    drop(cache);
+    let lmdb = puts_into_lmdb(run, entries)?;
+    let note = format!("{}; LMDB's mean {} µs", times.describe(), table::micros(lmdb));
+    Ok(vec![Found::new("unique", times.mean() / lmdb, note)])
+}
+
+/// The mean of LMDB's puts of new keys into so many, in nanoseconds.
+fn puts_into_lmdb(run: &Run, entries: u32) -> Result<f64> {
+    let dir = run.scratch()?;
+    let place = Place { dir: dir.path().join("lmdb"), size: VALUE, keys: entries.into(), processes: 1, limit: None };
+    let mut lmdb = Lmdb::open(&place)?;
+    for id in 0..entries {
+        lmdb.set(&key(id), &value(0))?;
+    }
+    let count = usize::try_from(entries)? / 2;
+    let id = |n| entries + u32::try_from(n).unwrap_or(0);
+    Ok(each(count, |n| (key(id(n)), value(n)), |(key, value)| lmdb.set(&key, &value))?.mean())
 }
 
 /// Numbers below `n`, the first ones most often, as Zipf's law has it.

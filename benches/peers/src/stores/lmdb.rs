@@ -39,7 +39,8 @@ impl Store for Lmdb {
 
     fn get(&mut self, key: &[u8]) -> Result<Option<Seen>> {
         let look = self.env.read_txn()?;
-        Ok(self.db.get(&look, key)?.map(Seen::of))
+        // Owned, as every other peer's: a pointer into the map is of use only as long as the transaction.
+        Ok(self.db.get(&look, key)?.map(|value| Seen::of(&std::hint::black_box(value.to_vec()))))
     }
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
