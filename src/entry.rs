@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{duration_ms, from_ms, to_ms};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The expiry, in milliseconds since 1970, of an entry that never expires: the largest 48-bit number, some 8,900 years
 /// away.
@@ -508,6 +510,24 @@ impl Value {
 /// Each store of a value draws a new one of 128 random bits; `touch` keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(pub(crate) u128);
+
+/// 32 hexadecimal digits, for keeping a token outside of the process.
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The same text again; anything else is [`InvalidOption`](crate::ErrorKind::InvalidOption).
+impl FromStr for Token {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Token> {
+        let digits = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let token = if digits { u128::from_str_radix(text, 16).ok() } else { None };
+        token.map(Token).ok_or_else(|| Error::new(ErrorKind::InvalidOption, format!("{text:?} is not a token")))
+    }
+}
 
 impl Deref for Value {
     type Target = [u8];

@@ -19,6 +19,7 @@ mod exit_code;
 mod filter;
 mod maintenance;
 mod output;
+mod plan;
 mod safety;
 mod select;
 mod signal;

@@ -125,11 +125,12 @@ fn take(
     }
 }
 
-/// Runs the rules over some `total` entries: prints as it goes, and stops at the next one after a signal.
+/// Runs the rules over some `total` entries: prints as it goes, and stops at the next one after a signal, or before one
+/// more than `most` are removed.
 pub fn prune<'a>(
     cache: &Cache,
     rules: Prune<'a>,
-    total: u64,
+    (total, most): (u64, u64),
     output: &Output,
     printer: &'a Printer<'_>,
     interrupt: &'a Interrupt,
@@ -144,6 +145,9 @@ pub fn prune<'a>(
     let removed = Cell::new(0);
     let rules = rules.on_examine(see).on_remove(|removal| {
         // A signal comes first: what is announced here is removed.
+        if removed.get() >= most {
+            return false;
+        }
         removed.set(removed.get() + 1);
         see(removed.get()) && progress.aside(|| printer.show(removal))
     });

@@ -74,19 +74,26 @@ pub struct Walk<'a> {
     /// Entries to examine, as a guess, for those who only see something at the end.
     pub progress: Option<Progress>,
     pub interrupt: Option<&'a Interrupt>,
+    /// Whether time is over.
+    pub over: Option<&'a dyn Fn() -> bool>,
     /// The most entries to hand on.
     pub limit: u64,
 }
 
 impl<'a> Walk<'a> {
     pub fn new(output: &'a Output, now: SystemTime) -> Walk<'a> {
-        Walk { output, now, progress: None, interrupt: None, limit: u64::MAX }
+        Walk { output, now, progress: None, interrupt: None, over: None, limit: u64::MAX }
     }
 
     /// With a progress bar for a walk whose results come at the end.
     pub fn with_progress(self, cache: &Cache, interrupt: Option<&'a Interrupt>) -> Walk<'a> {
         let total = cache.stats().map_or(0, |stats| stats.entries);
         Walk { progress: Some(Progress::new(self.output, "looking", total)), interrupt, ..self }
+    }
+
+    /// Ends when this says so.
+    pub fn until(self, over: &'a dyn Fn() -> bool) -> Walk<'a> {
+        Walk { over: Some(over), ..self }
     }
 
     pub fn limited(self, limit: Option<u64>) -> Walk<'a> {
@@ -144,7 +151,8 @@ impl Narrow {
             if let Some(progress) = &walk.progress {
                 progress.at(examined);
             }
-            if walked.entries >= walk.limit || walk.interrupt.is_some_and(Interrupt::came) {
+            let ended = walk.interrupt.is_some_and(Interrupt::came) || walk.over.is_some_and(|over| over());
+            if walked.entries >= walk.limit || ended {
                 break;
             }
             match entry {

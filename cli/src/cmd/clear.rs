@@ -81,7 +81,7 @@ impl Clear {
         cache.clear()?;
         let namespace = context.namespace.as_deref();
         let printer = Printer::new(&context.output, Each::Nothing, false).counting(namespace);
-        let report = prune(&cache, Prune::new(), before.entries, &context.output, &printer, &interrupt)?;
+        let report = prune(&cache, Prune::new(), (before.entries, u64::MAX), &context.output, &printer, &interrupt)?;
         let removed = match namespace {
             // Entries of others that were cleared earlier may have gone along.
             Some(_) => printer.counted(),

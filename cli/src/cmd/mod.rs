@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod apply;
 pub mod clear;
 pub mod completion;
 pub mod config;
@@ -55,6 +56,7 @@ pub fn run(context: &Context, command: Option<Command>) -> Ended {
         Command::Decr(args) => args.run(context),
         Command::Exec(args) => args.run(context),
         Command::Prune(args) => args.run(context),
+        Command::Apply(args) => args.run(context),
         Command::Clear(args) => args.run(context),
         Command::Verify(args) => args.run(context),
         Command::Copy(args) => args.run(context),
@@ -86,6 +88,7 @@ pub enum Command {
     Decr(incr::Decr),
     Exec(exec::Exec),
     Prune(prune::Prune),
+    Apply(apply::Apply),
     Clear(clear::Clear),
     Verify(verify::Verify),
     Copy(copy::Copy),
@@ -106,6 +109,7 @@ impl Command {
             Command::Init(_)
                 | Command::Stats(_)
                 | Command::Prune(_)
+                | Command::Apply(_)
                 | Command::Verify(_)
                 | Command::Metrics(_)
                 | Command::Config(_)

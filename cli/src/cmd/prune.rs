@@ -1,5 +1,8 @@
 //! `prune`: what has expired, what is left over, what is beyond limits.
 
+mod filtered;
+
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -8,9 +11,12 @@ use larder::{Cache, ErrorKind, Prune as Rules, PruneReport};
 use crate::context::{Context, Ended, now, path_of};
 use crate::directory::{file_system, options};
 use crate::exit_code::{Exit, Failure};
+use crate::filter::Filter;
 use crate::maintenance::{OrSkip, prune};
+use crate::output::entries;
 use crate::output::removals::{Answer, Each, Printer, summary, total};
 use crate::output::textfile::Metrics;
+use crate::plan::{Announced, Plan};
 use crate::safety::{holds_nothing, not_opened};
 use crate::signal::Interrupt;
 use crate::units::{Amount, Count, Span, approx_size, grouped};
@@ -19,10 +25,12 @@ const EXAMPLES: &str = "\
 Examples:
   cachectl -C D prune                               expired, leftovers, beyond the own limits
   cachectl -C D prune --idle 7d --max-size 2GiB -n  what would go, and why
+  cachectl -C D prune --where 'size > 1MiB && idle > 1d' --max-delete 1k
+  cachectl -C D prune --max-size 2GiB --plan big.plan && cachectl -C D apply big.plan
   cachectl -C D prune --older-than 30d --names -0 | xargs -0 -n1 echo
   */10 * * * *  cachectl -C /var/cache/app prune --max-duration 1m     in a crontab
 
-Exit codes: 0 done or nothing to do, 3 --max-duration was over first or --min-free was missed, 4 --check found something,
+Exit codes: 0 done or nothing to do, 3 --max-duration or --max-delete stopped it or --min-free was missed, 4 --check found something,
   6 --min-free is out of reach, 75 locked with --if-locked fail, 130 and 143 ended by a signal after the entry at hand.";
 
 /// Remove what has expired, what killed writers left over, and what is beyond limits.
@@ -54,9 +62,15 @@ pub struct Prune {
     /// Remove the policy's worst until so many inodes are free on the file system
     #[arg(long, value_name = "N")]
     min_free_inodes: Option<Count>,
+    /// Remove entries for which this holds, like 'size > 1MiB && idle > 7d', and nothing else; see docs/CACHECTL.md
+    #[arg(long = "where", value_name = "FILTER", conflicts_with_all = ["expired", "older_than", "idle", "max_size", "max_entries", "min_free", "min_free_inodes", "textfile"])]
+    filter: Option<Filter>,
     /// Only say what would be removed, and why
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Like --dry-run, and write the live entries that would go to this file, for `cachectl apply`
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
     /// Like --dry-run, with exit code 4 when there is something to remove
     #[arg(long)]
     check: bool,
@@ -72,6 +86,9 @@ pub struct Prune {
     /// Stop after this duration; the next run goes on (exit code 3) [default: none]
     #[arg(long, value_name = "D")]
     max_duration: Option<Span>,
+    /// Stop after so many removals; the next run goes on (exit code 3) [default: none]
+    #[arg(long, value_name = "N")]
+    max_delete: Option<Count>,
     #[command(flatten)]
     if_locked: OrSkip,
     /// Also write what was done, and the cache's figures, to this file for Prometheus's node exporter
@@ -81,7 +98,7 @@ pub struct Prune {
 
 impl Prune {
     pub fn run(mut self, context: &Context) -> Ended {
-        self.dry_run |= self.check;
+        self.dry_run |= self.check || self.plan.is_some();
         let started = Instant::now();
         let path = context.directory()?;
         let options = options(&path).create(false).read_only(self.dry_run);
@@ -100,11 +117,21 @@ impl Prune {
                 lock => lock,
             },
         };
-        let printer = Printer::new(&context.output, self.each(context), self.dry_run);
+        if let Some(filter) = &self.filter {
+            return self.run_filtered(context, &cache, filter, &interrupt);
+        }
+        let announced = RefCell::new(Announced::default());
+        let tell = |removal: &larder::Removal<'_>| {
+            if self.plan.is_some() {
+                announced.borrow_mut().add(removal);
+            }
+        };
+        let printer = Printer::new(&context.output, self.each(context), self.dry_run).telling(&tell);
         let aims = Aims::new(&self, &cache)?;
         aims.refuse_in_vain(&cache)?;
         let rules = self.rules(&cache)?;
-        let report = prune(&cache, rules, cache.stats()?.entries, &context.output, &printer, &interrupt)?;
+        let report =
+            prune(&cache, rules, (cache.stats()?.entries, self.most()), &context.output, &printer, &interrupt)?;
         if let Some(file) = &self.textfile {
             let mut metrics = Metrics::new(&cache.settings()?.name);
             metrics.stats(&cache.stats()?, &cache.capabilities());
@@ -113,6 +140,11 @@ impl Prune {
         }
         self.print(context, &report, &interrupt)?;
         printer.finish()?;
+        if let Some(file) = &self.plan {
+            let mut plan = Plan::create(file, &cache)?;
+            announced.take().write(&cache, &mut plan)?;
+            self.planned(context, file, plan)?;
+        }
         let missed = if report.finished { aims.missed(&cache, &report)? } else { None };
         if let Some(missed) = &missed {
             context.output.note(missed);
@@ -124,6 +156,21 @@ impl Prune {
             None if !report.finished => Exit::Partly,
             None => Exit::Done,
         })
+    }
+
+    fn most(&self) -> u64 {
+        self.max_delete.map_or(u64::MAX, |Count(n)| n)
+    }
+
+    /// Puts the plan in its place, and says so.
+    fn planned(&self, context: &Context, file: &Path, plan: Plan) -> Result<(), Failure> {
+        let planned = plan.entries;
+        plan.commit()?;
+        if !context.output.quiet {
+            let planned = entries(planned);
+            context.output.note(format_args!("{}: {planned}; `cachectl apply` removes them", file.display()));
+        }
+        Ok(())
     }
 
     fn each(&self, context: &Context) -> Each {
@@ -178,6 +225,7 @@ impl Prune {
         let stopped = match report.finished {
             true => "",
             false if interrupt.came() => "; stopped by a signal",
+            false if total(report).entries >= self.most() => "; stopped by --max-delete, the next run goes on",
             false => "; stopped by --max-duration, the next run goes on",
         };
         output.line(format_args!("{}{stopped}", summary(report)))?;

@@ -160,7 +160,7 @@ fn a_scheme_may_be_written_in_any_case() {
     let world = World::new();
     let store = world.find(Some("Redis://u:secret@h/0")).unwrap().store;
     assert_eq!(store, Store::Url("redis://u:secret@h/0".to_owned()));
-    assert_eq!(store.name(), "redis://h/0");
+    assert_eq!(store.name(), "redis://h/0?prefix=larder");
     assert!(usage(world.find(Some("MEMORY://"))).contains("out of cachectl's reach"));
     for (url, name) in [
         ("redis://h:1/0?prefix=app", "redis://h:1/0?prefix=app"),

@@ -28,6 +28,17 @@ impl Key {
     }
 }
 
+impl Key {
+    /// The bytes again; an error says what is wrong.
+    pub fn bytes(&self) -> Result<Vec<u8>, String> {
+        match (&self.key, &self.key_base64) {
+            (Some(text), _) => Ok(text.as_bytes().to_vec()),
+            (None, Some(base64)) => STANDARD.decode(base64).map_err(|error| format!("key_base64: {error}")),
+            (None, None) => Err("there is no key".to_owned()),
+        }
+    }
+}
+
 /// A name of a group, by the same rule.
 #[derive(Serialize)]
 pub struct Name {

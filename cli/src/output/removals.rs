@@ -33,6 +33,8 @@ pub struct Printer<'a> {
     /// The namespace to count for, and what went of it.
     counted: Option<&'a str>,
     sum: Cell<Sum>,
+    /// Who else is told of each removal.
+    listener: Option<&'a dyn Fn(&Removal<'_>)>,
 }
 
 #[derive(Serialize)]
@@ -48,12 +50,25 @@ struct Line<'a> {
 
 impl<'a> Printer<'a> {
     pub fn new(output: &'a Output, each: Each, dry_run: bool) -> Printer<'a> {
-        Printer { output, each, dry_run, trouble: RefCell::new(None), counted: None, sum: Cell::default() }
+        Printer {
+            output,
+            each,
+            dry_run,
+            trouble: RefCell::new(None),
+            counted: None,
+            sum: Cell::default(),
+            listener: None,
+        }
     }
 
     /// Counts, too, what goes of this namespace.
     pub fn counting(self, namespace: Option<&'a str>) -> Printer<'a> {
         Printer { counted: namespace, ..self }
+    }
+
+    /// Tells of each removal here, too.
+    pub fn telling(self, listener: &'a dyn Fn(&Removal<'_>)) -> Printer<'a> {
+        Printer { listener: Some(listener), ..self }
     }
 
     pub fn counted(&self) -> Sum {
@@ -65,6 +80,9 @@ impl<'a> Printer<'a> {
         if self.counted == Some(removal.namespace) {
             let sum = self.sum.get();
             self.sum.set(Sum { entries: sum.entries + 1, bytes: sum.bytes.saturating_add(removal.bytes) });
+        }
+        if let Some(listener) = self.listener {
+            listener(removal);
         }
         let mut trouble = self.trouble.borrow_mut();
         if trouble.is_none() {

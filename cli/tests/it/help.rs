@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::sandbox::{Run, Sandbox};
 
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 26] = [
     "init",
     "stats",
     "ls",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 25] = [
     "decr",
     "exec",
     "prune",
+    "apply",
     "clear",
     "verify",
     "copy",

@@ -16,6 +16,7 @@
 //! | `gallery`     | docs/CACHECTL.md shows what the program prints                               |
 //! | `config`      | init, config, and which directory a run is about                             |
 //! | `prune`       | rules, reports, locks, signals                                               |
+//! | `plans`       | prune --where and --plan, and apply                                          |
 //! | `clear`       | what it removes, and all that it refuses                                     |
 //! | `accelerated` | turned on and off, and what is shown of it                                   |
 //! | `verify`      | findings and repairs                                                         |
@@ -42,6 +43,7 @@ mod keys;
 mod listing;
 mod metrics;
 mod namespaces;
+mod plans;
 mod prune;
 mod sandbox;
 mod selected;

@@ -178,7 +178,8 @@ fn without_a_rule_the_caches_own_limits_hold() {
     sandbox.run(["config", "set", "max-entries", "4"]).succeeds();
     let report = sandbox.run(["prune", "--json"]).succeeds().json("larder.prune/1");
     assert_eq!(report["removed"]["entries"]["entries"], 6);
-    sandbox.run(["stats", "--check"]).succeeds();
+    let stats = sandbox.run(["stats", "--json"]).succeeds().json("larder.stats/1");
+    assert_eq!(stats["over_limits"], serde_json::json!([]));
 }
 
 #[test]
