@@ -195,13 +195,18 @@ impl From<Duration> for SetOptions {
 /// The variable metadata of an entry, stored in it by postcard.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Extra {
+    /// In a directory: what the entry stands under, its namespace first. First of all, so that a reader finds them at once.
+    pub scopes: Vec<StoredScope>,
     pub tags: Vec<String>,
     pub user: BTreeMap<String, String>,
 }
 
+/// A scope's key and the id that it had at the set, 8 bytes each.
+pub(crate) type StoredScope = [u8; 16];
+
 impl Extra {
     pub(crate) fn is_empty(&self) -> bool {
-        self.tags.is_empty() && self.user.is_empty()
+        self.scopes.is_empty() && self.tags.is_empty() && self.user.is_empty()
     }
 }
 
@@ -474,7 +479,7 @@ impl Value {
         SetOptions {
             ttl: if facts.expires == NEVER { Ttl::Never } else { Ttl::At(from_ms(facts.expires)) },
             stale_for: Duration::from_millis(facts.stale_for),
-            extra: self.extra().cloned().unwrap_or_default(),
+            extra: self.extra().map_or_else(Extra::default, |extra| Extra { scopes: Vec::new(), ..extra.clone() }),
             codec: facts.codec,
             schema: facts.schema,
             cost_us: facts.cost_us,

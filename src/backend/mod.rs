@@ -91,6 +91,14 @@ pub(crate) struct Since {
     pub scopes: Vec<(u64, u64)>,
 }
 
+impl Since {
+    /// Whether a scope wasn't invalidated since: it still has the id that it had, or `floor` tells so, which an invalidation
+    /// raises before it takes the id away. The id is found, or made, before the floor is read.
+    pub(crate) fn stands(&self, scope: (u64, u64), floor: u64) -> bool {
+        self.scopes.contains(&scope) || floor <= self.at
+    }
+}
+
 /// Who computes a value.
 pub(crate) enum Lead {
     /// The caller does.

@@ -21,7 +21,7 @@ pub(crate) fn check(extra: &Extra, value_len: usize) -> Result<Vec<u8>> {
     }
     let meta = postcard::to_stdvec(extra);
     let meta = meta.map_err(|e| Error::new(ErrorKind::Codec, "can't encode the metadata").because(e))?;
-    if meta.len() > MAX_META_LEN {
+    if meta.len() > MAX_META_LEN + size_of_val(&*extra.scopes) {
         return too_large(format!("metadata and tags take {} bytes; {MAX_META_LEN} is the most", meta.len()));
     }
     Ok(meta)

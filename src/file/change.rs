@@ -2,6 +2,8 @@
 //!
 //! What takes long (writing the new file) happens before the shard's lock is taken, what may wait (unlinking the old
 //! one) after it is given up; in between lie a `stat`, a rename and four words of counts.
+use std::borrow::Cow;
+
 use crate::backend::{Condition, rules};
 use crate::entry::{Codec, Extra, Facts, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -12,7 +14,6 @@ use crate::file::entry_files::read::{self, Found, Miss};
 use crate::file::entry_files::unlink::{names_to_sync, sync_names, unlink};
 use crate::file::entry_files::write;
 use crate::file::new_entry::NewEntry;
-use crate::file::validity::is_invalidated_since;
 use crate::format::names::Name;
 use crate::key::Id;
 use crate::stats::Count;
@@ -112,7 +113,7 @@ impl FileBackend {
     /// Whether a change may be made now. Final under the shard's lock.
     pub(super) fn holds(&self, when: Precondition, name: Name, new: &NewEntry<'_>) -> Result<bool> {
         let current = || self.current(name, new.id, new.facts.created, read::READ_HEAD);
-        if self.was_cleared(when, new)? {
+        if self.was_cleared(when)? {
             return Ok(false);
         }
         Ok(match when.condition {
@@ -124,10 +125,10 @@ impl FileBackend {
         })
     }
 
-    /// Whether something that concerns an entry was invalidated since a change of it began.
-    pub(super) fn was_cleared(&self, when: Precondition, new: &NewEntry<'_>) -> Result<bool> {
+    /// Whether everything was cleared since a change began. What concerns the entry's scopes was looked at before.
+    pub(super) fn was_cleared(&self, when: Precondition) -> Result<bool> {
         let Some(since) = when.since else { return Ok(false) };
-        is_invalidated_since(self, since, new.id.namespace, &new.extra.tags)
+        Ok(self.control.floor().doing("can't read the control file")? > since)
     }
 
     /// Removes what the name of an entry leads to, and says whether that was live; `None`: a condition doesn't hold.
@@ -184,6 +185,8 @@ impl FileBackend {
     /// Adds to a decimal integer; see [`Backend::incr`](crate::backend::Backend::incr).
     pub(super) fn add_to(&self, id: Id<'_>, by: i64, initial: Option<(i64, u64)>, now: u64) -> Result<i64> {
         let name = Name::of(&self.seed, id);
+        let none = Extra::default();
+        let fresh = if initial.is_some() { self.in_scopes(id, &none, now)? } else { Cow::Borrowed(&none) };
         let add = |generation: u64, lock: ShardLock<'_>| {
             let there = match self.current(name, id, now, read::READ_WHOLE)? {
                 Err(_) => None,
@@ -199,7 +202,7 @@ impl FileBackend {
                 if expires <= now {
                     return Ok(Some((first, 0)));
                 }
-                (first, Facts { expires, ..Facts::default() }, Extra::default())
+                (first, Facts { expires, ..Facts::default() }, fresh.clone().into_owned())
             };
             let text = sum.to_string();
             let facts = Facts { created: now, codec: Codec::Int, schema: 0, ..facts };

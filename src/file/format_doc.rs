@@ -41,6 +41,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("compression", include_str!("../format/compression.rs")),
     ("write", include_str!("entry_files/write.rs")),
     ("control", include_str!("directory/control.rs")),
+    ("scope_table", include_str!("directory/scope_table.rs")),
     ("marker", include_str!("directory/marker.rs")),
     ("session", include_str!("directory/session.rs")),
     ("table", include_str!("index/table.rs")),
@@ -55,6 +56,14 @@ const SOURCES: &[(&str, &str)] = &[
 /// Constants of those files that say nothing about bytes on disk.
 const NOT_FORMAT: &[(&str, &str)] = &[
     ("control::BATCH", "how many counts a process gathers in memory"),
+    ("control::SCOPES", "the file's length in words"),
+    ("control::MAPPED", "how much is mapped"),
+    ("control::SYNCED", "how much a process remembers"),
+    ("scope_table::CROWDED", "when a writer doubles the table; any time will do"),
+    ("scope_table::LEAST", "how far it does so, likewise"),
+    ("scope_table::SHARE", "likewise"),
+    ("scope_table::READ_STEP", "how far the recorded use may lag"),
+    ("scope_table::SET_STEP", "likewise"),
     ("compression::THRESHOLD", "which values a writer leaves alone"),
     ("table::WORDS", "how much is mapped; the sum of what the document gives"),
     ("table::LOAD_TENTHS", "when a writer splits a bucket; any time will do"),
@@ -261,7 +270,7 @@ fn facts() -> Facts {
 
 /// A head with a different number in each field.
 fn head(seal: &Seal, compression: u8) -> (Header, Vec<u8>) {
-    let extra = Extra { tags: vec!["tag".into()], user: [("name".into(), "text".into())].into() };
+    let extra = Extra { tags: vec!["tag".into()], user: [("name".into(), "text".into())].into(), ..Extra::default() };
     let meta = postcard::to_stdvec(&extra).expect("metadata");
     let id = Id::new("ns", 3, b"key").expect("a key");
     let header = Header {

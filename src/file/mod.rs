@@ -39,6 +39,7 @@ pub(crate) mod segments;
 mod stream;
 pub(crate) mod validity;
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
@@ -190,10 +191,13 @@ impl Backend for FileBackend {
         Ok(self.read_stale(Name::of(&self.seed, id), id, now, expect))
     }
 
-    fn lead(self: Arc<Self>, id: Id<'_>, _: &[String], seen: Option<u64>) -> Result<Lead> {
-        self.writable()?;
-        let name = Name::of(&self.seed, id);
-        self.try_lead(name, seen)
+    fn lead(self: Arc<Self>, id: Id<'_>, tags: &[String], seen: Option<u64>) -> Result<Lead> {
+        let now = self.writable()?;
+        let mut lead = self.clone().try_lead(Name::of(&self.seed, id), seen)?;
+        if let Lead::Mine(guard) = &mut lead {
+            guard.since.scopes = self.scopes_of(id.namespace, tags, now)?;
+        }
+        Ok(lead)
     }
 
     fn store_id(&self) -> u64 {
@@ -260,7 +264,12 @@ impl Backend for FileBackend {
             Act::Put(_, _, expires) | Act::Retime(expires) => expires,
             Act::Remove => now,
         };
-        let mut new = NewEntry::new(id, rules::facts(options, now, expires), &options.extra, value)?;
+        let extra = match (act, since) {
+            (Act::Put(..), _) | (Act::Remove, Some(_)) => self.in_scopes_since(id, &options.extra, since, now)?,
+            _ => Some(Cow::Borrowed(&options.extra)),
+        };
+        let Some(extra) = extra else { return Ok(Outcome::Refused) };
+        let mut new = NewEntry::new(id, rules::facts(options, now, expires), &extra, value)?;
         if let Mutation::Put { .. } = mutation {
             if matches!(act, Act::Put(..)) {
                 new.compress(self.compression);
@@ -333,17 +342,13 @@ impl Backend for FileBackend {
 
     fn invalidate_tag(&self, tag: &str) -> Result<()> {
         let now = self.writable()?;
-        self.control.invalidate(Scope::Tag(tag), now).doing("can't write the control file")?;
-        self.sync_control()
+        self.invalidate(Scope::Tag(tag), now)
     }
 
     fn clear(&self, namespace: Option<&str>) -> Result<()> {
         let now = self.writable()?;
         match namespace {
-            Some(name) => {
-                self.control.invalidate(Scope::Namespace(name), now).doing("can't write the control file")?;
-                self.sync_control()
-            }
+            Some(name) => self.invalidate(Scope::Namespace(name), now),
             None => match &self.accel {
                 Some(accel) => self.accel_clear_all(accel, now),
                 None => self.clear_all(now),

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::backend::{Backend, Condition, Outcome, Writing, rules};
+use crate::backend::{Backend, Condition, Outcome, Since, Writing, rules};
 use crate::entry::{Extra, Facts, NEVER, SetOptions, Ttl};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::change::Precondition;
@@ -28,8 +28,8 @@ struct FileWriter {
     facts: Facts,
     ttl: Ttl,
     extra: Extra,
-    // What it was when it began: a clear since then is a clear of this too.
-    generation: u64,
+    // When it began: a clear since then is a clear of this too.
+    since: Since,
     // What there is of it.
     draft: Draft,
     head_len: u64,
@@ -46,7 +46,10 @@ impl FileBackend {
         let facts = rules::facts(options, now, NEVER);
         let name = Name::of(&self.seed, id);
         let generation = self.control.generation().doing("can't read the control file")?;
-        let head_len = NewEntry::new(id, facts, &options.extra, &[])?.size();
+        rules::check(&options.extra, 0)?;
+        let since = Since { at: generation, scopes: self.scopes_of(id.namespace, &options.extra.tags, now)?, epoch: 0 };
+        // As long as it will be in the end, whatever the ids are by then.
+        let head_len = NewEntry::new(id, facts, &*self.in_scopes(id, &options.extra, now)?, &[])?.size();
         check_size(head_len, max_bytes)?;
         let (temp, nonce) = write::random(&self)?;
         let draft = write::start(&self, name.shard(), &temp)?;
@@ -57,7 +60,7 @@ impl FileBackend {
             facts: Facts { nonce, ..facts },
             ttl: options.ttl,
             extra: options.extra.clone(),
-            generation,
+            since,
             draft,
             head_len,
             hasher: self.seal.value_hasher(),
@@ -105,26 +108,15 @@ impl io::Write for FileWriter {
 impl Writing for FileWriter {
     fn commit(self: Box<Self>, condition: Condition) -> Result<bool> {
         let FileWriter {
-            store,
-            namespace,
-            version,
-            key,
-            facts,
-            ttl,
-            extra,
-            generation,
-            draft,
-            head_len,
-            hasher,
-            len,
-            ..
+            store, namespace, version, key, facts, ttl, extra, since, draft, head_len, hasher, len, ..
         } = *self;
         let now = store.now()?;
         let expires = ttl.expiry(now, store.default_ttl());
         let id = Id::new(&namespace, version, &key)?;
         let name = Name::of(&store.seed, id);
+        let Some(extra) = store.in_scopes_since(id, &extra, Some(&since), now)? else { return Ok(false) };
         let new = NewEntry::new(id, Facts { created: now, expires, ..facts }, &extra, &[])?;
-        let when = Precondition { condition, since: Some(generation) };
+        let (generation, when) = (since.at, Precondition { condition, since: Some(since.at) });
         if new.facts.expires <= now {
             return store.remove_for(&new, when).map(Outcome::is_done);
         }

@@ -3,8 +3,7 @@
 use std::io;
 
 use crate::backend::rules;
-use crate::entry::{Extra, Facts};
-use crate::error::{Doing, Result};
+use crate::entry::{Extra, Facts, StoredScope};
 use crate::file::directory::Directory;
 use crate::stats::Count;
 
@@ -18,15 +17,24 @@ pub(crate) fn miss_reason(
     extra: Option<&Extra>,
     now: u64,
 ) -> io::Result<Option<Count>> {
-    let tags = extra.map_or(&[][..], |extra| &extra.tags);
-    Ok(if dir.control.is_cleared(generation, namespace, tags)? {
+    let (scopes, tags) = extra.map_or((&[][..], 0), |extra| (&extra.scopes, extra.tags.len()));
+    let scopes = (scopes.len() == usize::from(!namespace.is_empty()) + tags).then_some(scopes);
+    reason_in(dir, facts, generation, scopes, now)
+}
+
+/// The same by the scopes alone; `None`: they aren't those that it should have.
+#[inline]
+pub(crate) fn reason_in(
+    dir: &Directory,
+    facts: &Facts,
+    generation: u64,
+    scopes: Option<&[StoredScope]>,
+    now: u64,
+) -> io::Result<Option<Count>> {
+    let Some(scopes) = scopes else { return Ok(Some(Count::MissCleared)) };
+    Ok(if dir.control.floor()? > generation || !dir.in_force(scopes, now)? {
         Some(Count::MissCleared)
     } else {
         rules::untimely(facts, now)
     })
-}
-
-/// Whether something that concerns an entry of this namespace and these tags was invalidated since a call began.
-pub(crate) fn is_invalidated_since(dir: &Directory, since: u64, namespace: &str, tags: &[String]) -> Result<bool> {
-    dir.control.is_cleared(since, namespace, tags).doing("can't read the control file")
 }

@@ -27,6 +27,9 @@ pub(crate) const MAX_META_LEN: usize = 64 * 1024;
 pub(crate) const MAX_VALUE_LEN: u64 = 1 << 32;
 /// Most bytes of namespace, version, key and their lengths.
 const MAX_ID_LEN: usize = 16 + MAX_KEY_LEN + MAX_NAMESPACE_LEN;
+/// Most bytes that the scopes of an entry add to that: those of its tags and of its namespace.
+pub(crate) const MAX_SCOPES_LEN: usize = 1040;
+const _: () = assert!(MAX_SCOPES_LEN == 16 * (MAX_TAGS + 1));
 /// Most tags of an entry, and most bytes of one.
 pub(crate) const MAX_TAGS: usize = 64;
 pub(crate) const MAX_TAG_LEN: usize = 1024;
@@ -321,7 +324,7 @@ pub(crate) fn parse_lengths(header: &[u8], file_size: u64) -> Result<Header, Dam
         compression: header[AT_COMPRESSION],
     };
     let fits = header.id_len <= MAX_ID_LEN
-        && header.meta_len <= MAX_META_LEN
+        && header.meta_len <= MAX_META_LEN + MAX_SCOPES_LEN
         && header.value_len <= MAX_VALUE_LEN
         && header.raw_len <= MAX_VALUE_LEN
         && (header.compression != 0 || header.raw_len == header.value_len)
@@ -415,7 +418,7 @@ mod tests {
 
     fn sample(seal: &Seal) -> (Vec<u8>, Vec<u8>) {
         let value = b"a value".to_vec();
-        let extra = Extra { tags: vec!["t".into()], user: [("k".into(), "v".into())].into() };
+        let extra = Extra { tags: vec!["t".into()], user: [("k".into(), "v".into())].into(), ..Extra::default() };
         let meta = postcard::to_stdvec(&extra).unwrap();
         let id = Id::new("ns", 3, b"key").unwrap();
         let facts = Facts { created: 5, expires: 1_000, nonce: 77 << 70 | 5, ..Facts::default() };

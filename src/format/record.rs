@@ -26,7 +26,7 @@
 
 use twox_hash::XxHash3_64;
 
-use crate::entry::{Codec, Extra, Facts};
+use crate::entry::{Codec, Extra, Facts, StoredScope};
 use crate::format::header::{Damage, expiry_word, parse_expiry};
 use crate::format::location::Location;
 use crate::key::Id;
@@ -352,6 +352,31 @@ impl Opened {
         match postcard::take_from_bytes(part(record, self.meta)) {
             Ok((extra, [])) => Ok(Some(extra)),
             _ => Err(Damage::Content),
+        }
+    }
+
+    /// The scopes that the entry stands under, as many as its namespace and its tags ask for; `None`: it has others.
+    #[inline]
+    pub(crate) fn scopes<'a>(&self, record: &'a [u8]) -> Option<&'a [StoredScope]> {
+        let own = usize::from(self.namespace.0 != self.namespace.1);
+        // Numbers of scopes and of tags take one byte each: neither is above 127.
+        let (scopes, tags) = match part(record, self.meta) {
+            [] => (&[][..], 0),
+            [n, rest @ ..] => {
+                let (scopes, rest) = rest.split_at_checked(usize::from(*n) * size_of::<StoredScope>())?;
+                (scopes.as_chunks().0, usize::from(*rest.first()?))
+            }
+        };
+        (scopes.len() == own + tags).then_some(scopes)
+    }
+
+    /// The metadata, where there are tags or what else a caller has told.
+    #[inline]
+    pub(crate) fn told(&self, record: &[u8]) -> Result<Option<Extra>, Damage> {
+        let meta = part(record, self.meta);
+        match meta.first().map(|n| &meta[(1 + usize::from(*n) * size_of::<StoredScope>()).min(meta.len())..]) {
+            None | Some([0, 0]) => Ok(None),
+            Some(_) => self.extra(record),
         }
     }
 

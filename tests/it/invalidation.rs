@@ -1,6 +1,6 @@
 //! Invalidated tags and namespaces on the disk: counted until they're swept, seen by all processes, never undone.
 
-use larder::{Cache, Prune, State, Ttl, Verify};
+use larder::{Accelerate, Cache, ErrorKind, Options, Prune, SetOptions, State, Ttl, Verify};
 
 use crate::support::process::{self, Role};
 use crate::support::{START, counts_match, fresh, fresh_with, get, options, temp_dir};
@@ -109,21 +109,128 @@ fn an_invalidation_outlives_its_handles() {
     assert_eq!((get(&cache, "k"), get(&cache.namespace("a"), "k")), (None, None));
 }
 
-/// Floors lie in 4,096 slots by hash: those that share one are invalidated together, which costs a miss and nothing else.
-#[test]
-fn few_tags_share_their_fate() {
-    let (_dir, _clock, cache) = fresh();
-    for i in 0..1000 {
+/// Tags shared 4,096 floors by hash: of 20,000 entries with a tag each a fifth was lost after 1,000 invalidations of other
+/// tags, and nearly all after 100,000.
+fn loses_nothing(accelerate: Accelerate, entries: usize, others: usize) {
+    let (_dir, _clock, cache) = fresh_with(|options| options.accelerate(accelerate));
+    for i in 0..entries {
         cache.set(format!("{i}"), "v", Ttl::Never.tag(format!("tag {i}"))).expect("set");
+    }
+    for i in 0..entries / 10 {
         cache.namespace(format!("namespace {i}")).set("k", "v", Ttl::Never).expect("set");
     }
-    for i in 0..10 {
-        cache.invalidate_tag(format!("tag {i}")).expect("invalidate_tag");
-        cache.namespace(format!("namespace {i}")).clear().expect("clear");
+    for i in 0..others {
+        cache.invalidate_tag(format!("other {i}")).expect("invalidate_tag");
     }
-    let tagged = (10..1000).filter(|i| get(&cache, format!("{i}")).is_some()).count();
-    let named = (10..1000).filter(|i| get(&cache.namespace(format!("namespace {i}")), "k").is_some()).count();
-    assert!(tagged > 970 && named > 970, "{tagged} and {named} of 990 are left");
-    assert!((0..10).all(|i| get(&cache, format!("{i}")).is_none()));
-    assert!((0..10).all(|i| get(&cache.namespace(format!("namespace {i}")), "k").is_none()));
+    for i in 0..others / 10 {
+        cache.namespace(format!("elsewhere {i}")).clear().expect("clear");
+    }
+    // Of a thousand that were used once.
+    for i in 0..1000 {
+        cache.set("once", "v", Ttl::Never.tag(format!("once {i}"))).expect("set");
+        cache.invalidate_tag(format!("once {i}")).expect("invalidate_tag");
+        assert_eq!(get(&cache, "once"), None);
+    }
+    let tagged = (0..entries).filter(|i| get(&cache, format!("{i}")).is_some()).count();
+    let is_named = |i: &usize| get(&cache.namespace(format!("namespace {i}")), "k").is_some();
+    assert_eq!((tagged, (0..entries / 10).filter(is_named).count()), (entries, entries / 10));
+    for i in (0..entries).step_by(97) {
+        cache.invalidate_tag(format!("tag {i}")).expect("invalidate_tag");
+    }
+    let lost = |i: &usize| get(&cache, format!("{i}")).is_none();
+    assert!((0..entries).filter(lost).eq((0..entries).step_by(97)), "those that were named, and no other");
+}
+
+#[test]
+fn a_hundred_thousand_invalidations_of_other_tags_lose_nothing() {
+    loses_nothing(Accelerate::Auto, 100_000, 100_000);
+}
+
+#[test]
+fn nor_do_they_in_a_file_per_entry() {
+    loses_nothing(Accelerate::Off, 5_000, 100_000);
+}
+
+/// A limit of one entry has room for all the tags that an entry may have, whatever went before it.
+#[test]
+fn every_set_is_found_however_small_the_limit() {
+    for accelerate in [Accelerate::Auto, Accelerate::Off] {
+        for max_entries in [1, 2, 10] {
+            let (_dir, _clock, cache) = fresh_with(|options| options.accelerate(accelerate).max_entries(max_entries));
+            for tags in [1, 3, 64] {
+                for i in 0..200 {
+                    let options = SetOptions::new().tags((0..tags).map(|n| format!("{i} {n}")));
+                    cache.set("k", "v", options).expect("set");
+                    let found = get(&cache, "k").is_some();
+                    assert!(found, "{accelerate:?}, {max_entries} entries, {tags} tags, set {i}");
+                }
+            }
+            cache.invalidate_tag("199 63").expect("invalidate_tag");
+            assert_eq!(get(&cache, "k"), None);
+        }
+    }
+}
+
+/// However many tags come and go, what is kept of them is bounded by the limits.
+#[test]
+fn the_table_of_tags_is_bounded() {
+    let limited = |options: Options| options.accelerate(Accelerate::Off).max_entries(10);
+    let (dir, _clock, cache) = fresh_with(limited);
+    for i in 0..20_000 {
+        cache.set("k", "v", Ttl::Never.tag(format!("session {i}"))).expect("set");
+    }
+    assert!(get(&cache, "k").is_some());
+    let len = std::fs::metadata(dir.path().join("cache/control")).expect("the control file").len();
+    assert!(len <= (128 + 32 * 4) << 10, "{len} bytes");
+}
+
+/// What is added to, touched, swapped or converted keeps its tags and their state.
+#[test]
+fn what_is_stored_anew_keeps_its_tags() {
+    let (dir, clock, cache) = fresh_with(|options| options.accelerate(Accelerate::Off));
+    let in_a = cache.namespace("a");
+    for n in ["kept", "gone"] {
+        cache.set(n, "1", Ttl::mins(1).tag(n)).expect("set");
+        cache.incr(n, 1).expect("incr");
+        cache.touch(n, Ttl::Never).expect("touch");
+        in_a.incr_or(n, 1, 1, Ttl::Never).expect("incr_or");
+        in_a.incr(n, 1).expect("incr");
+    }
+    drop((in_a, cache));
+    for accelerate in [Accelerate::Auto, Accelerate::Off] {
+        let cache = options(&dir, &clock).accelerate(accelerate).open().expect("the cache");
+        assert_eq!(get(&cache, "gone").as_deref(), Some(&b"2"[..]));
+        cache.invalidate_tag("gone").expect("invalidate_tag");
+        assert_eq!((get(&cache, "gone"), get(&cache, "kept").as_deref()), (None, Some(&b"2"[..])));
+        assert_eq!(cache.incr("gone", 1).expect_err("there is none").kind(), ErrorKind::NotFound);
+        assert_eq!(get(&cache.namespace("a"), "kept").as_deref(), Some(&b"2"[..]));
+        cache.set("gone", "2", Ttl::Never.tag("gone")).expect("set");
+    }
+    let cache = options(&dir, &clock).open().expect("the cache");
+    cache.namespace("a").clear().expect("clear");
+    assert_eq!((get(&cache.namespace("a"), "kept"), get(&cache, "kept").is_some()), (None, true));
+}
+
+/// What the table has lost makes misses, and what is set afterwards is found.
+#[test]
+fn a_table_that_was_damaged_makes_misses() {
+    for (what, at, bytes) in
+        [("no pages", 152, [0; 8]), ("too many", 152, [0xff; 8]), ("a first page of ones", 128 << 10, [0xff; 8])]
+    {
+        let (dir, clock, cache) = fresh();
+        cache.set("tagged", "v", Ttl::Never.tag("t")).expect("set");
+        cache.set("plain", "v", Ttl::Never).expect("set");
+        drop(cache);
+        let control = std::fs::File::options().write(true).open(dir.path().join("cache/control")).expect("control");
+        let times = if at == 152 { 1 } else { 512 };
+        std::os::unix::fs::FileExt::write_all_at(&control, &bytes.repeat(times), at).expect("write");
+        let cache = options(&dir, &clock).open().expect("the cache");
+        assert_eq!((get(&cache, "tagged"), get(&cache, "plain").is_some()), (None, true), "{what}");
+        for _ in 0..2 {
+            cache.set("tagged", "v", Ttl::Never.tag("t")).expect("set");
+            assert!(get(&cache, "tagged").is_some(), "{what}");
+            cache.invalidate_tag("t").expect("invalidate_tag");
+            assert_eq!(get(&cache, "tagged"), None, "{what}");
+        }
+    }
 }

@@ -111,7 +111,7 @@ impl Scopes {
     pub(super) fn stands(&self, name: &str, since: &Since) -> bool {
         let key = self.key(name);
         let now = self.table(key).known.get(name).and_then(Weak::upgrade).map(|scope| (key, scope.id));
-        now.is_some_and(|now| since.scopes.contains(&now)) || self.floor(key).load(SeqCst) <= since.at
+        since.stands(now.unwrap_or((key, 0)), self.floor(key).load(SeqCst))
     }
 
     #[cfg(test)]

@@ -28,7 +28,7 @@ pub(crate) struct Label {
 pub(crate) const MAX_SCOPES: usize = 1 + header::MAX_TAGS;
 
 /// No tags and no metadata: two empty lists.
-const NO_EXTRA: [u8; 2] = [0, 0];
+const NO_EXTRA: [u8; 3] = [0; 3];
 
 /// The seal of a cache on a server: other prefixes, and other keys, make other sums.
 pub(crate) fn seal(prefix: &str, mac_key: Option<&[u8; 32]>) -> Seal {
@@ -87,7 +87,7 @@ fn label(parts: &Parts<'_>, id: Id<'_>) -> Result<Label, Count> {
     let (extra, scopes) = match parts.meta {
         [] => (Extra::default(), &[][..]),
         // As it is most often, and quicker than to have it decoded.
-        [0, 0, scopes @ ..] => (Extra::default(), scopes),
+        [0, 0, 0, scopes @ ..] => (Extra::default(), scopes),
         meta => postcard::take_from_bytes::<Extra>(meta).map_err(|_| Count::MissCorrupt)?,
     };
     let (scopes, rest) = scopes.as_chunks::<8>();
@@ -130,7 +130,11 @@ mod tests {
     fn sample() -> Label {
         Label {
             facts: Facts { created: 5, expires: 99, codec: Codec::Json, schema: 3, nonce: 7 << 90, ..Facts::default() },
-            extra: Extra { tags: vec!["t".into(), String::new()], user: [("k".into(), "v".into())].into() },
+            extra: Extra {
+                tags: vec!["t".into(), String::new()],
+                user: [("k".into(), "v".into())].into(),
+                ..Extra::default()
+            },
             generation: u64::MAX,
             scopes: vec![1, u64::MAX, 3],
             len: 5,

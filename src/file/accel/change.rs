@@ -81,7 +81,7 @@ impl FileBackend {
         new: &NewEntry<'_>,
     ) -> Result<bool> {
         let current = || self.standing(accel, found, hash, new.id, new.facts.created, read::READ_HEAD);
-        if self.was_cleared(when, new)? {
+        if self.was_cleared(when)? {
             return Ok(false);
         }
         Ok(match when.condition {

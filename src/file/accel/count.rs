@@ -5,6 +5,8 @@
 //! be reclaimed, and the counts stay as they are. What has tags or a key's seal, or rests in a file, is stored anew each
 //! time.
 
+use std::borrow::Cow;
+
 use super::append::SCRATCH;
 use super::change::{CLEAR_RETRIES, Fresh, Keys, Put, flags_of, over, record_of};
 use super::{Accel, SMALL_RECORD};
@@ -72,6 +74,8 @@ impl FileBackend {
             self.sound(accel)?;
             return Ok(sum);
         }
+        let none = Extra::default();
+        let in_scopes = if initial.is_some() { self.in_scopes(id, &none, now)? } else { Cow::Borrowed(&none) };
         for attempt in 0..CLEAR_RETRIES {
             let generation = self.control.generation().doing("can't read the control file")?;
             let ground = self.ground(accel)?;
@@ -98,7 +102,7 @@ impl FileBackend {
                 if expires <= now {
                     return Ok(first);
                 }
-                (first, Facts { expires, ..Facts::default() }, Extra::default())
+                (first, Facts { expires, ..Facts::default() }, in_scopes.clone().into_owned())
             };
             let text = sum.to_string();
             let facts = Facts { created: now, codec: Codec::Int, schema: 0, ..facts };

@@ -16,7 +16,7 @@ use crate::file::entry_files::{charged, reader};
 use crate::file::index::bucket::{At, Slot};
 use crate::file::index::table::{self, Hash};
 use crate::file::segments::word_of;
-use crate::file::validity::miss_reason;
+use crate::file::validity::{miss_reason, reason_in};
 use crate::format::compression;
 use crate::format::header::{Damage, Header};
 use crate::format::location::Location;
@@ -394,7 +394,8 @@ impl FileBackend {
         match plain {
             Plain::Hit(mut bytes, mut opened) => {
                 render(&mut opened, &mut bytes);
-                Ok(Some(Value::of_record(bytes, opened.value_range(), opened.facts, None)))
+                let Ok(extra) = opened.told(&bytes) else { return Ok(None) };
+                Ok(Some(Value::of_record(bytes, opened.value_range(), opened.facts, extra)))
             }
             Plain::Miss => Ok(None),
             Plain::File(..) | Plain::Other => {
@@ -571,9 +572,8 @@ impl FileBackend {
         };
         let facts = &opened.facts;
         if !opened.is(record, id)
-            || opened.has_meta()
             || opened.compression != 0
-            || !matches!(miss_reason(self, facts, opened.generation, id.namespace, None, now), Ok(None))
+            || !matches!(reason_in(self, facts, opened.generation, opened.scopes(record), now), Ok(None))
             || !rules::is_expected(facts, expect)
         {
             return Ok(Plain::Other);

@@ -7,7 +7,8 @@
 //! byte 0      magic, version        4096   256 shards of 4 words: entries, bytes, payload, epoch
 //! byte 64     generation, floor     12288  4,096 floors of namespaces
 //!             session, cursor, …    45056  4,096 floors of tags
-//! byte 512    64 counters of use    77824  512 lines of 8 leases; 110592 stripes; 131072 end
+//! byte 512    64 counters of use    77824  512 lines of 8 leases; 110592 stripes
+//!                                   131072 the table of scopes
 //! ```
 //!
 //! What may be trusted: nothing without a look. A wrong count makes the cache cull too early or too late, and is mended
@@ -15,28 +16,32 @@
 //!
 //! **Generations.** Each clear and each invalidation takes the next generation and raises a floor to it: the floor of
 //! all, of a namespace, or of a tag. An entry stores the generation that was current when its set began, and is valid
-//! while that is at least as high as each of its floors. Floors lie in fixed arrays by hash: two tags that share one
-//! cause a miss too many, never a value that should be gone.
+//! while that is at least as high as the floor of all, and its [scopes](super::scopes) stand. The floors of namespaces and
+//! tags are for computations and writers: by hash in fixed arrays, they say that none of those who share one was invalidated
+//! since a generation.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use twox_hash::XxHash3_64;
 
 use crate::error::{Error, ErrorKind};
+use crate::file::directory::scope_table::{MOST_PAGES, PAGE, Table};
 use crate::format::names::{CONTROL, SHARDS};
 use crate::stats::Count;
 use crate::sys::fork::{PerProcess, Private};
 use crate::sys::fs::{self, Open};
 use crate::sys::lock::{self, Hold};
 use crate::sys::mmap::SharedWords;
+use crate::sys::point;
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"LARDER\x01C");
-/// The file's length. What lies behind the floors is reserved, and zero.
+/// The file's length, but for the table of scopes, which follows.
 pub(crate) const LEN: usize = 128 * 1024;
 
 // Indices of 64-bit words; docs/FORMAT.md gives them as byte offsets.
@@ -54,6 +59,8 @@ pub(crate) const LIFE: usize = 16;
 /// When the present run of evictions began, and when the last of them was, in milliseconds.
 pub(crate) const EVICTING: usize = 17;
 pub(crate) const EVICTED: usize = 18;
+/// Pages of the table of scopes.
+pub(crate) const SCOPE_PAGES: usize = 19;
 pub(crate) const COUNTS: usize = 64;
 pub(crate) const SHARD_WORDS: usize = 512;
 pub(crate) const NAMESPACE_FLOORS: usize = 1536;
@@ -73,6 +80,12 @@ const _: () = assert!(COUNTS + 64 <= SHARD_WORDS && Count::ALL <= 64);
 const _: () = assert!(SHARD_WORDS + 4 * SHARDS == NAMESPACE_FLOORS && NAMESPACE_FLOORS + FLOORS == TAG_FLOORS);
 const _: () = assert!(TAG_FLOORS + FLOORS == LEASES && LEASES + LEASE_LINES * LEASE_LINE == STRIPES);
 const _: () = assert!((STRIPES + 64 * STRIPE_COUNT) * 8 <= LEN);
+
+/// The first word of the table of scopes, and all bytes that may be mapped: so many addresses, of memory as much as is used.
+const SCOPES: usize = LEN / 8;
+const MAPPED: usize = LEN + MOST_PAGES * PAGE * 8;
+/// Scopes that are known to have been synced, before they are forgotten.
+const SYNCED: usize = 10_000;
 
 /// How far generations and sessions leap at the first opening after the machine was started: more than a power cut can
 /// have taken back.
@@ -130,6 +143,9 @@ pub(crate) struct ShardCounts {
 
 pub(crate) struct Control {
     words: Words,
+    root: Arc<OwnedFd>,
+    /// Scopes whose ids survive a power cut, of those that were asked about.
+    synced: Mutex<HashSet<(u64, u64)>>,
     /// Inode of the file that is open, to notice when another takes its place.
     pub ino: u64,
 }
@@ -189,16 +205,22 @@ impl Control {
         if magic != [MAGIC] {
             return Err(invalid("the control file has no magic number"));
         }
+        let mut pages = [0];
+        read_words(&own.file, SCOPE_PAGES, &mut pages)?;
+        let len = len_with(pages[0]);
+        if !writable && stat.size < len {
+            return Err(invalid("the control file is too short for its scopes"));
+        }
         let words = if mapped {
             if writable {
                 // Blocks that a sparse copy or a full disk left out would fault at the first store.
-                fs::allocate(own.file.as_fd(), LEN as u64)?;
+                fs::allocate(own.file.as_fd(), len)?;
             }
-            Words::Mapped(SharedWords::map(&own.file, LEN, writable)?)
+            Words::Mapped(SharedWords::map(&own.file, MAPPED, writable)?)
         } else {
             Words::Direct { root: root.clone(), own: PerProcess::new(own), writable }
         };
-        Ok(Control { words, ino: stat.ino })
+        Ok(Control { words, root: root.clone(), synced: Mutex::default(), ino: stat.ino })
     }
 
     /// Leaves behind whatever a power cut may have taken back. After one, each page of this file may be as it was at
@@ -325,18 +347,23 @@ impl Control {
         self.load(FLOOR)
     }
 
-    /// Whether a clear or invalidation came after an entry of this generation, namespace and these tags.
-    pub(crate) fn is_cleared(&self, generation: u64, namespace: &str, tags: &[String]) -> io::Result<bool> {
-        let above = |scope: Scope<'_>| Ok::<_, io::Error>(self.load(scope.word())? > generation);
-        if above(Scope::All)? || (!namespace.is_empty() && above(Scope::Namespace(namespace))?) {
-            return Ok(true);
+    /// A generation since which nothing in this scope was invalidated.
+    pub(crate) fn invalidated(&self, scope: Scope<'_>) -> io::Result<u64> {
+        self.load(scope.word())
+    }
+
+    /// Whether all of these scopes are known to have been synced with their ids.
+    pub(crate) fn has_synced(&self, scopes: &[(u64, u64)]) -> bool {
+        let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        scopes.iter().all(|scope| synced.contains(scope))
+    }
+
+    pub(crate) fn note_synced(&self, scopes: &[(u64, u64)]) {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        if synced.len() >= SYNCED {
+            synced.clear();
         }
-        for tag in tags {
-            if above(Scope::Tag(tag))? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        synced.extend(scopes);
     }
 
     /// Adds to a counter of use. Failures are dropped: a count isn't worth an error to the caller.
@@ -418,15 +445,19 @@ impl Control {
     /// Sets the counts of a shard. The caller holds the shard's lock.
     pub(crate) fn set_shard(&self, shard: u8, counts: ShardCounts) -> io::Result<()> {
         let index = SHARD_WORDS + 4 * usize::from(shard);
-        let new = [counts.entries, counts.bytes, counts.payload];
+        self.store_run(index, &[counts.entries, counts.bytes, counts.payload])
+    }
+
+    /// Stores words that nobody else stores meanwhile, one after the other.
+    fn store_run(&self, index: usize, new: &[u64]) -> io::Result<()> {
         match &self.words {
             Words::Mapped(words) => {
-                for (i, value) in new.into_iter().enumerate() {
-                    words.word(index + i).store(value, Ordering::Release);
+                for (i, value) in new.iter().enumerate() {
+                    words.word(index + i).store(*value, Ordering::Release);
                 }
                 Ok(())
             }
-            Words::Direct { .. } => write_words(&self.direct()?.file, index, &new),
+            Words::Direct { .. } => write_words(&self.direct()?.file, index, new),
         }
     }
 
@@ -513,6 +544,47 @@ impl Control {
     pub(crate) fn trash_emptied(&self, seen: u64) -> io::Result<()> {
         self.update(TRASH, |n| if n == seen { 0 } else { n }).map(drop)
     }
+}
+
+impl Table for Control {
+    fn pages(&self) -> io::Result<u64> {
+        self.load(SCOPE_PAGES)
+    }
+
+    fn set_pages(&self, pages: u64) -> io::Result<()> {
+        point("scopes: pages");
+        self.store_run(SCOPE_PAGES, &[pages])
+    }
+
+    #[inline]
+    fn read(&self, at: usize, out: &mut [u64]) -> io::Result<()> {
+        self.load_run(SCOPES + at, out)
+    }
+
+    fn write(&self, at: usize, words: &[u64]) -> io::Result<()> {
+        point("scopes: words");
+        self.store_run(SCOPES + at, words)
+    }
+
+    fn extend(&self, pages: usize) -> io::Result<()> {
+        let file = fs::open(self.root.as_fd(), CONTROL, Open::Write)?;
+        if fs::stat(file.as_fd())?.ino != self.ino {
+            return Err(cut_short());
+        }
+        fs::allocate(file.as_fd(), len_with(pages as u64))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let file = fs::open(self.root.as_fd(), CONTROL, Open::Write)?;
+        fence(Ordering::SeqCst);
+        fs::sync(file.as_fd())
+    }
+}
+
+/// The file's length with so many pages of scopes; what can't be a number of pages has none.
+fn len_with(pages: u64) -> u64 {
+    let pages = Some(pages).filter(|pages| *pages <= MOST_PAGES as u64).unwrap_or(0);
+    LEN as u64 + pages * PAGE as u64 * 8
 }
 
 impl Drop for Control {

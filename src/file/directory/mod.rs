@@ -7,6 +7,8 @@ pub(crate) mod leases;
 pub(crate) mod make;
 pub(crate) mod marker;
 mod open;
+pub(crate) mod scope_table;
+mod scopes;
 pub(crate) mod session;
 
 use std::collections::HashMap;

@@ -20,6 +20,9 @@ use crate::sys::fork::Private;
 use crate::sys::fs::{self, Open};
 use crate::sys::lock::{self, Hold};
 
+/// The byte of `locks` that is held for a change of the table of scopes: the one behind those of the shards.
+const SCOPES: u64 = 256;
+const _: () = assert!(SCOPES == SHARDS as u64);
 /// The byte of `locks` that every process which has the cache open holds shared; of an accelerated cache those that may
 /// write.
 const OPENERS: u64 = 1 << 62;
@@ -39,6 +42,8 @@ pub(crate) struct Process {
     shards: Box<[Mutex<()>; SHARDS]>,
     /// In front of the bytes of what this process computes, for the same reason: those that it holds.
     leads: Mutex<HashSet<u64>>,
+    /// The same in front of the byte of scopes.
+    scopes: Mutex<()>,
     session: OnceLock<Session>,
     /// What random names and nonces are drawn from: a key of the kernel's, and how often it was used.
     entropy: ([u8; 32], AtomicU64),
@@ -62,6 +67,7 @@ impl Process {
             creation: Mutex::new(()),
             shards,
             leads: Mutex::default(),
+            scopes: Mutex::new(()),
             session: OnceLock::new(),
             entropy: (key, AtomicU64::new(0)),
         })
@@ -204,20 +210,38 @@ impl Process {
 
     /// Locks a shard if nobody has it locked.
     pub(crate) fn try_lock(&self, shard: u8) -> Result<Option<ShardLock<'_>>> {
-        let mutex = match self.shards[usize::from(shard)].try_lock() {
+        self.try_byte(&self.shards[usize::from(shard)], u64::from(shard)).doing("can't lock a shard")
+    }
+
+    /// Locks the table of scopes for changes, waiting up to `bound`. Never within a shard's lock.
+    pub(crate) fn lock_scopes(&self, bound: Duration) -> Result<ShardLock<'_>> {
+        let mut wait = Wait::new(bound);
+        loop {
+            if let Some(lock) = self.try_byte(&self.scopes, SCOPES).doing("can't lock the table of tags")? {
+                return Ok(lock);
+            }
+            if !wait.again() {
+                let text = format!("the table of tags and namespaces was locked for over {bound:?}");
+                return Err(Error::new(ErrorKind::Busy, text));
+            }
+        }
+    }
+
+    fn try_byte<'a>(&'a self, mutex: &'a Mutex<()>, byte: u64) -> io::Result<Option<ShardLock<'a>>> {
+        let mutex = match mutex.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(None),
         };
-        let held = lock::try_lock(self.locks.as_fd(), u64::from(shard), Hold::Exclusive).doing("can't lock a shard")?;
-        Ok(held.then(|| ShardLock { locks: &self.locks, shard, _mutex: mutex }))
+        let held = lock::try_lock(self.locks.as_fd(), byte, Hold::Exclusive)?;
+        Ok(held.then(|| ShardLock { locks: &self.locks, byte, _mutex: mutex }))
     }
 }
 
-/// The exclusive right to change the names of one shard and their counts. Readers need none.
+/// The exclusive right to change the names of one shard and their counts, or the table of scopes. Readers need none.
 pub(crate) struct ShardLock<'a> {
     locks: &'a Private,
-    shard: u8,
+    byte: u64,
     _mutex: MutexGuard<'a, ()>,
 }
 
@@ -228,7 +252,7 @@ impl Drop for ShardLock<'_> {
             return;
         }
         // It can't fail for a byte that is held; if it did, the lock would end with the process.
-        let _ = lock::unlock(self.locks.as_fd(), u64::from(self.shard));
+        let _ = lock::unlock(self.locks.as_fd(), self.byte);
     }
 }
 
