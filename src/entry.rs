@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{duration_ms, from_ms, to_ms};
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::Readable;
 
 /// The expiry, in milliseconds since 1970, of an entry that never expires: the largest 48-bit number, some 8,900 years
 /// away.
@@ -300,7 +301,7 @@ pub enum State {
 }
 
 /// An entry as a listing shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
     /// Its key.
@@ -322,6 +323,16 @@ pub struct Entry {
     pub token: Token,
     /// Where it rests, as a path below the cache's directory.
     pub place: String,
+}
+
+impl fmt::Debug for Entry {
+    /// The key as text where it's UTF-8.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Entry");
+        shown.field("key", &Readable(&self.key)).field("namespace", &self.namespace).field("version", &self.version);
+        shown.field("meta", &self.meta).field("charged", &self.charged).field("accessed", &self.accessed);
+        shown.field("state", &self.state).field("token", &self.token).field("place", &self.place).finish()
+    }
 }
 
 /// The fixed-size facts about an entry, as stores hand them to [`Value`].

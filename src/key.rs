@@ -1,5 +1,6 @@
 //! Who an entry is: namespace, version and key, each told apart from its neighbour by its length.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -9,12 +10,32 @@ pub const MAX_KEY_LEN: usize = 64 * 1024;
 /// Longest namespace, in bytes.
 pub const MAX_NAMESPACE_LEN: usize = 1024;
 
+/// Bytes as a person reads them: text where they are UTF-8, else a byte string. For `Debug` alone.
+pub(crate) struct Readable<'a>(pub &'a [u8]);
+
+impl fmt::Debug for Readable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match std::str::from_utf8(self.0) {
+            Ok(text) => fmt::Debug::fmt(text, f),
+            Err(_) => write!(f, "b\"{}\"", self.0.escape_ascii()),
+        }
+    }
+}
+
 /// The full identity of an entry, borrowed.
-#[derive(Clone, Copy, Debug, Eq)]
+#[derive(Clone, Copy, Eq)]
 pub(crate) struct Id<'a> {
     pub namespace: &'a str,
     pub version: u64,
     pub key: &'a [u8],
+}
+
+impl fmt::Debug for Id<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Id");
+        shown.field("namespace", &self.namespace).field("version", &self.version);
+        shown.field("key", &Readable(self.key)).finish()
+    }
 }
 
 impl PartialEq for Id<'_> {
@@ -94,6 +115,12 @@ impl<'a> Id<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_shown_as_text_where_they_are() {
+        assert_eq!(format!("{:?}", Readable("user:ä\n".as_bytes())), r#""user:ä\n""#);
+        assert_eq!(format!("{:?}", Readable(b"\xff\x00a")), r#"b"\xff\x00a""#);
+    }
 
     #[test]
     fn no_two_identities_share_their_bytes() {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::key::Readable;
+
 /// Why something is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -52,7 +54,7 @@ impl fmt::Display for Reason {
 }
 
 /// Something that is about to be removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Removal<'a> {
     /// Its key, where it could be read.
@@ -65,6 +67,15 @@ pub struct Removal<'a> {
     pub reason: Reason,
     /// Bytes charged for it.
     pub bytes: u64,
+}
+
+impl fmt::Debug for Removal<'_> {
+    /// The key as text where it's UTF-8.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Removal");
+        shown.field("key", &self.key.map(Readable)).field("namespace", &self.namespace).field("place", &self.place);
+        shown.field("reason", &self.reason).field("bytes", &self.bytes).finish()
+    }
 }
 
 /// Entries, and the bytes charged for them.
