@@ -46,15 +46,18 @@ impl Clock {
         self.followed.as_ref().is_some_and(|followed| followed.base.load(Relaxed) == 0)
     }
 
-    /// Takes in a server's time of just now.
+    /// Takes in a server's time of just now; where it tells none, this machine's is taken.
     #[allow(dead_code, reason = "for the stores behind a network")]
     pub(crate) fn follow(&self, server: Option<u64>) {
         // An answer takes its time too, and some servers know seconds alone.
         const SAME_MS: u64 = 2_000;
-        if let (Some(followed), Some(server)) = (&self.followed, server) {
-            let base = if server.abs_diff(system()) < SAME_MS { 1 } else { server.saturating_sub(elapsed()).max(2) };
-            followed.base.store(base, Relaxed);
-        }
+        let Some(followed) = &self.followed else { return };
+        let Some(server) = server else {
+            let _ = followed.base.compare_exchange(0, 1, Relaxed, Relaxed);
+            return;
+        };
+        let base = if server.abs_diff(system()) < SAME_MS { 1 } else { server.saturating_sub(elapsed()).max(2) };
+        followed.base.store(base, Relaxed);
     }
 
     pub(crate) fn now(&self) -> u64 {

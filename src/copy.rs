@@ -23,7 +23,8 @@ pub struct Copied {
 /// Copies the live entries of a cache into another: value, expiry, stale period, tags, metadata, codec and schema, under
 /// the same namespace, version and key, replacing what is there. From a handle with a namespace, that one alone.
 ///
-/// `filter` says which; `progress` is told of each, with the error where the other cache can't hold it (`TooLarge`).
+/// `filter` says which; `progress` is told of each, with the error where the other cache can't hold it (`TooLarge`,
+/// or `Unsupported`, as bare values on a server have no tags).
 /// Both caches may be in use meanwhile. Entries that change while it runs are copied as they were or as they are; those
 /// that come anew may be missing. Reading counts as no use. Doing it twice is harmless.
 ///
@@ -66,7 +67,7 @@ pub fn copy(
                 copied.bytes += value.len() as u64;
                 progress(&entry, None);
             }
-            Err(error) if error.kind() == ErrorKind::TooLarge => {
+            Err(error) if matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Unsupported) => {
                 copied.failed += 1;
                 progress(&entry, Some(&error));
             }

@@ -11,6 +11,7 @@
 mod record;
 mod scopes;
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -72,12 +73,22 @@ struct Evicted {
     weigh: Weigh,
 }
 
+thread_local! {
+    /// The record that this thread is putting in place, which isn't evicted for its own sake.
+    static ARRIVING: Cell<*const Record> = const { Cell::new(std::ptr::null()) };
+}
+
 /// Whose insertion it is: what that key had before is handed over like what is evicted for it.
 #[derive(Default)]
 struct Inserting(Option<Key>);
 
 impl Lifecycle<Key, Arc<Record>> for Evicted {
     type RequestState = Inserting;
+
+    /// Only the thread that puts a record in place looks for victims meanwhile, in the shard that it holds.
+    fn is_pinned(&self, _: &Key, record: &Arc<Record>) -> bool {
+        ARRIVING.get() == Arc::as_ptr(record)
+    }
 
     fn on_evict(&self, inserting: &mut Inserting, key: Key, record: Arc<Record>) {
         if inserting.0.as_ref() == Some(&key) {
@@ -319,7 +330,9 @@ impl MemoryBackend {
     fn put(&self, id: Id<'_>, record: Arc<Record>) {
         let generation = record.generation;
         let key = Key(record.clone());
+        ARRIVING.set(Arc::as_ptr(&record));
         self.map.insert_with_lifecycle(key.clone(), record, &mut Inserting(Some(key)));
+        ARRIVING.set(std::ptr::null());
         if generation < self.floor.load(SeqCst) {
             // A clear of everything has passed by here already.
             self.map.remove(&id);

@@ -266,6 +266,19 @@ pub(crate) trait Listener: Send + Sync {
 
     /// From now on changes are told, or not.
     fn hears(&self, yes: bool);
+
+    /// What it keeps at the most, and so needs to be told of.
+    fn keeps(&self) -> Keeps;
+}
+
+/// What a near tier keeps at the most; 0: no limit.
+#[allow(dead_code, reason = "for the stores behind a network")]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Keeps {
+    pub entries: u64,
+    pub bytes: u64,
+    /// Whether it remembers that there is no such entry.
+    pub absences: bool,
 }
 
 /// Entries as a store lists them.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{
-    Backend, Call, Condition, Expect, Lead, Listener, Listing, Mutation, Outcome, Reading, Since, Writing, rules,
+    Backend, Call, Condition, Expect, Keeps, Lead, Listener, Listing, Mutation, Outcome, Reading, Since, Writing, rules,
 };
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{duration_ms, from_ms};
@@ -190,6 +190,11 @@ impl Listener for TieredBackend {
 
     fn all_changed(&self) {
         let _ = self.near.clear(None);
+    }
+
+    fn keeps(&self) -> Keeps {
+        let limits = self.near.stats().map(|stats| stats.limits).unwrap_or_default();
+        Keeps { entries: limits.max_entries, bytes: limits.max_bytes, absences: self.negative_ttl > 0 }
     }
 
     fn hears(&self, yes: bool) {

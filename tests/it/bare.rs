@@ -107,6 +107,31 @@ fn on_redis() {
     assert_eq!(ask("GET other:k"), "$1\r\nv\r\n", "what others have stays");
 }
 
+/// A copy ended at the first entry with a tag.
+#[cfg(all(feature = "redis", feature = "memory"))]
+#[test]
+fn a_copy_goes_on_past_what_bare_values_lack() {
+    let Some(server) = servers::redis() else { return };
+    let (from, to) = (Cache::memory().open().expect("a cache"), open("redis", server, "copied"));
+    for i in 0..10 {
+        from.set(format!("plain {i}"), "v", Ttl::hours(1)).expect("set");
+        from.set(format!("tagged {i}"), "v", Ttl::Never.tag("t")).expect("set");
+    }
+    from.namespace("n").set("k", "v", Ttl::Never).expect("set");
+    let mut told = 0;
+    let copied = larder::copy(
+        &from,
+        &to,
+        |_| true,
+        |_, error| {
+            told += usize::from(error.is_some_and(|error| error.kind() == ErrorKind::Unsupported));
+        },
+    );
+    let copied = copied.expect("a copy");
+    assert_eq!((copied.entries, copied.failed, told), (10, 11, 11));
+    assert!(get(&to, "plain 9").is_some() && get(&to, "tagged 9").is_none());
+}
+
 /// Clearing `app` cleared `app:users` as well, and what a cache with metadata of that prefix had.
 #[cfg(feature = "redis")]
 #[test]

@@ -301,10 +301,13 @@ fn relay(real: u16, allowed: impl Fn(usize) -> usize + Send + Sync + 'static) ->
 /// A value that comes byte by byte, for ever, each within the timeout of a single read.
 fn a_dripping_server(program: Program) {
     let port = pretend(move |mut stream| {
-        let _ = stream.read(&mut [0; 1000]);
+        let mut asked = [0; 1000];
+        let _ = stream.read(&mut asked);
         let head: &[u8] = match program {
             Program::Redis => b"*2\r\n$-1\r\n$-1\r\n$1000000\r\n",
-            Program::Memcached => b"END\r\nEN\r\nVA 1000000 c1\r\n",
+            // The first connection asks for the time.
+            Program::Memcached if asked.starts_with(b"stats") => b"END\r\nEN\r\nVA 1000000 c1\r\n",
+            Program::Memcached => b"EN\r\nVA 1000000 c1\r\n",
         };
         let _ = stream.write_all(head);
         while stream.write_all(b"x").is_ok() {

@@ -141,6 +141,48 @@ mod memory {
         assert_eq!((stats.entries, stats.bytes, stats.payload), (0, 0, 0));
     }
 
+    /// Values above 97 % of a limit were taken and dropped; with `max_entries=1` nothing was kept, and three additions gave
+    /// 1, 1, 1.
+    #[test]
+    fn what_is_taken_is_kept() {
+        let c = Cache::memory().max_entries(1).open().expect("a cache");
+        for n in 1..=3 {
+            assert_eq!(c.incr_or("n", 1, 1, Ttl::Never).expect("incr_or"), n);
+        }
+        for i in 0..10 {
+            c.set(format!("{i}"), "v", Ttl::Never).expect("set");
+            assert!(get(&c, format!("{i}")).is_some() && c.stats().expect("stats").entries == 1);
+        }
+        let c = Cache::memory().max_entries(0).max_bytes(100_000).open().expect("a cache");
+        let (mut kept, mut refused) = (0, 0);
+        for len in (90_000..101_000).step_by(10) {
+            for key in ["same", &len.to_string()] {
+                match c.set(key, vec![7; len], Ttl::Never) {
+                    Ok(()) => {
+                        assert_eq!(c.get(key).expect("get").expect("what was taken").len(), len);
+                        kept += 1;
+                    }
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::TooLarge);
+                        refused += 1;
+                    }
+                }
+                assert!(c.stats().expect("stats").bytes <= 100_000);
+            }
+        }
+        assert!(kept > 1900 && refused > 100, "{kept} were kept, {refused} refused");
+        // Also where all others are in use, and where the key was evicted before.
+        let c = Cache::memory().max_entries(10).open().expect("a cache");
+        for i in 0..2000 {
+            let key = format!("{}", i * i % 37);
+            c.set(&key, vec![7; i % 100], Ttl::Never).expect("set");
+            assert!(get(&c, &key).is_some() && c.stats().expect("stats").entries <= 10, "{i}");
+            for other in 0..37 {
+                get(&c, format!("{other}"));
+            }
+        }
+    }
+
     #[test]
     fn what_is_used_stays() {
         let c = Cache::memory().max_entries(1000).open().expect("a cache");

@@ -286,6 +286,35 @@ mod coherent {
         assert_eq!(hits(&one), before + 1, "k is near still");
     }
 
+    /// What is remembered of the keys that were read grew with each of them, without end. What is forgotten for the sake of
+    /// others is near no more.
+    #[test]
+    fn more_keys_than_the_near_store_has_room_for() {
+        if !Program::Redis.is_there() {
+            return;
+        }
+        let server = Server::start(Program::Redis, &[]);
+        let other = open(&server);
+        let far = Options::from_url(&format!("redis://127.0.0.1:{}?read_timeout=20s", server.port)).expect("a URL");
+        let near = Cache::memory().max_entries(16);
+        let one = Cache::tiered(near, far).near_ttl(Duration::from_secs(3600)).open().expect("a cache");
+        let key = |i: usize| format!("key {i}");
+        let set = |value: &str| {
+            let failed = other.set_many((0..3000).map(|i| (key(i), value.to_owned())), Ttl::Never);
+            assert!(failed.expect("set_many").is_empty());
+        };
+        set("old");
+        eventually("a near copy", || is_near(&one, &key(0)));
+        for i in 0..3000 {
+            assert_eq!(get(&one, key(i)).as_deref(), Some(b"old".as_slice()));
+            assert_eq!(get(&one, format!("absent {i}")), None);
+        }
+        set("new");
+        for i in 0..3000 {
+            eventually("a change", || get(&one, key(i)).as_deref() == Some(b"new"));
+        }
+    }
+
     #[test]
     fn what_others_change_is_heard_of() {
         if !Program::Redis.is_there() {

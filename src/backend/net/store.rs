@@ -256,6 +256,14 @@ impl<S: Server> Networked<S> {
         })
     }
 
+    /// The time, by the server's clock: before anything is decided by it the server must have told it.
+    async fn time(&self, id: Id<'_>, until: Until) -> Result<u64> {
+        if self.remote.clock.is_to_follow() {
+            self.server.look(id, until).await?;
+        }
+        Ok(self.remote.clock.now())
+    }
+
     /// A hit, or the reason of the miss.
     fn judge(&self, held: Result<Value, Count>, expect: Option<Expect>) -> Result<Value, Count> {
         self.judge_at(self.remote.clock.now(), held, expect)
@@ -325,7 +333,9 @@ impl<S: Server> Networked<S> {
         let mut pause = Duration::from_micros(50);
         let mut tried: Option<(T, u128)> = None;
         loop {
-            let found = self.server.fetch(id, until).await?;
+            let found = self.server.fetch(id, until).await;
+            // An attempt before may have been done, whose answer was lost.
+            let found = found.map_err(|error| if tried.is_some() { error.perhaps_done() } else { error })?;
             let held = self.judge(found.held, None);
             if let Some((done, nonce)) = tried
                 && held.as_ref().is_ok_and(|held| held.facts().nonce == nonce)
@@ -368,7 +378,7 @@ impl<S: Server> Networked<S> {
         if let Mutation::Put { value, options } = mutation {
             self.check(&options.extra, value.len())?;
         }
-        let (now, none) = (self.remote.clock.now(), Extra::default());
+        let (now, none) = (self.time(id, until).await?, Extra::default());
         let extra = if let Mutation::Put { options, .. } = mutation { &options.extra } else { &none };
         let outcome = match rules::settle(mutation, now, self.remote.default_ttl) {
             Act::Retime(expires) => self.retime(id, expires, condition, until).await?,
@@ -411,6 +421,7 @@ impl<S: Server> Networked<S> {
             Condition::IfAbsent if put.is_some() => Some(When { is: &Is::Absent, since, lease: None }),
             _ => None,
         };
+        let mut tried = first.is_some();
         if let Some(when) = first {
             match self.server.store(id, put, when, until).await? {
                 Stored::Done => return Ok(done(false)),
@@ -420,7 +431,9 @@ impl<S: Server> Networked<S> {
             }
         }
         loop {
-            let found = self.server.fetch(id, until).await?;
+            let found = self.server.fetch(id, until).await;
+            let found = found.map_err(|error| if tried { error.perhaps_done() } else { error })?;
+            tried = true;
             let held = self.judge(found.held, None);
             let live = held.as_ref().ok().map(|value| value.facts().nonce);
             if !self.remote.raw && put.is_some_and(|put| live == Some(put.facts.nonce)) {
@@ -462,7 +475,8 @@ impl<S: Server> Networked<S> {
     }
 
     async fn add_to(&self, id: Id<'_>, by: i64, initial: Option<(i64, Ttl)>, way: Way) -> Result<i64> {
-        let (until, now) = (Until::of(&self.remote, way), self.remote.clock.now());
+        let until = Until::of(&self.remote, way);
+        let now = self.time(id, until).await?;
         let first = initial.map(|(first, ttl)| (first, ttl.expiry(now, self.remote.default_ttl)));
         if let Some(sum) = self.server.add(id, by, first.filter(|(_, expires)| *expires > now), until).await {
             let sum = sum?.or(first.map(|(first, _)| first)).ok_or_else(rules::no_number)?;

@@ -117,6 +117,7 @@ impl Connection {
                 _ => {}
             }
         }
+        remote.clock.follow(None);
         Ok(connection)
     }
 

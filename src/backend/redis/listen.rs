@@ -5,10 +5,8 @@
 //! listens nothing is said to be known: when a connection is lost, and again when the next one is there, everything may have
 //! changed.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use redis::{PushKind, Value as Answer, cmd};
@@ -26,46 +24,9 @@ use crate::key::Id;
 /// How long nothing may be heard before the server is asked whether it's there, and how soon a listener that nobody needs
 /// any more ends.
 const TICK: Duration = Duration::from_millis(500);
-/// Names that are remembered; with more, everything is said to have changed and they are forgotten.
-const NAMES: usize = 1_000_000;
-
-/// The keys that were read since somebody listens.
-#[derive(Default)]
-pub(super) struct Heard {
-    on: AtomicBool,
-    ids: Mutex<HashMap<String, Vec<u8>>>,
-}
-
-impl Heard {
-    /// Before a key is read: what is told of it from now on concerns what is read.
-    pub(super) fn note(&self, name: &str, id: Id<'_>) {
-        if !self.on.load(SeqCst) {
-            return;
-        }
-        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        if !ids.contains_key(name) {
-            let mut bytes = Vec::with_capacity(id.encoded_len());
-            id.each_part(|part| bytes.extend_from_slice(part));
-            ids.insert(name.to_owned(), bytes);
-        }
-    }
-
-    fn take(&self, name: &str) -> Option<Vec<u8>> {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
-    }
-
-    fn forget(&self) {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    fn is_full(&self) -> bool {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner).len() > NAMES
-    }
-}
-
 /// Listens, on a thread of its own, for as long as the listener lives.
 pub(super) fn listen(remote: Remote, local: Arc<Local>, listener: Weak<dyn Listener>) -> Result<()> {
-    local.heard.on.store(true, SeqCst);
+    local.heard.begin(listener.clone());
     let listening = move || {
         let mut pause = Duration::from_millis(20);
         while listener.strong_count() > 0 {
@@ -120,10 +81,6 @@ fn hear(mut connection: Connection, remote: &Remote, local: &Local, listener: &W
                 }
             },
             Err(error) => return Err(error),
-        }
-        if local.heard.is_full() {
-            local.heard.forget();
-            to.all_changed();
         }
     }
     Ok(())

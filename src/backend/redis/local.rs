@@ -8,7 +8,7 @@ use redis::{Cmd, Value as Answer};
 
 use super::client::{Batch, Client, refusal};
 use super::generations::{PARTS, Part};
-use super::listen;
+use super::heard::Heard;
 use super::scripts::{self, Name};
 use crate::backend::End;
 use crate::backend::net::config::Remote;
@@ -24,7 +24,7 @@ use crate::key::Id;
 pub(super) struct Local {
     pub(super) client: Client,
     pub(super) parts: Vec<Part>,
-    pub(super) heard: listen::Heard,
+    pub(super) heard: Heard,
     pub(super) numbers: Numbers,
 }
 
@@ -34,7 +34,7 @@ impl Local {
         Ok(Arc::new(Local {
             client: Client::new(remote.clone()),
             parts: (0..parts).map(|number| Part::new(&remote.prefix, number)).collect(),
-            heard: listen::Heard::default(),
+            heard: Heard::default(),
             numbers: Numbers::new()?,
         }))
     }

@@ -8,6 +8,7 @@ mod answers;
 mod client;
 mod connection;
 mod generations;
+mod heard;
 mod listen;
 mod listing;
 mod local;
@@ -390,21 +391,22 @@ impl Server for Redis {
     async fn fetch(&self, id: Id<'_>, until: Until) -> Result<Found<Value>> {
         let local = self.local()?;
         let (place, fields) = (local.place(id), namespaces(&[id]));
-        local.heard.note(&place.name, id);
+        let noted = local.heard.note(&place.name, id);
         let mut batch = Batch::one(place.part.slot, &Seen::command(&place.part.hash, &fields));
         batch.push(place.part.slot, cmd("GET").arg(&place.entry));
         let mut answers = local.run(&batch, Again::Yes, until).await?.into_iter();
         let seen = place.part.read(answers.next(), &fields)?;
-        self.open_value(local, (&place, id), &seen, answers.next().unwrap_or_default(), state_of, until).await
+        let answer = answers.next().unwrap_or_default();
+        let found = self.open_value(local, (&place, id), &seen, answer, state_of, until).await;
+        local.heard.read(noted, found.as_ref().is_ok_and(|found| found.held.is_ok()));
+        found
     }
 
     async fn fetch_many(&self, ids: &[Id<'_>], until: Until) -> Result<Vec<Result<Found<Value>>>> {
         let local = self.local()?;
         let places: Vec<_> = ids.iter().map(|id| local.place(*id)).collect();
         let fields = namespaces(ids);
-        for (place, id) in places.iter().zip(ids) {
-            local.heard.note(&place.name, *id);
-        }
+        let noted: Vec<_> = places.iter().zip(ids).map(|(place, id)| local.heard.note(&place.name, *id)).collect();
         let groups = by_part(&places);
         let mut batch = Batch::default();
         for (part, some) in &groups {
@@ -432,7 +434,11 @@ impl Server for Redis {
                 (Err(error), _) | (_, Err(error)) => some.iter().for_each(|i| found[*i] = Some(Err(error.copy()))),
             }
         }
-        Ok(found.into_iter().map(|found| found.unwrap_or_else(|| Err(unexpected()))).collect())
+        let found: Vec<_> = found.into_iter().map(|found| found.unwrap_or_else(|| Err(unexpected()))).collect();
+        for (noted, found) in noted.into_iter().zip(&found) {
+            local.heard.read(noted, found.as_ref().is_ok_and(|found| found.held.is_ok()));
+        }
+        Ok(found)
     }
 
     async fn look(&self, id: Id<'_>, until: Until) -> Result<Found<Label>> {

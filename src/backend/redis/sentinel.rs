@@ -10,6 +10,7 @@ use crate::backend::net::breaker::Tally;
 use crate::backend::net::config::{Address, Remote, Topology};
 use crate::backend::net::node::{Again, Node, Request};
 use crate::backend::net::wire::Until;
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 
 /// The sentinels of one master.
@@ -29,8 +30,9 @@ struct Known {
 
 impl Sentinels {
     pub(super) fn new(name: &str, remote: &Remote) -> Sentinels {
-        let (user, password) = (None, remote.sentinel_password.clone());
-        let remote = Remote { topology: Topology::Sentinels, user, password, db: 0, ..remote.clone() };
+        // The time is the master's.
+        let (user, password, clock) = (None, remote.sentinel_password.clone(), Clock::default());
+        let remote = Remote { topology: Topology::Sentinels, user, password, db: 0, clock, ..remote.clone() };
         Sentinels { name: name.to_owned(), remote: Arc::new(remote), known: Mutex::default() }
     }
 

@@ -146,6 +146,89 @@ fn what_was_sent_and_never_answered_may_have_been_done() {
     }
 }
 
+/// A way to a server on which each answer is looked at, with what it answers: `None`, it's lost with its connection.
+fn way(real: u16, answer: impl Fn(&[u8], Vec<u8>) -> Option<Vec<u8>> + Send + Sync + 'static) -> u16 {
+    pretend(move |mut from| {
+        let mut to = std::net::TcpStream::connect(("127.0.0.1", real)).expect("the server");
+        let (mut asked, mut told) = (vec![0; 65_536], vec![0; 65_536]);
+        while let Ok(n @ 1..) = from.read(&mut asked) {
+            if to.write_all(&asked[..n]).is_err() {
+                return;
+            }
+            let Ok(m @ 1..) = to.read(&mut told) else { return };
+            let Some(bytes) = answer(&asked[..n], told[..m].to_vec()) else { return };
+            if from.write_all(&bytes).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn has(bytes: &[u8], word: &str) -> bool {
+    bytes.windows(word.len()).any(|some| some == word.as_bytes())
+}
+
+/// A change that reads, and stores by what it read: its answer is lost, the next attempt finds the entry changed, and then
+/// the server is gone. What failed last was a read, so nothing was said of the change, which had been done.
+#[test]
+fn a_change_of_several_steps_may_have_been_done_too() {
+    if !Program::Redis.is_there() {
+        return;
+    }
+    let server = Server::start(Program::Redis, &[]);
+    let setup = open(Program::Redis, server.port, PATIENT);
+    setup.set("n", "7", Ttl::Never).expect("set");
+    // Armed, the first answer to a script is lost, and all answers after the second.
+    let scripts = Arc::new(AtomicUsize::new(0));
+    let seen = scripts.clone();
+    let port = way(server.port, move |asked, answer| {
+        let n = seen.load(SeqCst);
+        if n > 0 && has(asked, "EVAL") {
+            seen.fetch_add(1, SeqCst);
+            return (n != 1).then_some(answer);
+        }
+        (n < 3).then_some(answer)
+    });
+    let c = open(Program::Redis, port, &format!("attempts=2&{PATIENT}"));
+    assert_eq!(c.incr("n", 1).expect("incr"), 8);
+    scripts.store(1, SeqCst);
+    let error = c.incr("n", 1).expect_err("the server is gone");
+    assert!(error.may_have_been_done(), "{error}");
+    assert_eq!(get(&setup, "n").as_deref(), Some(b"9".as_slice()), "it was");
+}
+
+/// Clocks of machines that differ by more than a minute made `add` win on a live key and counters begin anew. The server's
+/// time is everybody's.
+#[test]
+fn the_time_is_the_servers() {
+    if !Program::Redis.is_there() {
+        return;
+    }
+    let server = Server::start(Program::Redis, &[]);
+    // To whoever comes by this way, its own clock is two hours behind the server's.
+    let port = way(server.port, |asked, answer| {
+        if !has(asked, "$4\r\nTIME\r\n") {
+            return Some(answer);
+        }
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let at = text.rfind("*2\r\n$10\r\n").expect("the time") + 9;
+        let seconds: u64 = text[at..at + 10].parse().expect("seconds");
+        Some([&answer[..at], (seconds + 2 * 3600).to_string().as_bytes(), &answer[at + 10..]].concat())
+    });
+    let (behind, other) = (open(Program::Redis, port, PATIENT), open(Program::Redis, port, PATIENT));
+    behind.set("k", "v", Ttl::hours(1)).expect("set");
+    assert_eq!(behind.incr_or("n", 1, 1, Ttl::hours(1)).expect("incr"), 1);
+    assert!(!other.add("k", "w", Ttl::hours(1)).expect("add"), "it's live");
+    assert_eq!(other.incr_or("n", 1, 1, Ttl::hours(1)).expect("incr"), 2);
+    // It is an hour after the server's time, and so three after the system's.
+    let direct = open(Program::Redis, server.port, PATIENT);
+    let expires = other.info("k").expect("info").expect("an entry").meta.expires.expect("an end");
+    let left = expires.duration_since(std::time::SystemTime::now()).expect("the future").as_secs();
+    assert!((3 * 3600 - 120..3 * 3600 + 120).contains(&left), "{left} s");
+    // Whoever has another time than the server's would take it for an entry of the future; with the same clock nobody does.
+    assert_eq!(get(&direct, "k"), None);
+}
+
 /// Until a sentinel names another master than before.
 fn sentinels(master: u16, replica: &Server) -> Vec<(Server, tempfile::TempDir)> {
     replica.ask(&format!("REPLICAOF 127.0.0.1 {master}")).expect("an answer");
