@@ -247,6 +247,25 @@ impl Surroundings {
         settings.flat_map(|settings| settings.caches.into_keys()).collect()
     }
 
+    /// Every settings file that is read here, with the caches that it names; or what is wrong with the first bad one.
+    pub fn validate(&self) -> Result<Vec<(PathBuf, Vec<String>)>, Failure> {
+        let mut all = Vec::new();
+        for file in self.settings_files() {
+            let Some(settings) = self.read(&file)? else { continue };
+            let Settings { dir, url, caches } = settings;
+            let own = self.store(&Named { dir, url }, &file)?.map(|store| store.name());
+            let mut names: Vec<String> = own.into_iter().collect();
+            for (name, cache) in caches {
+                self.store(&cache, &file)?.ok_or_else(|| {
+                    Failure::usage(format!("{}: [caches.{name}] has neither dir nor url", file.display()))
+                })?;
+                names.push(format!("@{name}"));
+            }
+            all.push((file, names));
+        }
+        Ok(all)
+    }
+
     /// The files that may name a cache, nearest first; most of them don't exist.
     fn settings_files(&self) -> Vec<PathBuf> {
         let config_home = self.config_home.clone().or_else(|| Some(self.home.as_ref()?.join(".config")));

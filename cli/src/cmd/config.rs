@@ -4,7 +4,7 @@ use clap::{Args, FromArgMatches};
 
 use crate::cmd::settings::Wanted;
 use crate::context::{Context, Ended, path_of};
-use crate::directory::{absolute, options};
+use crate::directory::{Surroundings, absolute, options};
 use crate::exit_code::{Exit, Failure};
 use crate::output::settings::print;
 use crate::safety::not_opened;
@@ -13,6 +13,15 @@ const SHOW_EXAMPLES: &str = "\
 Examples:
   cachectl config show                              which directory, and who said so
   cachectl -C D config show --json | jq '.settings.max_bytes.value'";
+
+const PATH_EXAMPLES: &str = "\
+Examples:
+  cd \"$(cachectl config path)\"
+  du -sh \"$(cachectl -C @app config path)\"";
+
+const VALIDATE_EXAMPLES: &str = "\
+Examples:
+  cachectl config validate                          exit code 2 names the file and the line";
 
 const SET_EXAMPLES: &str = "\
 Examples:
@@ -27,7 +36,19 @@ Settings: name, max-entries, max-size, min-free, min-free-inodes, default-ttl, a
 pub enum Config {
     Show(Show),
     Set(Set),
+    Path(PathOnly),
+    Validate(Validate),
 }
+
+/// Print the cache's directory, absolute, and nothing else. It need not be there yet.
+#[derive(Args)]
+#[command(after_help = PATH_EXAMPLES)]
+pub struct PathOnly {}
+
+/// Read every settings file that counts here, and name the caches that each of them has.
+#[derive(Args)]
+#[command(after_help = VALIDATE_EXAMPLES)]
+pub struct Validate {}
 
 /// Print each setting, its value and where that came from.
 ///
@@ -52,8 +73,25 @@ impl Config {
         match self {
             Config::Show(_) => show(context),
             Config::Set(args) => args.run(context),
+            Config::Path(_) => {
+                context.output.line(absolute(&context.directory()?))?;
+                Ok(Exit::Done)
+            }
+            Config::Validate(_) => validate(context),
         }
     }
+}
+
+fn validate(context: &Context) -> Ended {
+    let files = Surroundings::of_this_process().validate()?;
+    for (file, caches) in &files {
+        let caches = if caches.is_empty() { "no cache".to_owned() } else { caches.join(", ") };
+        context.output.line(format_args!("{}: {caches}", file.display()))?;
+    }
+    if files.is_empty() && !context.output.quiet {
+        context.output.note("no settings file is read here");
+    }
+    Ok(Exit::Done)
 }
 
 fn show(context: &Context) -> Ended {

@@ -5,12 +5,15 @@ pub mod clear;
 pub mod completion;
 pub mod config;
 pub mod copy;
+pub mod doctor;
 pub mod du;
 pub mod exec;
 pub mod expire;
+pub mod export;
 pub mod get;
 pub mod has;
 pub mod hist;
+pub mod import;
 pub mod incr;
 pub mod init;
 pub mod ls;
@@ -18,6 +21,7 @@ pub mod man;
 pub mod metrics;
 pub mod prune;
 pub mod rm;
+pub mod schedule;
 pub mod set;
 pub mod settings;
 pub mod show;
@@ -59,7 +63,11 @@ pub fn run(context: &Context, command: Option<Command>) -> Ended {
         Command::Apply(args) => args.run(context),
         Command::Clear(args) => args.run(context),
         Command::Verify(args) => args.run(context),
+        Command::Doctor(args) => args.run(context),
+        Command::Schedule(args) => args.run(context),
         Command::Copy(args) => args.run(context),
+        Command::Export(args) => args.run(context),
+        Command::Import(args) => args.run(context),
         Command::Metrics(args) => args.run(context),
         Command::Config(args) => args.run(context),
         Command::Completion(args) => args.run(context),
@@ -91,7 +99,11 @@ pub enum Command {
     Apply(apply::Apply),
     Clear(clear::Clear),
     Verify(verify::Verify),
+    Doctor(doctor::Doctor),
+    Schedule(schedule::Schedule),
     Copy(copy::Copy),
+    Export(export::Export),
+    Import(import::Import),
     Metrics(metrics::Metrics),
     /// Show or change the settings that rest in the cache, and where its directory was found
     #[command(subcommand)]
@@ -111,6 +123,8 @@ impl Command {
                 | Command::Prune(_)
                 | Command::Apply(_)
                 | Command::Verify(_)
+                | Command::Doctor(_)
+                | Command::Schedule(_)
                 | Command::Metrics(_)
                 | Command::Config(_)
                 | Command::Completion(_)

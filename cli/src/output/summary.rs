@@ -9,7 +9,7 @@ use larder::Stats;
 use serde::Serialize;
 
 use super::removals::Sum;
-use super::{Output, Relative, Style, escaped};
+use super::{Output, Relative, Style, entries, escaped};
 use crate::units::{approx_size, grouped};
 
 /// What a prune would give back.
@@ -77,7 +77,7 @@ impl Summary<'_> {
         ];
         if let Some(mapped) = figures.mapped {
             let by = figures.entries_by;
-            let text = format!("for {} entries in segments, {} in files", grouped(by.segments), grouped(by.files));
+            let text = format!("for {} in segments, {} in files", entries(by.segments), grouped(by.files));
             rows.push(("index", approx_size(mapped.index), text));
             rows.push(("arena", approx_size(mapped.arena), fill(output, mapped.records, mapped.arena, approx_size)));
         }

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::sandbox::{Run, Sandbox};
 
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 30] = [
     "init",
     "stats",
     "ls",
@@ -26,7 +26,11 @@ const COMMANDS: [&str; 26] = [
     "apply",
     "clear",
     "verify",
+    "doctor",
+    "schedule",
     "copy",
+    "export",
+    "import",
     "metrics",
     "config",
     "completion",
@@ -173,6 +177,6 @@ fn manual_pages() {
     let sandbox = Sandbox::empty();
     Run::of(sandbox.cachectl().args(["man", "-o", "pages/man1"])).succeeds();
     let pages = fs::read_dir(sandbox.path("pages/man1")).unwrap().count();
-    assert_eq!(pages, 1 + COMMANDS.len() + 2, "cachectl, its commands, config show and config set");
+    assert_eq!(pages, 1 + COMMANDS.len() + 4 + 3, "cachectl, its commands, those of config and of schedule");
     assert!(sandbox.path("pages/man1/cachectl-prune.1").exists());
 }

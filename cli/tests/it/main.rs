@@ -17,6 +17,8 @@
 //! | `config`      | init, config, and which directory a run is about                             |
 //! | `prune`       | rules, reports, locks, signals                                               |
 //! | `plans`       | prune --where and --plan, and apply                                          |
+//! | `carried`     | export and import                                                            |
+//! | `tended`      | doctor, schedule, config path and validate                                   |
 //! | `clear`       | what it removes, and all that it refuses                                     |
 //! | `accelerated` | turned on and off, and what is shown of it                                   |
 //! | `verify`      | findings and repairs                                                         |
@@ -30,6 +32,7 @@
 )]
 
 mod accelerated;
+mod carried;
 mod clear;
 mod config;
 mod counters;
@@ -47,6 +50,7 @@ mod plans;
 mod prune;
 mod sandbox;
 mod selected;
+mod tended;
 mod terminal;
 mod urls;
 mod values;
