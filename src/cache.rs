@@ -1,16 +1,16 @@
 //! [`Cache`]: what a user calls, over any store.
 
+use std::any::Any;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::flights::{Flights, Made};
-use crate::backend::{Backend, Call, Condition, Listing, Mutation, Outcome};
+use crate::backend::{Backend, Call, Condition, Listing, Maintained, Mutation, Outcome};
 use crate::capabilities::Capabilities;
 use crate::entry::{Encoding, Entry, NEVER, SetOptions, State, Token, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::{FileBackend, MaintenanceLock};
 use crate::key::Id;
 use crate::options::Options;
 use crate::prune::{Prune, PruneReport};
@@ -35,7 +35,7 @@ use crate::versions::{self, at_once};
 pub struct Cache {
     store: Arc<dyn Backend>,
     /// The same store where it is a directory, for what only that has: pruning, verifying, settings.
-    file: Option<Arc<FileBackend>>,
+    file: Option<Arc<dyn Maintained>>,
     /// Who computes what, of the callers in this process.
     flights: Arc<Flights<Made>>,
     namespace: Arc<str>,
@@ -81,7 +81,7 @@ impl Cache {
         Options::from_url(url)?.open()
     }
 
-    pub(crate) fn over_file(store: Arc<FileBackend>) -> Cache {
+    pub(crate) fn over_file(store: Arc<dyn Maintained>) -> Cache {
         Cache { file: Some(store.clone()), ..Cache::over(store) }
     }
 
@@ -95,7 +95,7 @@ impl Cache {
     }
 
     /// The directory, or the error of a call that needs one.
-    fn directory(&self, call: &str) -> Result<&FileBackend> {
+    fn directory(&self, call: &str) -> Result<&dyn Maintained> {
         self.file.as_deref().ok_or_else(|| {
             let text = format!("{} can't {call}: that needs a cache in a directory", self.capabilities().store);
             Error::new(ErrorKind::Unsupported, text)
@@ -466,13 +466,13 @@ impl Cache {
 
     /// The directory, as it was given; `None` where the store has none.
     pub fn dir(&self) -> Option<&Path> {
-        self.file.as_deref().map(|file| file.path())
+        self.file.as_deref().map(Maintained::dir)
     }
 
     /// Takes the directory's maintenance lock, so that of many scheduled prunes one runs. `Ok(None)`: another process
     /// holds it. Given up when the guard is dropped, or by the kernel when its process dies. It excludes nothing else.
     pub fn maintenance(&self) -> Result<Option<Maintenance>> {
-        Ok(self.directory("lock for maintenance")?.maintenance()?.map(|hold| Maintenance { _hold: hold }))
+        Ok(self.directory("lock for maintenance")?.lock_for_maintenance()?.map(|hold| Maintenance { _hold: hold }))
     }
 }
 
@@ -496,7 +496,7 @@ impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Cache");
         match &self.file {
-            Some(file) => shown.field("dir", &file.path()),
+            Some(file) => shown.field("dir", &file.dir()),
             None => shown.field("store", &self.capabilities().store),
         };
         shown.finish_non_exhaustive()
@@ -507,7 +507,7 @@ impl fmt::Debug for Cache {
 #[derive(Debug)]
 #[must_use]
 pub struct Maintenance {
-    _hold: MaintenanceLock,
+    _hold: Box<dyn Any + Send + Sync>,
 }
 
 /// A listing of entries, from [`Cache::entries`]. Filter further as any iterator.

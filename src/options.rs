@@ -14,17 +14,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::Backend;
 #[cfg(feature = "memory")]
 use crate::backend::memory::{Config as MemoryConfig, MemoryBackend};
 use crate::backend::net::config::{OnError, Password, Remote};
 use crate::backend::null::NullBackend;
 use crate::backend::tiered::TieredBackend;
+use crate::backend::{Backend, Maintained};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::entry::Ttl;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::{self, Config, FileBackend};
+use crate::file::{self, Config};
 use crate::settings::{Accelerate, Access, Change, Compression, Durability, Policy};
 use crate::stats::{Counts, Event};
 
@@ -528,7 +528,7 @@ impl Options {
         };
         let store: Arc<dyn Backend> = match place {
             Place::File => {
-                let file = Arc::new(file::open(config)?);
+                let file = file::open(config)?;
                 return Ok(Opened::File(file));
             }
             Place::Null => {
@@ -576,7 +576,7 @@ impl Options {
 
 /// A store that was opened.
 enum Opened {
-    File(Arc<FileBackend>),
+    File(Arc<dyn Maintained>),
     Other(Arc<dyn Backend>),
 }
 

@@ -14,8 +14,10 @@ pub(crate) mod redis;
 pub(crate) mod rules;
 pub(crate) mod tiered;
 
+use std::any::Any;
 use std::io;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -23,7 +25,10 @@ use crate::capabilities::Capabilities;
 use crate::entry::{Codec, Encoding, Entry, Meta, SetOptions, Token, Ttl, Value};
 use crate::error::Result;
 use crate::key::Id;
+use crate::prune::{Prune, PruneReport};
+use crate::settings::{Change, Settings};
 use crate::stats::Stats;
+use crate::verify::{Finding, Verify, VerifyReport};
 
 /// What is to become of a key's entry.
 #[derive(Clone, Copy, Debug)]
@@ -446,6 +451,26 @@ pub(crate) trait Backend: Send + Sync {
 
     /// Returns once everything acknowledged so far is as durable as the store can make it.
     fn flush(&self) -> Result<()>;
+}
+
+/// What only a store in a directory has: settings that all its processes share, and its upkeep.
+pub(crate) trait Maintained: Backend {
+    fn dir(&self) -> &Path;
+
+    /// The settings in force.
+    fn settings(&self) -> Result<Settings>;
+
+    /// Changes the settings, for all processes.
+    fn configure(&self, change: &Change) -> Result<Settings>;
+
+    /// Removes what is due.
+    fn prune(&self, rules: &Prune<'_>) -> Result<PruneReport>;
+
+    /// Checks everything, and tells of each finding.
+    fn verify(&self, how: Verify<'_>, tell: &mut dyn FnMut(&Finding)) -> Result<VerifyReport>;
+
+    /// Takes the lock of maintenance, which is given up when it's dropped; `None`: another has it.
+    fn lock_for_maintenance(&self) -> Result<Option<Box<dyn Any + Send + Sync>>>;
 }
 
 /// A call of a task, on its way.

@@ -19,14 +19,13 @@ use std::sync::Arc;
 
 use crate::backend::{ComputeGuard, End, Held, Lead, Lease, Since};
 use crate::error::{Doing, Result};
-use crate::file::FileBackend;
-use crate::file::directory::leases;
+use crate::file::directory::{Directory, leases};
 use crate::format::names::Name;
 use crate::sys::{fork, fs};
 
 /// A computation of this process.
 struct Computing {
-    store: Arc<FileBackend>,
+    dir: Arc<Directory>,
     hash: u64,
     word: u64,
     process: u64,
@@ -38,43 +37,42 @@ impl Held for Computing {
             return;
         }
         // A word that can't be written now is only in the way of the eighth next lease in its line.
-        let _ = self.store.control.end_lease(self.hash, self.word, matches!(end, End::Failed(_)));
-        if let Ok(process) = self.store.process() {
+        let _ = self.dir.control.end_lease(self.hash, self.word, matches!(end, End::Failed(_)));
+        if let Ok(process) = self.dir.process() {
             process.end_lead(self.hash);
         }
     }
 }
 
-impl FileBackend {
-    pub(super) fn try_lead(self: Arc<Self>, name: Name, seen: Option<u64>) -> Result<Lead> {
-        let (hash, process) = (name.hash(), self.process()?);
-        let found = || self.control.lease_of(hash).doing("can't read the control file");
-        if !process.try_lead(hash).doing("can't lock a key")? {
-            return Ok(Lead::Taken(found()?.unwrap_or(0)));
+/// Tries to become the one who computes a key; `seen`: the lease that was found taken at the last try.
+pub(super) fn try_lead(dir: &Arc<Directory>, name: Name, seen: Option<u64>) -> Result<Lead> {
+    let (hash, process) = (name.hash(), dir.process()?);
+    let found = || dir.control.lease_of(hash).doing("can't read the control file");
+    if !process.try_lead(hash).doing("can't lock a key")? {
+        return Ok(Lead::Taken(found()?.unwrap_or(0)));
+    }
+    let computing = |word| Computing { dir: dir.clone(), hash, word, process: fork::epoch() };
+    let begin = || {
+        if let (Some(seen), Some(word)) = (seen, found()?)
+            && leases::is_note_of(word, seen)
+        {
+            return Ok(None);
         }
-        let computing = |word| Computing { store: self.clone(), hash, word, process: fork::epoch() };
-        let begin = || {
-            if let (Some(seen), Some(word)) = (seen, found()?)
-                && leases::is_note_of(word, seen)
-            {
-                return Ok(None);
-            }
-            let random = fs::random().doing("no random bytes to be had")?;
-            let random = random.first_chunk().map_or(1, |bytes| u32::from_le_bytes(*bytes)).max(1);
-            let word = self.control.grant_lease(hash, random).doing("can't write the control file")?;
-            let at = self.control.generation().doing("can't read the control file")?;
-            Ok(Some((word, Since { at, ..Since::default() })))
-        };
-        match begin() {
-            Ok(Some((word, since))) => Ok(Lead::Mine(ComputeGuard::new(Lease(word), since, Arc::new(computing(word))))),
-            Ok(None) => {
-                process.end_lead(hash);
-                Ok(Lead::Failed("it failed in another process".to_owned()))
-            }
-            Err(error) => {
-                process.end_lead(hash);
-                Err(error)
-            }
+        let random = fs::random().doing("no random bytes to be had")?;
+        let random = random.first_chunk().map_or(1, |bytes| u32::from_le_bytes(*bytes)).max(1);
+        let word = dir.control.grant_lease(hash, random).doing("can't write the control file")?;
+        let at = dir.control.generation().doing("can't read the control file")?;
+        Ok(Some((word, Since { at, ..Since::default() })))
+    };
+    match begin() {
+        Ok(Some((word, since))) => Ok(Lead::Mine(ComputeGuard::new(Lease(word), since, Arc::new(computing(word))))),
+        Ok(None) => {
+            process.end_lead(hash);
+            Ok(Lead::Failed("it failed in another process".to_owned()))
+        }
+        Err(error) => {
+            process.end_lead(hash);
+            Err(error)
         }
     }
 }

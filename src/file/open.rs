@@ -2,67 +2,73 @@
 
 use std::sync::Arc;
 
+use crate::backend::Maintained;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::directory::{Config, Directory, Mapping, Unjoined};
+use crate::file::engine::Upkeep;
 use crate::file::entry_files::counts::recount;
+use crate::file::indexed::IndexedEngine;
 use crate::file::recovery::host::Site;
 use crate::file::recovery::{self, Recovered};
-use crate::file::{FileBackend, Local};
+use crate::file::tree::TreeEngine;
+use crate::file::{FileStore, convert};
 use crate::settings::Accelerate;
-use crate::sys::fork::PerProcess;
 use crate::sys::fs;
 
 /// How often an opening turns acceleration on or off, which another process may undo, before it gives up.
 const CONVERSIONS: usize = 3;
 
 /// Opens a cache, and makes it first where that's wanted and needed.
-pub(crate) fn open(config: Config) -> Result<FileBackend> {
+pub(crate) fn open(config: Config) -> Result<Arc<dyn Maintained>> {
     span!("open");
-    // Without a trailing slash, which would lead through a link.
-    let clock = config.clock.or(fs::coarse_ms);
-    let config = Config { dir: config.dir.components().collect(), clock, ..config };
+    let config = complete(config);
     let at = |e: Error| if e.path().is_some() { e } else { e.at(&config.dir) };
     for _ in 0..CONVERSIONS {
-        let store = open_as_it_is(&config).map_err(at)?;
-        let wanted = config.accelerate.filter(|wanted| store.dir.mapped || *wanted == Accelerate::Off);
-        let is = if store.accel.is_some() { Accelerate::Auto } else { Accelerate::Off };
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != is) {
-            // Opened anew then, as what it is from now on.
-            store.convert(wanted, &config).map_err(at)?;
-            continue;
+        if let Some(store) = try_open(&config).map_err(at)? {
+            return Ok(store);
         }
-        if !config.change.is_none() && !config.read_only {
-            store.configure(&config.change)?;
-        }
-        return Ok(store);
     }
     Err(at(Error::new(ErrorKind::Busy, "another process turns acceleration on or off again and again")))
 }
 
-fn open_as_it_is(config: &Config) -> Result<FileBackend> {
+/// The same, without a trailing slash, which would lead through a link, and with a clock.
+pub(super) fn complete(config: Config) -> Config {
+    let clock = config.clock.or(fs::coarse_ms);
+    Config { dir: config.dir.components().collect(), clock, ..config }
+}
+
+/// `Ok(None)`: the cache was converted, and is to be opened as what it is from now on.
+fn try_open(config: &Config) -> Result<Option<Arc<dyn Maintained>>> {
     let unjoined = Unjoined::open(config)?;
-    let recovered = match unjoined.marker.settings.accelerate {
-        Accelerate::Off => unjoined.join(config).map(|()| None)?,
-        Accelerate::Auto => Some(open_accel(&unjoined, config)?),
-    };
-    let (accel, mapping, uncounted) = match recovered {
-        None => (None, None, Vec::new()),
-        Some(Recovered { accel, seen, is_private, recount }) => {
-            let names = accel.files().names();
-            (Some(accel), Some(Mapping { seen, is_private, names }), recount)
+    let wanted = config.accelerate.filter(|wanted| unjoined.mapped || *wanted == Accelerate::Off);
+    match unjoined.marker.settings.accelerate {
+        Accelerate::Off => {
+            unjoined.join(config)?;
+            let dir = Arc::new(Directory::new(unjoined, config, None)?);
+            if wanted == Some(Accelerate::Auto) {
+                return convert::to_indexed(&dir, config).map(|()| None);
+            }
+            store(TreeEngine::open(dir), config).map(Some)
         }
-    };
-    let dir = Arc::new(Directory::new(unjoined, config, mapping)?);
-    let store = FileBackend { dir, accel, local: PerProcess::new(Local::default()) };
-    for shard in uncounted {
-        // Counts of the tree alone; a prune finds them too.
-        let _ = store.lock(shard).and_then(|_lock| recount(&store, shard));
+        Accelerate::Auto => {
+            let engine = open_indexed(unjoined, config)?;
+            if wanted == Some(Accelerate::Off) {
+                return convert::to_tree(&engine, config).map(|()| None);
+            }
+            store(engine, config).map(Some)
+        }
     }
-    Ok(store)
+}
+
+fn store<E: Upkeep>(engine: E, config: &Config) -> Result<Arc<dyn Maintained>> {
+    if !config.change.is_none() && !config.read_only {
+        engine.dir().configure(&config.change)?;
+    }
+    Ok(Arc::new(FileStore { engine: Arc::new(engine) }))
 }
 
 /// Maps index and segments, and recovers them first where no process has in this boot of the machine.
-fn open_accel(unjoined: &Unjoined, config: &Config) -> Result<Recovered> {
+pub(super) fn open_indexed(unjoined: Unjoined, config: &Config) -> Result<IndexedEngine> {
     if !unjoined.mapped {
         let text = "the cache is accelerated, which takes memory that all processes share: not here (a network file system, \
                     or shared_memory(false))";
@@ -80,5 +86,12 @@ fn open_accel(unjoined: &Unjoined, config: &Config) -> Result<Recovered> {
         now: config.clock.now(),
         writable: !config.read_only,
     };
-    recovery::open(site, config.lock_wait)
+    let Recovered { maps, seen, is_private, recount: uncounted } = recovery::open(site, config.lock_wait)?;
+    let mapping = Mapping { seen, is_private, names: maps.files.names() };
+    let dir = Arc::new(Directory::new(unjoined, config, Some(mapping))?);
+    for shard in uncounted {
+        // Counts of the files alone; a prune finds them too.
+        let _ = dir.lock(shard).and_then(|_lock| recount(&dir, shard));
+    }
+    Ok(IndexedEngine::new(dir, maps))
 }

@@ -10,6 +10,7 @@ mod open;
 pub(crate) mod scope_table;
 mod scopes;
 pub(crate) mod session;
+mod settings;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -34,6 +35,8 @@ use control::{Control, Seen};
 use files::{Owner, read_marker, write_marker};
 use marker::Marker;
 use session::{Process, ShardLock};
+use settings::CachedSettings;
+pub(crate) use settings::Rules;
 
 pub(crate) use open::{Config, Unjoined};
 
@@ -56,8 +59,6 @@ pub(crate) struct Directory {
     pub clock: Clock,
     pub lock_wait: Duration,
     pub read_only: bool,
-    /// Memory can be shared with the other processes that have it open.
-    pub mapped: bool,
     /// Values over 4 MiB may be mapped: no other user can write the directory, and no key asks for a copy.
     pub may_map: bool,
     pub compression: Compression,
@@ -72,6 +73,7 @@ pub(crate) struct Directory {
 
     // This process's own.
     own: PerProcess<Own>,
+    cached: CachedSettings,
     /// When the directory was last looked at.
     pulse: AtomicU64,
     vanished: AtomicBool,
@@ -159,7 +161,6 @@ impl Directory {
             clock: config.clock.clone(),
             lock_wait: config.lock_wait,
             read_only: config.read_only,
-            mapped,
             may_map: mapped && is_ours && config.mac_key.is_none(),
             compression: config.compression,
             on_event: config.on_event.clone(),
@@ -168,6 +169,7 @@ impl Directory {
             root,
             control,
             own: PerProcess::new(Own::new(process, version, marker.settings)),
+            cached: CachedSettings::default(),
             pulse: AtomicU64::new(config.clock.now()),
             vanished: AtomicBool::new(false),
             asked: AtomicU32::new(0),
@@ -231,6 +233,12 @@ impl Directory {
         let mut known = own.settings.write().unwrap_or_else(PoisonError::into_inner);
         *known = (version, marker.settings);
         Ok(look(&known.1))
+    }
+
+    /// Those of the settings that every change asks for, without a lock.
+    pub(crate) fn rules(&self) -> Result<Rules> {
+        let version = self.control.settings_version().doing("can't read the control file")?;
+        self.cached.rules(version, || self.with_settings(Rules::of))
     }
 
     /// Changes the settings in the marker, for all processes.

@@ -7,7 +7,6 @@ use std::os::fd::BorrowedFd;
 
 use super::host::Site;
 use crate::error::{Doing, Result};
-use crate::file::accel::{self, InRuns, OpenedSegments};
 use crate::file::entry_files::charged;
 use crate::file::entry_files::read::{self, Miss};
 use crate::file::entry_files::walk::{self, Listed};
@@ -16,6 +15,7 @@ use crate::file::index::audit::{self, Audit, Shape};
 use crate::file::index::bucket::Fill;
 use crate::file::index::copy::{self, Copy, Read};
 use crate::file::index::table::{self, Hash, UNREAD};
+use crate::file::indexed::{self, InRuns, OpenedSegments};
 use crate::file::segments::live_map::LiveMap;
 use crate::format::header::{Damage, Seal};
 use crate::format::location::Location;
@@ -65,9 +65,9 @@ struct Files {
 /// Examines a directory.
 pub(crate) fn examine(site: &Site<'_>) -> Result<Findings> {
     let doing = "can't examine the cache";
-    let opened = match accel::open_segments(site.root(), false) {
-        Err(e) if accel::is_lost(&e) => None,
-        Err(e) if e.kind() == io::ErrorKind::OutOfMemory => return Err(accel::no_addresses(e)),
+    let opened = match indexed::open_segments(site.root(), false) {
+        Err(e) if indexed::is_lost(&e) => None,
+        Err(e) if e.kind() == io::ErrorKind::OutOfMemory => return Err(indexed::no_addresses(e)),
         other => Some(other.doing(doing)?),
     };
     let live = match &opened {
@@ -147,7 +147,7 @@ fn rebuild(
     let doing = "can't make the index";
     let was = live.clone().unwrap_or_default();
     let size = copy::shape_for(was.count() + files.names.len() as u64);
-    let memory = SharedWords::private(accel::index_words(size.1)).doing(doing)?;
+    let memory = SharedWords::private(indexed::index_words(size.1)).doing(doing)?;
     let copy = Copy::new(memory, size);
     let records = Records { site, opened, seal: site.record_seal() };
     let floor = site.control.floor().doing("can't read the control file")?;

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use super::findings::{self, Findings, Outcome};
 use super::protocol::{Host, Openers, Seen};
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::file::accel::{self, Accel};
 use crate::file::directory::control::Control;
 use crate::file::directory::files::{self, Owner};
 use crate::file::directory::session::Process;
+use crate::file::indexed::{self, Maps};
 use crate::file::segments;
 use crate::format::header::Seal;
 use crate::format::names;
@@ -65,7 +65,7 @@ impl Site<'_> {
         point("recover: leapt");
         if found.live.is_none() {
             let bytes = segments::segment_bytes(self.settings.max_bytes);
-            accel::make_segments(bytes, &|name| self.write(name)).doing(doing)?;
+            indexed::make_segments(bytes, &|name| self.write(name)).doing(doing)?;
         }
         let sealed = match &found.outcome {
             // Without a boot id this may be the thousandth opening of one boot, and isn't worth a segment each time.
@@ -73,19 +73,19 @@ impl Site<'_> {
             Outcome::Copied(_) => true,
         };
         if let Some(live) = found.live.as_ref().filter(|_| sealed) {
-            let opened = accel::open_segments(self.root(), true).doing(doing)?;
+            let opened = indexed::open_segments(self.root(), true).doing(doing)?;
             opened.segments.recover(live);
             point("recover: segments");
         }
         match &found.outcome {
             Outcome::Whole(audit) => {
-                let accel = Accel::open(self.root(), true, self.record_seal()).doing(doing)?;
-                crate::file::index::copy::mend(&accel.index, audit);
+                let maps = Maps::open(self.root(), true, self.record_seal()).doing(doing)?;
+                crate::file::index::copy::mend(&maps.index, audit);
             }
             Outcome::Copied(index) => {
                 let random = fs::random().doing("no random bytes to be had")?;
                 let temp = names::temp_name(0, random.first_chunk().unwrap_or(&[0; 16]));
-                accel::write_index(self.root(), index, &temp, &|name| self.write(name)).doing(doing)?;
+                indexed::write_index(self.root(), index, &temp, &|name| self.write(name)).doing(doing)?;
                 point("recover: index");
                 found.unlink(self.root()).doing(doing)?;
             }
@@ -97,7 +97,7 @@ impl Site<'_> {
     /// Gives index and control file a new life.
     pub(crate) fn give_life(&self) -> Result<()> {
         let life = random_life()? & !1;
-        accel::set_life(self.root(), life).doing("can't write the index")?;
+        indexed::set_life(self.root(), life).doing("can't write the index")?;
         point("recover: index lives");
         self.control.set_life(life).doing("can't write the control file")?;
         point("recover: lives");
@@ -115,7 +115,7 @@ fn random_life() -> Result<u64> {
 /// An opening's own state: what it has mapped, and how often it has committed.
 pub(crate) struct Opener<'a> {
     pub site: Site<'a>,
-    pub mapped: RefCell<Option<Accel>>,
+    pub mapped: RefCell<Option<Maps>>,
     /// Shards whose counts a commit of this opening left to be found anew.
     pub committed: RefCell<Vec<u8>>,
     /// The mapping is a copy of one's own.
@@ -186,13 +186,13 @@ impl Host for Opener<'_> {
         self.is_private.set(false);
         // One at a time: a mapping takes many addresses.
         *self.mapped.borrow_mut() = None;
-        match Accel::open(site.root(), site.writable, site.record_seal()) {
-            Err(e) if accel::is_lost(&e) => Ok(false),
-            Err(e) if e.kind() == io::ErrorKind::OutOfMemory => Err(accel::no_addresses(e)),
+        match Maps::open(site.root(), site.writable, site.record_seal()) {
+            Err(e) if indexed::is_lost(&e) => Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::OutOfMemory => Err(indexed::no_addresses(e)),
             other => {
-                let accel = other.doing("can't map the index")?;
-                let fits = life.is_none_or(|life| life == accel.life());
-                *self.mapped.borrow_mut() = Some(accel).filter(|_| fits);
+                let maps = other.doing("can't map the index")?;
+                let fits = life.is_none_or(|life| life == maps.life());
+                *self.mapped.borrow_mut() = Some(maps).filter(|_| fits);
                 Ok(fits)
             }
         }
@@ -208,8 +208,8 @@ impl Host for Opener<'_> {
         match plan.map(|found| (found.outcome, found.live)) {
             Some((Outcome::Whole(_), _)) if self.map(None)? => Ok(()),
             Some((Outcome::Copied(index), Some(_))) => {
-                let accel = Accel::open_over(self.site.root(), index.words, self.site.record_seal());
-                *self.mapped.borrow_mut() = Some(accel.doing("can't map the segments")?);
+                let maps = Maps::open_over(self.site.root(), index.words, self.site.record_seal());
+                *self.mapped.borrow_mut() = Some(maps.doing("can't map the segments")?);
                 self.is_private.set(true);
                 Ok(())
             }

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use crate::clock::Wait;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::accel::Accel;
+use crate::file::indexed::Maps;
 use host::{Opener, Site};
 use protocol::{Opening, Progress, Seen};
 
 /// A cache with its index, ready to be used.
 pub(crate) struct Recovered {
-    pub accel: Accel,
+    pub maps: Maps,
     /// The words as of which the mapping holds.
     pub seen: Seen,
     /// The index is a copy of one's own.
@@ -41,8 +41,8 @@ pub(crate) fn open(site: Site<'_>, bound: Duration) -> Result<Recovered> {
     }
     outcome?;
     let (mapped, committed) = (opener.mapped.take(), opener.committed.take());
-    let accel = mapped.ok_or_else(|| Error::new(ErrorKind::Busy, "its index can't be mapped"))?;
-    Ok(Recovered { accel, seen: opening.seen(), is_private: opener.is_private.get(), recount: committed })
+    let maps = mapped.ok_or_else(|| Error::new(ErrorKind::Busy, "its index can't be mapped"))?;
+    Ok(Recovered { maps, seen: opening.seen(), is_private: opener.is_private.get(), recount: committed })
 }
 
 fn run(opening: &mut Opening<Option<findings::Findings>>, opener: &Opener<'_>, bound: Duration) -> Result<()> {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::{Accel, Quick};
+use super::engine::IndexedEngine;
 use crate::error::{Error, ErrorKind};
 use crate::file::directory::make::MAPPED;
 use crate::file::index::Index;
@@ -20,8 +20,18 @@ use crate::sys::point;
 /// Bytes mapped of the live file and of the arena; their files grow as needed.
 const LIVE_WORDS: usize = segments::BITMAPS + segments::MAX_SEGMENTS * 1024;
 
+/// What is mapped of a directory, before it is joined.
+pub(crate) struct Maps {
+    pub index: Index<SharedWords>,
+    pub segments: Segments<SharedWords>,
+    pub files: Files,
+    pub seal: RecordSeal,
+    /// The upper half of tokens.
+    pub life: u128,
+}
+
 /// The files themselves, to give them blocks.
-pub(in crate::file) struct Files {
+pub(crate) struct Files {
     index: OwnedFd,
     live: OwnedFd,
     arena: OwnedFd,
@@ -110,22 +120,22 @@ pub(in crate::file) fn open_segments(root: BorrowedFd<'_>, writable: bool) -> io
     Ok(OpenedSegments { segments, live, arena, inodes: [live_ino, arena_ino] })
 }
 
-impl Accel {
+impl Maps {
     /// Bytes of addresses that the maps of a cache with the largest segments take.
     pub(in crate::file) const ADDRESSES: u64 =
         8 * (table::WORDS as u64 + LIVE_WORDS as u64) + segments::MAX_SEGMENTS as u64 * 65_536 * 16;
 
     /// Maps the files. `InvalidData` or `NotFound`: they can't be used, and must be recovered.
-    pub(in crate::file) fn open(root: BorrowedFd<'_>, writable: bool, seal: RecordSeal) -> io::Result<Accel> {
+    pub(in crate::file) fn open(root: BorrowedFd<'_>, writable: bool, seal: RecordSeal) -> io::Result<Maps> {
         let Opened { file, ino, words } = open_index(root, writable)?;
-        Accel::of(open_segments(root, writable)?, (file, ino), words, seal)
+        Maps::of(open_segments(root, writable)?, (file, ino), words, seal)
     }
 
     /// The same with an index in private memory, for a reader who found the shared one unfit.
-    pub(in crate::file) fn open_over(root: BorrowedFd<'_>, index: SharedWords, seal: RecordSeal) -> io::Result<Accel> {
+    pub(in crate::file) fn open_over(root: BorrowedFd<'_>, index: SharedWords, seal: RecordSeal) -> io::Result<Maps> {
         let opened = open_segments(root, false)?;
         let file = opened.live.try_clone()?;
-        Accel::of(opened, (file, 0), index, seal)
+        Maps::of(opened, (file, 0), index, seal)
     }
 
     fn of(
@@ -133,18 +143,17 @@ impl Accel {
         (index, index_ino): (OwnedFd, u64),
         words: SharedWords,
         seal: RecordSeal,
-    ) -> io::Result<Accel> {
+    ) -> io::Result<Maps> {
         let OpenedSegments { segments, live, arena, inodes: [live_ino, arena_ino] } = opened;
         segments.live.expect_random()?;
         segments.arena.expect_random()?;
         let life = u128::from(words.load(LIFE)) << 64;
-        Ok(Accel {
+        Ok(Maps {
             index: Index::new(words),
             segments,
             files: Files { index, live, arena, inodes: [index_ino, live_ino, arena_ino] },
             seal,
             life,
-            quick: Quick::default(),
         })
     }
 
@@ -152,70 +161,70 @@ impl Accel {
     pub(in crate::file) fn life(&self) -> u64 {
         self.index.words.load(LIFE)
     }
+}
 
-    /// Gives blocks to more buckets, and so to more overflow nodes.
-    pub(super) fn extend_index(&self) -> io::Result<()> {
-        let words = &self.index.words;
-        let ready = words.load(READY).min(table::MAX_BUCKETS as u64);
-        let step = (ready / 8).clamp(56, 4096) / 8 * 8;
-        let next = (ready + step).min(table::MAX_BUCKETS as u64);
-        fs::allocate_range(self.files.index.as_fd(), groups(next))?;
-        fs::allocate_range(self.files.index.as_fd(), nodes_end(ready)..nodes_end(next))?;
-        point("table: allocated");
-        // Where another was faster by less, this raises what it made.
-        let mut now = ready;
-        while now < next {
-            match words.replace(READY, now, next) {
-                Ok(()) => break,
-                Err(other) => now = other,
-            }
+/// Gives blocks to more buckets, and so to more overflow nodes.
+pub(super) fn extend_index(engine: &IndexedEngine) -> io::Result<()> {
+    let words = &engine.index.words;
+    let ready = words.load(READY).min(table::MAX_BUCKETS as u64);
+    let step = (ready / 8).clamp(56, 4096) / 8 * 8;
+    let next = (ready + step).min(table::MAX_BUCKETS as u64);
+    fs::allocate_range(engine.files.index.as_fd(), groups(next))?;
+    fs::allocate_range(engine.files.index.as_fd(), nodes_end(ready)..nodes_end(next))?;
+    point("table: allocated");
+    // Where another was faster by less, this raises what it made.
+    let mut now = ready;
+    while now < next {
+        match words.replace(READY, now, next) {
+            Ok(()) => break,
+            Err(other) => now = other,
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// Gives blocks to one more segment.
-    pub(super) fn extend_arena(&self) -> io::Result<()> {
-        let (count, bytes) = (self.segments.count(), self.segments.segment_bytes());
-        if count >= segments::MAX_SEGMENTS {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        for range in self.segments.words_of(count) {
-            let range = (range.start * 8) as u64..(range.end * 8) as u64;
-            fs::allocate_range(self.files.live.as_fd(), range)?;
-        }
-        let start = count as u64 * bytes;
-        fs::allocate_range(self.files.arena.as_fd(), start..start + bytes)?;
-        point("arena: allocated");
-        self.segments.add(count);
-        point("arena: extended");
-        Ok(())
+/// Gives blocks to one more segment.
+pub(super) fn extend_arena(engine: &IndexedEngine) -> io::Result<()> {
+    let (count, bytes) = (engine.segments.count(), engine.segments.segment_bytes());
+    if count >= segments::MAX_SEGMENTS {
+        return Err(io::ErrorKind::StorageFull.into());
     }
+    for range in engine.segments.words_of(count) {
+        let range = (range.start * 8) as u64..(range.end * 8) as u64;
+        fs::allocate_range(engine.files.live.as_fd(), range)?;
+    }
+    let start = count as u64 * bytes;
+    fs::allocate_range(engine.files.arena.as_fd(), start..start + bytes)?;
+    point("arena: allocated");
+    engine.segments.add(count);
+    point("arena: extended");
+    Ok(())
+}
 
-    /// Makes sure of a segment's blocks.
-    pub(super) fn allocate_segment(&self, segment: usize) -> io::Result<()> {
-        let (start, len) = (segment as u64 * self.segments.segment_bytes(), self.segments.segment_bytes());
-        fs::allocate_range(self.files.arena.as_fd(), start..start + len)
-    }
+/// Makes sure of a segment's blocks.
+pub(super) fn allocate_segment(engine: &IndexedEngine, segment: usize) -> io::Result<()> {
+    let (start, len) = (segment as u64 * engine.segments.segment_bytes(), engine.segments.segment_bytes());
+    fs::allocate_range(engine.files.arena.as_fd(), start..start + len)
+}
 
-    /// Gives a segment's blocks back.
-    pub(super) fn punch_segment(&self, segment: usize) -> io::Result<()> {
-        let (start, len) = (segment as u64 * self.segments.segment_bytes(), self.segments.segment_bytes());
-        fs::punch(self.files.arena.as_fd(), start..start + len)
-    }
+/// Gives a segment's blocks back.
+pub(super) fn punch_segment(engine: &IndexedEngine, segment: usize) -> io::Result<()> {
+    let (start, len) = (segment as u64 * engine.segments.segment_bytes(), engine.segments.segment_bytes());
+    fs::punch(engine.files.arena.as_fd(), start..start + len)
+}
 
-    /// Makes a segment's pages ready for stores.
-    pub(super) fn populate(&self, segment: usize) {
-        let bytes = usize::try_from(self.segments.segment_bytes()).unwrap_or(0);
-        self.segments.arena.populate(segment * bytes..(segment + 1) * bytes);
-    }
+/// Makes a segment's pages ready for stores.
+pub(super) fn populate(engine: &IndexedEngine, segment: usize) {
+    let bytes = usize::try_from(engine.segments.segment_bytes()).unwrap_or(0);
+    engine.segments.arena.populate(segment * bytes..(segment + 1) * bytes);
+}
 
-    /// Has all that's mapped written to the device.
-    pub(in crate::file) fn sync(&self) -> io::Result<()> {
-        for file in [&self.files.arena, &self.files.live, &self.files.index] {
-            fs::sync(file.as_fd())?;
-        }
-        Ok(())
+/// Has all that's mapped written to the device.
+pub(in crate::file) fn sync(engine: &IndexedEngine) -> io::Result<()> {
+    for file in [&engine.files.arena, &engine.files.live, &engine.files.index] {
+        fs::sync(file.as_fd())?;
     }
+    Ok(())
 }
 
 /// The bytes of the index that bounds of so many buckets need.
@@ -333,7 +342,7 @@ pub(in crate::file) fn no_addresses(e: io::Error) -> Error {
             "can't map the index: the cache is accelerated, which takes {} GiB of addresses (not of memory), and this \
              process may have {} MiB (`ulimit -v`): raise that, or let a process without the limit turn acceleration off \
              (`cachectl config set accelerate=off`)",
-            Accel::ADDRESSES >> 30,
+            Maps::ADDRESSES >> 30,
             limit >> 20
         ),
         None => "can't map the index".to_owned(),

@@ -4,14 +4,15 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::backend::Backend;
 use crate::error::{Doing, Result};
-use crate::file::FileBackend;
-use crate::file::entry_files::charged;
-use crate::file::entry_files::counts::{self, recount};
+use crate::file::FileStore;
+use crate::file::directory::Directory;
+use crate::file::directory::make::MAPPED;
+use crate::file::engine::Upkeep;
 use crate::file::entry_files::read::{self, Miss};
-use crate::file::entry_files::unlink::{remove_damaged, shard_dir, sweep_temp, unlink};
+use crate::file::entry_files::unlink::{shard_dir, sweep_temp};
 use crate::file::entry_files::walk::{self, Listed};
+use crate::file::entry_files::{charged, counts};
 use crate::format::header::Damage;
 use crate::format::names::{self, Name};
 use crate::settings::Access;
@@ -19,8 +20,10 @@ use crate::sys::fs::{self, Open, Stat};
 use crate::verify::{Finding, Problem, Verify, VerifyReport};
 
 /// One verification on its way.
-pub(super) struct Run<'a> {
-    pub store: &'a FileBackend,
+pub(crate) struct Run<'a> {
+    pub dir: &'a Directory,
+    /// The names at the root that are the engine's own.
+    own_names: &'static [&'static str],
     pub how: Verify<'a>,
     /// User and group of the directory.
     owner: (u32, u32),
@@ -30,18 +33,21 @@ pub(super) struct Run<'a> {
     tell: &'a mut dyn FnMut(&Finding),
 }
 
-impl FileBackend {
+impl<E: Upkeep> FileStore<E> {
     /// Checks everything; see [`Verify`].
-    pub(crate) fn verify(&self, how: Verify<'_>, tell: &mut dyn FnMut(&Finding)) -> Result<VerifyReport> {
+    pub(super) fn verify_by(&self, how: Verify<'_>, tell: &mut dyn FnMut(&Finding)) -> Result<VerifyReport> {
         span!("verify");
+        let engine = &*self.engine;
+        let dir = engine.dir();
         if how.repair {
-            self.writable()?;
+            dir.writable()?;
         } else {
-            self.now()?;
+            dir.now()?;
         }
-        let root = fs::stat(self.root()).doing("can't look at the directory")?;
+        let root = fs::stat(dir.root()).doing("can't look at the directory")?;
         let mut run = Run {
-            store: self,
+            dir,
+            own_names: E::NAMES,
             how,
             owner: (root.uid, root.gid),
             examined: 0,
@@ -49,21 +55,21 @@ impl FileBackend {
             report: VerifyReport::default(),
             tell,
         };
-        run.mode("", self.root(), &root);
+        run.mode("", dir.root(), &root);
         run.top()?;
         for shard in walk::shards() {
             if run.stopped {
                 break;
             }
-            if let Some(dir) = shard_dir(self, shard)? {
-                run.shard(shard, &dir)?;
+            if let Some(fd) = shard_dir(dir, shard)? {
+                run.shard(engine, shard, &fd)?;
             }
             if !run.stopped {
                 run.counts(shard)?;
             }
         }
-        if let (Some(accel), false) = (&self.accel, run.stopped) {
-            run.accelerated(accel)?;
+        if !run.stopped {
+            engine.verify(&mut run)?;
         }
         run.report.finished = !run.stopped;
         trace!(entries = run.report.entries, findings = run.report.findings, "verify");
@@ -87,7 +93,7 @@ impl Run<'_> {
 
     /// Owner and permissions of something that is open.
     fn mode(&mut self, place: &str, fd: BorrowedFd<'_>, stat: &Stat) {
-        let access = self.store.access;
+        let access = self.dir.access;
         // In a shared cache, files belong to whoever of the group made them.
         let (kind, owner, wanted) = match access {
             Access::Private => ("user", stat.uid, self.owner.0),
@@ -123,15 +129,14 @@ impl Run<'_> {
             (names::LIVE, Open::Read),
             (names::ARENA, Open::Read),
         ];
-        let mapped = [names::INDEX, names::LIVE, names::ARENA];
-        for name in list(self.store.root())? {
+        for name in list(self.dir.root())? {
             match own.iter().find(|(known, _)| *known == name) {
-                Some(_) if self.store.accel.is_none() && mapped.contains(&&*name) => {
+                Some(_) if MAPPED.contains(&&*name) && !self.own_names.contains(&&*name) => {
                     // Nobody makes one while this is open.
-                    let gone = self.how.repair && matches!(fs::unlink(self.store.root(), &name), Ok(true));
+                    let gone = self.how.repair && matches!(fs::unlink(self.dir.root(), &name), Ok(true));
                     self.find(&name, Problem::Leftover, "of a time when the cache was accelerated", gone);
                 }
-                Some((_, how)) => match fs::open(self.store.root(), &name, *how) {
+                Some((_, how)) => match fs::open(self.dir.root(), &name, *how) {
                     Ok(fd) => {
                         let stat = fs::stat(fd.as_fd()).doing("can't look at the directory")?;
                         self.mode(&name, fd.as_fd(), &stat);
@@ -141,15 +146,15 @@ impl Run<'_> {
                 None if name == "lost+found" => {}
                 None if names::parse_temp(&name).is_some() => {
                     // Whoever writes one holds this right.
-                    let unlink = || fs::unlink(self.store.root(), &name).doing("can't unlink a leftover");
-                    let process = self.store.process()?;
-                    let gone = self.how.repair && process.while_creating(self.store.lock_wait, unlink).unwrap_or(false);
+                    let unlink = || fs::unlink(self.dir.root(), &name).doing("can't unlink a leftover");
+                    let process = &self.dir.process()?;
+                    let gone = self.how.repair && process.while_creating(self.dir.lock_wait, unlink).unwrap_or(false);
                     self.find(&name, Problem::Leftover, "a marker that was never put in place", gone);
                 }
                 None => self.find(&name, Problem::Foreign, "not made by Larder", false),
             }
         }
-        let shards = match fs::open(self.store.root(), names::SHARDS_DIR, Open::Dir) {
+        let shards = match fs::open(self.dir.root(), names::SHARDS_DIR, Open::Dir) {
             // Made again by the next set.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             other => other.doing("can't open the shards")?,
@@ -162,36 +167,34 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn shard(&mut self, shard: u8, dir: &OwnedFd) -> Result<()> {
+    fn shard<E: Upkeep>(&mut self, engine: &E, shard: u8, fd: &OwnedFd) -> Result<()> {
         let place = names::shard_path(shard);
-        let stat = fs::stat(dir.as_fd()).doing("can't look at a shard")?;
-        self.mode(&place, dir.as_fd(), &stat);
-        for listed in walk::shard(self.store.root(), shard).doing("can't list a shard")? {
+        let stat = fs::stat(fd.as_fd()).doing("can't look at a shard")?;
+        self.mode(&place, fd.as_fd(), &stat);
+        for listed in walk::shard(self.dir.root(), shard).doing("can't list a shard")? {
             if !self.go_on() {
                 return Ok(());
             }
             match listed {
-                Listed::Entry(name) => self.entry(name)?,
+                Listed::Entry(name) => self.entry(engine, name)?,
                 Listed::Temp(session, name) => {
-                    let process = self.store.process()?;
+                    let process = &self.dir.process()?;
                     let regular =
-                        fs::stat_at(dir.as_fd(), &name).doing("can't look at a leftover")?.is_none_or(|st| st.regular);
+                        fs::stat_at(fd.as_fd(), &name).doing("can't look at a leftover")?.is_none_or(|st| st.regular);
                     if !regular {
                         self.find(&format!("{place}/{name}"), Problem::Foreign, "not a regular file", false);
-                    } else if !process.is_alive(self.store.root(), session).doing("can't ask for a session")? {
-                        let gone = self.how.repair && sweep_temp(self.store, dir, session, &name)?.is_some();
+                    } else if !process.is_alive(self.dir.root(), session).doing("can't ask for a session")? {
+                        let gone = self.how.repair && sweep_temp(self.dir, fd, session, &name)?.is_some();
                         self.find(&format!("{place}/{name}"), Problem::Leftover, "its writer is dead", gone);
                     }
                 }
                 Listed::Foreign(name) => {
                     let at = format!("{place}/{name}");
                     let regular = || {
-                        Ok(fs::stat_at(dir.as_fd(), &name)
-                            .doing("can't look at an entry")?
-                            .is_some_and(|st| st.regular))
+                        Ok(fs::stat_at(fd.as_fd(), &name).doing("can't look at an entry")?.is_some_and(|st| st.regular))
                     };
                     if Name::parse(&name).is_some() && regular()? {
-                        let unlink = || fs::unlink(dir.as_fd(), &name).doing("can't unlink an entry");
+                        let unlink = || fs::unlink(fd.as_fd(), &name).doing("can't unlink an entry");
                         let gone = self.how.repair && unlink()?;
                         self.find(&at, Problem::Misplaced, "an entry's name in another's shard", gone);
                     } else {
@@ -203,25 +206,23 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, name: Name) -> Result<()> {
+    fn entry<E: Upkeep>(&mut self, engine: &E, name: Name) -> Result<()> {
         let place = name.path();
-        let miss = match read::load(self.store.root(), &place, &self.store.seal, read::READ_WHOLE) {
+        let miss = match read::load(self.dir.root(), &place, &self.dir.seal, read::READ_WHOLE) {
             Ok(found) => {
                 let stat = found.stat;
                 self.mode(&place, found.fd(), &stat);
-                let own_name = found.id().map(|id| Name::of(&self.store.seed, id));
+                let own_name = found.id().map(|id| Name::of(&self.dir.seed, id));
                 if own_name != Some(name) {
-                    let gone = self.how.repair && self.remove(name, &stat, None)?;
+                    let gone = self.how.repair && engine.remove_bad_file(name, &stat, None)?;
                     self.find(&place, Problem::Misplaced, "an entry of another name", gone);
                     return Ok(());
                 }
-                if let Some(accel) = &self.store.accel
-                    && !self.file_with_slot(accel, name, &found)
-                {
+                if !engine.verify_file(self, name, &found) {
                     return Ok(());
                 }
                 let value =
-                    if self.how.quick { Ok(()) } else { found.value(&self.store.seal, self.store.may_map).map(drop) };
+                    if self.how.quick { Ok(()) } else { found.value(&self.dir.seal, self.dir.may_map).map(drop) };
                 match value {
                     Ok(()) => {
                         self.report.entries += 1;
@@ -242,35 +243,22 @@ impl Run<'_> {
                 self.find(&place, Problem::NewerFormat, damage.as_str(), false);
             }
             Miss::Damaged(damage, stat) => {
-                let gone = self.how.repair && self.remove(name, &stat, Some(damage))?;
+                let gone = self.how.repair && engine.remove_bad_file(name, &stat, Some(damage))?;
                 self.find(&place, Problem::Corrupt, damage.as_str(), gone);
             }
         }
         Ok(())
     }
 
-    /// Removes what was looked at, and is damaged or another name's.
-    fn remove(&self, name: Name, seen: &Stat, damage: Option<Damage>) -> Result<bool> {
-        let store = self.store;
-        match (&store.accel, damage) {
-            (Some(accel), _) => Ok(self.remove_with_slot(accel, name, seen, damage)),
-            (None, None | Some(Damage::Seal)) => {
-                let _lock = store.lock(name.shard())?;
-                unlink(store, name, seen)
-            }
-            (None, Some(_)) => remove_damaged(store, name, seen),
-        }
-    }
-
     /// Compares a shard's counts with what is in it.
     fn counts(&mut self, shard: u8) -> Result<()> {
-        let store = self.store;
+        let dir = self.dir;
         // A reader can't lock the others out; it believes a difference that stands three times.
-        let lock = if store.read_only { None } else { Some(store.lock(shard)?) };
+        let lock = if dir.read_only { None } else { Some(dir.lock(shard)?) };
         let mut seen = None;
         for _ in 0..3 {
-            let before = store.control.shard(shard).doing("can't read the control file")?;
-            let there = counts::count(store, shard)?;
+            let before = dir.control.shard(shard).doing("can't read the control file")?;
+            let there = counts::count(dir, shard)?;
             if before == there {
                 return Ok(());
             }
@@ -285,7 +273,7 @@ impl Run<'_> {
             before.entries, before.bytes, there.entries, there.bytes
         );
         if self.how.repair {
-            recount(store, shard)?;
+            counts::recount(dir, shard)?;
         }
         drop(lock);
         self.find(&names::shard_path(shard), Problem::Counts, detail, self.how.repair);

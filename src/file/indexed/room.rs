@@ -1,0 +1,428 @@
+//! Making room: for a record at the end of a segment, in the table, below the limits, on the disk.
+//!
+//! All of it runs in the callers that bring something in, in slices: a set splits at most one bucket, copies at most
+//! [`SHARE`] records out of a segment that is being reclaimed, and evicts what it brought in.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::append::{MOVED, copy_record};
+use super::change::drop_slot;
+use super::engine::{Ground, IndexedEngine, Writer};
+use super::files::extend_index;
+use super::lookup::open_in;
+use super::victims::evict;
+use crate::error::{Doing, Result};
+use crate::file::directory::Rules;
+use crate::file::entry_files::trash;
+use crate::file::index::bucket::At;
+use crate::file::index::table::{self, Hash};
+use crate::file::room::{FULL_SLICE, Over, disk_is_short};
+use crate::file::segments::MAX_SEGMENTS;
+use crate::format::location::Location;
+use crate::format::names::Name;
+use crate::stats::Count;
+
+/// Records of a segment being reclaimed that a set takes care of. At the limit the fullest victim is three quarters
+/// live: four records then make room for one.
+const SHARE: usize = 4;
+/// Bytes of the next record to be moved that are fetched ahead.
+const AHEAD: u64 = 320;
+/// Segments that are kept free, so that reclaiming has where to copy to.
+pub(super) const RESERVE: usize = 2;
+/// Above so many thousandths of live records, cold ones are evicted instead of copied.
+const TOO_FULL: u64 = 750;
+/// Thousandths of live records up to which a victim is better than a new segment.
+pub(super) const HALF: u64 = 500;
+/// How long one call's own culling takes, beyond what it brought in itself.
+const SLICE: Duration = Duration::from_millis(1);
+/// Entries that one call evicts for a file system that is short of room.
+const GIVEN_AT_ONCE: usize = 24;
+/// Expired entries that one call reclaims.
+const EXPIRED_SHARE: usize = 16;
+/// Segments that any arena may have: one for each of a few writers, and some to reclaim into.
+const LEAST_SEGMENTS: usize = 3;
+/// Bytes of index and bitmaps that aren't counted against `max_bytes`: what the smallest cache has.
+const FREE_OVERHEAD: u64 = 1 << 20;
+
+/// A segment that this process is reclaiming.
+#[derive(Default)]
+pub(in crate::file) struct Reclaim {
+    at: Option<(usize, usize)>,
+    evict_cold: bool,
+    /// Free segments are lacking.
+    pub(super) lacking: bool,
+}
+
+impl Reclaim {
+    pub(super) fn segment(&self) -> Option<usize> {
+        self.at.map(|(segment, _)| segment)
+    }
+}
+
+impl Writer {
+    /// Free segments are lacking, or no longer are.
+    pub(super) fn set_lacking(&self, lacking: bool) {
+        if let Ok(mut reclaim) = self.reclaim.try_lock() {
+            reclaim.lacking = lacking;
+            self.note(&reclaim);
+        }
+    }
+
+    fn note(&self, reclaim: &Reclaim) {
+        self.reclaiming.store(reclaim.lacking || reclaim.at.is_some(), Ordering::Relaxed);
+    }
+}
+
+/// Reclaims until a segment is free, for a caller that has no room at all. Says whether one is.
+pub(super) fn reclaim_for(engine: &IndexedEngine, rules: &Rules) -> Result<bool> {
+    let start = Instant::now();
+    while start.elapsed() < 5 * SLICE {
+        if !reclaim(engine, rules, 64)? {
+            return Ok(false);
+        }
+        if engine.segments.free_count() > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Takes care of some records of the segment that's being reclaimed. `false`: there's nothing to do, or others are
+/// at it.
+pub(super) fn reclaim(engine: &IndexedEngine, rules: &Rules, records: usize) -> Result<bool> {
+    let writer = engine.writer_of()?;
+    let Ok(mut reclaim) = writer.reclaim.try_lock() else { return Ok(false) };
+    let ground = engine.ground()?;
+    let me = engine.dir.session()?;
+    if reclaim.at.is_none() {
+        let alive = |session| crate::file::index::bucket::Estate::is_alive(&ground, session);
+        let Some((segment, fullness)) = engine.segments.claim(me, alive) else { return Ok(false) };
+        reclaim.at = Some((segment, 0));
+        writer.note(&reclaim);
+        // Below the limits nothing live goes.
+        reclaim.evict_cold = fullness > TOO_FULL && engine.segments.count() >= most_segments(engine, rules);
+    }
+    for _ in 0..records {
+        let Some((segment, from)) = reclaim.at else { break };
+        if let Some((place, next)) = engine.segments.next_live(segment, from) {
+            // The one after it arrives meanwhile.
+            if let Some((ahead, _)) = engine.segments.next_live(segment, next) {
+                engine.segments.prefetch(ahead, AHEAD);
+            }
+            if !move_record(engine, rules, &ground, place, reclaim.evict_cold)? {
+                break;
+            }
+            reclaim.at = Some((segment, next));
+        } else {
+            // Somebody may have been busy with a record that was passed.
+            if engine.segments.next_live(segment, 0).is_some() {
+                engine.segments.unclaim(segment, me);
+            } else {
+                engine.segments.free(segment, me);
+            }
+            reclaim.at = None;
+            let free = engine.segments.free_count();
+            let spare = allowed_segments(engine, rules).saturating_sub(engine.segments.count());
+            reclaim.lacking = free + spare < RESERVE;
+            writer.note(&reclaim);
+            break;
+        }
+    }
+    Ok(true)
+}
+
+/// Moves a live record out of a segment that is being reclaimed, or evicts it. `false`: somebody is at it.
+fn move_record(
+    engine: &IndexedEngine,
+    rules: &Rules,
+    ground: &Ground<'_>,
+    place: Location,
+    evict_cold: bool,
+) -> Result<bool> {
+    let Ok((mut bytes, opened)) = open_in(engine, &MOVED, place, Hash::NONE) else {
+        // Damaged, or killed meanwhile; whoever looks it up finds that out.
+        engine.segments.set_live(place, false);
+        return Ok(true);
+    };
+    let Some(hash) = opened.id(&bytes).map(|id| Hash::of(Name::of(&engine.dir.seed, id))) else {
+        engine.segments.set_live(place, false);
+        return Ok(true);
+    };
+    let expired = opened.facts.gone_at() <= engine.dir.clock.now();
+    let cold = evict_cold && engine.index.look(hash).is_some_and(|(_, slot)| slot.heat() == 0);
+    let new = if expired || cold { None } else { copy_record(engine, rules, &mut bytes)? };
+    MOVED.set(bytes);
+    if new.is_none() && !expired && !evict_cold && engine.segments.count() < most_segments(engine, rules) {
+        // The disk has no room for another segment: nothing can be moved, and nothing must go.
+        return Ok(false);
+    }
+    let Ok(locked) = engine.index.lock(hash.id, ground, SLICE) else { return Ok(false) };
+    let Some((at, slot)) = locked.find(hash).filter(|(_, slot)| slot.place == place) else {
+        engine.segments.set_live(place, false);
+        return Ok(true);
+    };
+    if let Some(new) = new {
+        engine.segments.copy_words(place, new.place);
+        locked.relocate(at, place, new.place);
+    } else {
+        locked.remove(at, &slot, || {});
+        drop(locked);
+        engine.dir.count(if expired { Count::Expired } else { Count::EvictedBytes }, 1);
+    }
+    Ok(true)
+}
+
+/// Splits the bucket whose turn it is.
+pub(super) fn grow(engine: &IndexedEngine, ground: &Ground<'_>) -> Result<()> {
+    if !engine.index.is_ready() {
+        extend_index(engine).doing("can't extend the index")?;
+    }
+    let parent = engine.index.next_to_split();
+    let Ok(locked) = engine.index.lock_bucket(parent, ground, engine.dir.lock_wait) else { return Ok(()) };
+    // The child's group must know of what expires in it before it has it.
+    let child = engine.index.buckets();
+    let due = engine.index.slots(parent).map(|(at, _)| engine.index.slot(at).expires).min();
+    if let Some(due) = due {
+        engine.index.note_due(child, due);
+    }
+    if !locked.split() && engine.index.next_to_split() == parent {
+        // The new bucket needs an overflow node, and there's none.
+        drop(locked);
+        extend_index(engine).doing("can't extend the index")?;
+    }
+    Ok(())
+}
+
+/// What a set does after it stored something: the table grows, expired entries go, the limits are held, segments
+/// are reclaimed.
+pub(super) fn make_room(engine: &IndexedEngine, rules: &Rules, size: u64, is_new: bool, fresh: Hash) -> Result<()> {
+    let writer = engine.writer_of()?;
+    if is_new {
+        tick(engine, writer);
+        if engine.index.is_loaded() {
+            // Without room for it the chains get longer, and all goes on.
+            let _ = grow(engine, &engine.ground()?);
+        }
+    }
+    let _ = trash::empty_a_little(&engine.dir);
+    if engine.index.next_due() < table::LATEST {
+        let now = engine.dir.clock.now();
+        if engine.index.next_due() <= now {
+            expire(engine, now, EXPIRED_SHARE)?;
+        }
+    }
+    let mut freed = 0;
+    let mut start = None;
+    while let Some(over) = over(engine, rules) {
+        let start = *start.get_or_insert_with(Instant::now);
+        match evict(engine, rules, over, Some(fresh), false)? {
+            Some(bytes) => freed += bytes,
+            None => break,
+        }
+        // What this call brought in is made up for; the rest is left to the next ones.
+        if freed >= size && start.elapsed() > SLICE {
+            break;
+        }
+    }
+    if rules.minds_room && disk_is_short(&engine.dir)? {
+        give_room(engine, rules, fresh)?;
+    }
+    if writer.reclaiming.load(Ordering::Relaxed) {
+        reclaim(engine, rules, SHARE)?;
+    }
+    Ok(())
+}
+
+/// Evicts for a file system that is short of room.
+fn give_room(engine: &IndexedEngine, rules: &Rules, fresh: Hash) -> Result<()> {
+    let start = Instant::now();
+    for _ in 0..GIVEN_AT_ONCE {
+        if evict(engine, rules, Over::FreeSpace, Some(fresh), true)?.is_none() || start.elapsed() > SLICE {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Evicts for a disk that has no room for an entry of `needed` bytes under the name `keep`, whose old value stays.
+/// `false`: there was nothing to evict.
+pub(super) fn free_disk(engine: &IndexedEngine, needed: u64, keep: Hash) -> Result<bool> {
+    let rules = engine.dir.rules()?;
+    let (start, mut freed, mut count) = (Instant::now(), 0, 0);
+    while (freed < needed || count < 4) && start.elapsed() < FULL_SLICE {
+        count += 1;
+        match evict(engine, &rules, Over::FreeSpace, Some(keep), false)? {
+            Some(bytes) => freed += bytes,
+            None => break,
+        }
+    }
+    Ok(freed > 0)
+}
+
+/// Reclaims up to so many expired entries; says how many.
+pub(super) fn expire(engine: &IndexedEngine, now: u64, most: usize) -> Result<usize> {
+    let (start, mut gone) = (Instant::now(), 0);
+    let mut last = None;
+    while let Some(first) = engine.index.due_group(now) {
+        if last == Some(first) {
+            // Somebody holds a bucket there: the next call gets it.
+            break;
+        }
+        last = Some(first);
+        for bucket in engine.index.group(first) {
+            let due: Vec<(At, Hash, Location)> = engine
+                .index
+                .slots(bucket)
+                .filter_map(|(at, _)| {
+                    let slot = engine.index.slot(at);
+                    (slot.expires <= now).then(|| (at, engine.index.hash_at(at), slot.place))
+                })
+                .collect();
+            for (_, hash, place) in due {
+                if take_out(engine, hash, place, |slot| slot.expires <= now)?.is_some() {
+                    engine.dir.count(Count::Expired, 1);
+                    gone += 1;
+                }
+                if gone >= most && start.elapsed() > SLICE {
+                    return Ok(gone);
+                }
+            }
+        }
+        engine.index.settle_group(first);
+        if gone >= most {
+            break;
+        }
+    }
+    Ok(gone)
+}
+
+/// Removes an entry if it's still at its place and `still` agrees; gives its charged bytes. Waits for nobody.
+pub(super) fn take_out(
+    engine: &IndexedEngine,
+    hash: Hash,
+    place: Location,
+    still: impl FnOnce(&crate::file::index::bucket::Slot) -> bool,
+) -> Result<Option<u64>> {
+    let ground = engine.ground()?;
+    let shard = if place.is_file() {
+        match engine.dir.try_lock(hash.name().shard())? {
+            Some(lock) => Some(lock),
+            None => return Ok(None),
+        }
+    } else {
+        None
+    };
+    let Ok(locked) = engine.index.lock(hash.id, &ground, Duration::ZERO) else { return Ok(None) };
+    let found = locked.find(hash).filter(|(_, slot)| slot.place == place && still(slot));
+    let Some((at, slot)) = found else { return Ok(None) };
+    let gone = drop_slot(engine, &locked, at, &slot, hash);
+    drop((locked, shard));
+    Ok(gone.is_ok().then_some(slot.size))
+}
+
+/// Which limit the cache is over.
+fn over(engine: &IndexedEngine, rules: &Rules) -> Option<Over> {
+    let totals = engine.totals();
+    if rules.max_entries > 0 && totals.entries > rules.max_entries {
+        return Some(Over::Entries);
+    }
+    (rules.max_bytes > 0 && used_bytes(engine) > rules.max_bytes).then_some(Over::Bytes)
+}
+
+fn tick(engine: &IndexedEngine, writer: &Writer) {
+    // The clock is shared: it hears of insertions by the quarter of an age's unit.
+    let batch = 1 << engine.index.shift(0).saturating_sub(2);
+    let ticks = writer.ticks.fetch_add(1, Ordering::Relaxed) + 1;
+    if ticks >= batch {
+        engine.index.tick(writer.ticks.swap(0, Ordering::Relaxed));
+    }
+}
+
+/// Bytes of the disk that the cache takes: files, records and the slack that segments need, the index beyond what
+/// every cache has.
+pub(super) fn used_bytes(engine: &IndexedEngine) -> u64 {
+    let totals = engine.totals();
+    let records = totals.record_bytes.saturating_add(totals.record_bytes / 4);
+    records.saturating_add(totals.file_bytes).saturating_add(overhead(engine))
+}
+
+fn overhead(engine: &IndexedEngine) -> u64 {
+    let bitmaps = engine.segments.count() as u64 * engine.segments.segment_bytes() / 128;
+    (engine.index.bytes() + bitmaps).saturating_sub(FREE_OVERHEAD)
+}
+
+/// How many segments the arena may have: what the limit leaves it.
+pub(super) fn most_segments(engine: &IndexedEngine, rules: &Rules) -> usize {
+    if rules.max_bytes == 0 {
+        return MAX_SEGMENTS;
+    }
+    let room = rules.max_bytes.saturating_sub(engine.totals().file_bytes).saturating_sub(overhead(engine));
+    segments_for(engine, room)
+}
+
+/// How many it has while there are victims to reclaim: no more than twice what is live. Pages that are used again cost
+/// less than new ones, and with half of the arena dead a victim has few records to copy.
+pub(super) fn allowed_segments(engine: &IndexedEngine, rules: &Rules) -> usize {
+    let live = engine.totals().record_bytes.saturating_mul(2);
+    segments_for(engine, live).min(most_segments(engine, rules))
+}
+
+fn segments_for(engine: &IndexedEngine, bytes: u64) -> usize {
+    let segments = usize::try_from(bytes / engine.segments.segment_bytes()).unwrap_or(MAX_SEGMENTS);
+    segments.saturating_add(LEAST_SEGMENTS).min(MAX_SEGMENTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::backend::{Backend, Condition};
+    use crate::entry::{Extra, Facts, NEVER};
+    use crate::file::directory::Unjoined;
+    use crate::file::index::table::Hash;
+    use crate::file::indexed::lookup::read_any;
+    use crate::file::new_entry::NewEntry;
+    use crate::file::open::{complete, open_indexed};
+    use crate::file::operations::Precondition;
+    use crate::file::{Config, FileStore};
+    use crate::format::names::Name;
+    use crate::key::Id;
+    use crate::settings::Change;
+
+    /// A record that a newer release had compressed, by a method that this one lacks, was taken for damaged when its
+    /// segment was emptied: it lost its live bit, and then its place.
+    #[test]
+    fn a_record_that_cannot_be_decompressed_here_is_moved_like_any_other() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = Config { change: Change::new().max_bytes(1 << 20), ..Config::new(dir.path().join("cache")) };
+        let config = complete(config);
+        let engine =
+            Arc::new(open_indexed(Unjoined::open(&config).expect("a cache"), &config).expect("an indexed one"));
+        let store = FileStore { engine: engine.clone() };
+        let engine = &*engine;
+        let put = |key: &[u8], value: &[u8], compression: u8| {
+            let id = Id::new("", 1, key).expect("a key");
+            let facts = Facts { created: engine.dir.clock.now(), expires: NEVER, ..Facts::default() };
+            let extra = Extra::default();
+            let new = NewEntry::stored(id, facts, &extra, value, compression, 1000).expect("an entry");
+            let (rules, name) = (engine.dir.rules().expect("settings"), Name::of(&engine.dir.seed, id));
+            let when = Precondition { condition: Condition::Always, since: None };
+            assert!(store.store(&rules, name, &new, when).expect("a set"));
+            Hash::of(name)
+        };
+        let newer = put(b"newer", &[7; 100], 200);
+        let place = || engine.index.look(newer).expect("its slot").1.place;
+        let first = place();
+        for round in 0..100_000_u32 {
+            put(&(round % 20).to_le_bytes(), &[1; 500], 0);
+            if place() != first {
+                break;
+            }
+        }
+        assert!(place() != first, "its segment was emptied");
+        let record = read_any(engine, place(), newer).expect("a whole record");
+        assert_eq!((record.opened.compression, engine.segments.is_live(place())), (200, true));
+        assert!(store.get(Id::new("", 1, b"newer").expect("a key"), None).expect("get").is_none());
+    }
+}
