@@ -198,8 +198,10 @@ fn length(source: &Source) -> Vec<String> {
         let tail = &source.code[at..];
         let body = tail.find('{').filter(|body| !tail[..*body].contains(";\n"));
         let lines = body.map_or(0, |body| tail[..body + group(&tail[body..], '{', '}')].lines().count());
-        if lines > 100 {
-            found.push(source.finding(at, &format!("a function of {lines} lines; the limit is 100")));
+        // A test's table of rows may be longer than code that somebody has to keep in mind.
+        let most = if source.file.contains("tests") { 100 } else { 70 };
+        if lines > most {
+            found.push(source.finding(at, &format!("a function of {lines} lines; the limit is {most}")));
         }
     }
     found
@@ -418,7 +420,7 @@ fn unsafe_stays_in_sys_and_says_why() {
 #[test]
 fn functions_and_files_are_short() {
     let function = |lines: usize| format!("fn f(x: [u8; 2]) {{\n{}}}\n", "    g();\n".repeat(lines - 2));
-    let (long, short, many) = (function(101), function(100), "\n".repeat(701));
+    let (long, short, many) = (function(71), function(70), "\n".repeat(701));
     let trait_fn = format!("fn g() -> u8;\n{short}");
     let tests = format!("#[cfg(test)]\nmod tests {{{many}}}");
     let good = [("src/a.rs", &*short), ("src/a.rs", &*trait_fn), ("src/a.rs", &*tests), ("a/tests.rs", &*many)];
