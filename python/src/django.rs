@@ -94,6 +94,19 @@ impl DjangoCalls {
         config.clone().ok_or_else(|| PyRuntimeError::new_err("the backend's __init__ was not called"))
     }
 
+    /// Does a call, and once more on a directory made anew where it was removed or replaced meanwhile: a deployment that
+    /// empties the caches must not take the site down.
+    fn call<T>(slf: &Bound<'_, Self>, call: impl Fn(&Config) -> PyResult<T>) -> PyResult<T> {
+        let py = slf.py();
+        match call(&*slf.get().config()?) {
+            Err(error) if errors::is(py, &error, "Vanished") => {
+                slf.call_method0(intern!(py, "_reopen"))?;
+                call(&*slf.get().config()?)
+            }
+            done => done,
+        }
+    }
+
     /// The bytes of a key, by `make_and_validate_key` where they might differ from the plain ones.
     fn key(
         slf: &Bound<'_, Self>,
@@ -118,15 +131,16 @@ impl DjangoCalls {
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
         options: (&Timeout<'_>, Option<&Bound<'_, PyAny>>, Option<&Bound<'_, PyDict>>),
-        call: impl FnOnce(&larder::Cache, &[u8], &[u8], SetOptions) -> larder::Result<T> + Send,
+        call: impl Fn(&larder::Cache, &[u8], &[u8], SetOptions) -> larder::Result<T> + Send + Sync,
     ) -> PyResult<T> {
         let (timeout, version, how) = options;
-        let config = slf.get().config()?;
-        let key = Self::key(slf, &config, key, version)?;
-        let options = set_options(None, how)?.ttl(config.ttl(timeout)?);
-        let (encoded, options) = config.handle.encode_with(&key, value, options)?;
-        let (key, bytes) = (&*key, &*encoded.bytes);
-        config.handle.change(slf.py(), bytes.len(), |cache| call(cache, key, bytes, options))
+        Self::call(slf, |config| {
+            let key = Self::key(slf, config, key, version)?;
+            let options = set_options(None, how)?.ttl(config.ttl(timeout)?);
+            let (encoded, options) = config.handle.encode_with(&key, value, options)?;
+            let (key, bytes) = (&*key, &*encoded.bytes);
+            config.handle.change(slf.py(), bytes.len(), |cache| call(cache, key, bytes, options))
+        })
     }
 }
 
@@ -164,9 +178,8 @@ impl DjangoCalls {
         default: Option<Bound<'py, PyAny>>,
         version: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let config = slf.get().config()?;
-        let key = Self::key(slf, &config, key, version)?;
-        Ok(config.handle.get(slf.py(), &key)?.or(default))
+        let value = Self::call(slf, |config| config.handle.get(slf.py(), &Self::key(slf, config, key, version)?))?;
+        Ok(value.or(default))
     }
 
     /// `(True, value or default)` where it's answered from memory, else `(False, None)`.
@@ -177,12 +190,13 @@ impl DjangoCalls {
         default: Option<Bound<'py, PyAny>>,
         version: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<(bool, Option<Bound<'py, PyAny>>)> {
-        let config = slf.get().config()?;
-        let key = Self::key(slf, &config, key, version)?;
-        if !config.handle.is_quick(&key) {
-            return Ok((false, None));
-        }
-        Ok((true, config.handle.get(slf.py(), &key)?.or(default)))
+        Self::call(slf, |config| {
+            let key = Self::key(slf, config, key, version)?;
+            if !config.handle.is_quick(&key) {
+                return Ok((false, None));
+            }
+            Ok((true, config.handle.get(slf.py(), &key)?.or_else(|| default.clone())))
+        })
     }
 
     /// Whether the cache has a live value for a key.
@@ -192,9 +206,10 @@ impl DjangoCalls {
         key: &Bound<'py, PyAny>,
         version: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<bool> {
-        let config = slf.get().config()?;
-        let key = Self::key(slf, &config, key, version)?;
-        config.handle.read(slf.py(), &key, |cache| cache.contains(&key))
+        Self::call(slf, |config| {
+            let key = Self::key(slf, config, key, version)?;
+            config.handle.read(slf.py(), &key, |cache| cache.contains(&key))
+        })
     }
 
     /// Stores a value; by keyword also `tags` and `stale_for`.
@@ -231,9 +246,10 @@ impl DjangoCalls {
         timeout: Timeout<'py>,
         version: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<bool> {
-        let config = slf.get().config()?;
-        let (key, ttl) = (Self::key(slf, &config, key, version)?, config.ttl(&timeout)?);
-        config.handle.change(slf.py(), 0, |cache| cache.touch(&key, ttl))
+        Self::call(slf, |config| {
+            let (key, ttl) = (Self::key(slf, config, key, version)?, config.ttl(&timeout)?);
+            config.handle.change(slf.py(), 0, |cache| cache.touch(&key, ttl))
+        })
     }
 
     /// Removes a key, and says whether it had a live value.
@@ -243,9 +259,10 @@ impl DjangoCalls {
         key: &Bound<'py, PyAny>,
         version: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<bool> {
-        let config = slf.get().config()?;
-        let key = Self::key(slf, &config, key, version)?;
-        config.handle.change(slf.py(), 0, |cache| cache.delete(&key))
+        Self::call(slf, |config| {
+            let key = Self::key(slf, config, key, version)?;
+            config.handle.change(slf.py(), 0, |cache| cache.delete(&key))
+        })
     }
 
     /// Adds to a stored integer, atomically over all processes; its timeout stays. `ValueError`: there is none.
@@ -256,11 +273,12 @@ impl DjangoCalls {
         delta: i64,
         version: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<i64> {
-        let config = slf.get().config()?;
-        let bytes = Self::key(slf, &config, key, version)?;
-        let sum = config.handle.change(slf.py(), 0, |cache| match cache.incr(&bytes, delta) {
-            Err(error) if error.kind() == larder::ErrorKind::NotFound => Ok(None),
-            sum => sum.map(Some),
+        let sum = Self::call(slf, |config| {
+            let bytes = Self::key(slf, config, key, version)?;
+            config.handle.change(slf.py(), 0, |cache| match cache.incr(&bytes, delta) {
+                Err(error) if error.kind() == larder::ErrorKind::NotFound => Ok(None),
+                sum => sum.map(Some),
+            })
         })?;
         sum.ok_or_else(|| PyValueError::new_err(format!("Key '{key}' not found")))
     }
@@ -272,9 +290,8 @@ impl DjangoCalls {
         keys: &Bound<'py, PyAny>,
         version: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let config = slf.get().config()?;
-        let keys = Self::keys(slf, &config, keys, version)?;
-        bulk::get_many(slf.py(), &config.handle, &keys)
+        let objects = objects(keys)?;
+        Self::call(slf, |config| bulk::get_many(slf.py(), &config.handle, &Self::keys(slf, config, &objects, version)?))
     }
 
     /// Stores several values, and returns the keys of those that failed.
@@ -286,18 +303,18 @@ impl DjangoCalls {
         version: Option<&Bound<'py, PyAny>>,
         how: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let py = slf.py();
-        let config = slf.get().config()?;
-        let options = set_options(None, how)?.ttl(config.ttl(&timeout)?);
         let (keys, values): (Vec<_>, Vec<_>) = data.iter().unzip();
-        let mut encoded = Vec::with_capacity(keys.len());
-        for (key, value) in keys.iter().zip(&values) {
-            let key = Self::key(slf, &config, key, version)?;
-            let (value, options) = config.handle.encode_with(&key, value, options.clone())?;
-            encoded.push((Cow::Owned(key), value.bytes, options));
-        }
-        let failed = config.handle.wait(py, |cache| bulk::set_each(cache, encoded))?;
-        PyList::new(py, failed.into_iter().map(|(at, _)| &keys[at]))
+        let failed = Self::call(slf, |config| {
+            let options = set_options(None, how)?.ttl(config.ttl(&timeout)?);
+            let mut encoded = Vec::with_capacity(keys.len());
+            for (key, value) in keys.iter().zip(&values) {
+                let key = Self::key(slf, config, key, version)?;
+                let (value, options) = config.handle.encode_with(&key, value, options.clone())?;
+                encoded.push((Cow::Owned(key), value.bytes, options));
+            }
+            config.handle.wait(slf.py(), |cache| bulk::set_each(cache, encoded))
+        })?;
+        PyList::new(slf.py(), failed.into_iter().map(|(at, _)| &keys[at]))
     }
 
     /// Removes several keys.
@@ -307,9 +324,12 @@ impl DjangoCalls {
         keys: &Bound<'py, PyAny>,
         version: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<()> {
-        let config = slf.get().config()?;
-        let keys: Vec<Vec<u8>> = Self::keys(slf, &config, keys, version)?.into_iter().map(|key| key.bytes).collect();
-        config.handle.wait(slf.py(), |cache| cache.delete_many(keys)).map(drop)
+        let objects = objects(keys)?;
+        Self::call(slf, |config| {
+            let keys = Self::keys(slf, config, &objects, version)?.into_iter().map(|key| key.bytes);
+            let keys: Vec<Vec<u8>> = keys.collect();
+            config.handle.wait(slf.py(), |cache| cache.delete_many(keys)).map(drop)
+        })
     }
 
     /// Stores a value on the calling thread where that keeps no event loop waiting; false: nothing was done.
@@ -322,15 +342,16 @@ impl DjangoCalls {
         version: Option<&Bound<'py, PyAny>>,
         how: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<bool> {
-        let config = slf.get().config()?;
-        let name = Self::key(slf, &config, key, version)?;
-        let options = set_options(None, how)?.ttl(config.ttl(&timeout)?);
-        let (encoded, options) = config.handle.encode_with(&name, value, options)?;
-        if !config.handle.is_quick_change(encoded.bytes.len()) {
-            return Ok(false);
-        }
-        config.handle.cache.set(&name, &encoded.bytes, options).map_err(errors::raise)?;
-        Ok(true)
+        Self::call(slf, |config| {
+            let name = Self::key(slf, config, key, version)?;
+            let options = set_options(None, how)?.ttl(config.ttl(&timeout)?);
+            let (encoded, options) = config.handle.encode_with(&name, value, options)?;
+            if !config.handle.is_quick_change(encoded.bytes.len()) {
+                return Ok(false);
+            }
+            config.handle.cache.set(&name, &encoded.bytes, options).map_err(errors::raise)?;
+            Ok(true)
+        })
     }
 
     /// Whether small changes keep no event loop waiting.
@@ -344,14 +365,17 @@ impl DjangoCalls {
     fn keys<'py>(
         slf: &Bound<'py, Self>,
         config: &Config,
-        keys: &Bound<'py, PyAny>,
+        objects: &[Bound<'py, PyAny>],
         version: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Vec<bulk::Given<'py>>> {
-        let one = |key: PyResult<Bound<'py, PyAny>>| {
-            let object = key?;
-            let bytes = Self::key(slf, config, &object, version)?;
-            Ok(bulk::Given { object, bytes })
+        let one = |object: &Bound<'py, PyAny>| {
+            let bytes = Self::key(slf, config, object, version)?;
+            Ok(bulk::Given { object: object.clone(), bytes })
         };
-        keys.try_iter()?.map(one).collect()
+        objects.iter().map(one).collect()
     }
+}
+
+fn objects<'py>(keys: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    keys.try_iter()?.collect()
 }

@@ -33,6 +33,11 @@ pub(crate) fn new(py: Python<'_>, name: &str, text: String) -> PyErr {
     made().unwrap_or_else(|failed| failed)
 }
 
+/// Whether an exception is of a class of this package.
+pub(crate) fn is(py: Python<'_>, error: &PyErr, name: &str) -> bool {
+    class(py, name).is_ok_and(|class| error.matches(py, class).unwrap_or(false))
+}
+
 fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let module = MODULE.get_or_try_init(py, || PyResult::Ok(py.import("larder_cache.errors")?.unbind()))?;

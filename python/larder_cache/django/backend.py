@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
 
-from larder_cache import Cache, Stats
+from larder_cache import Cache, Stats, Vanished
 from larder_cache._larder import DjangoCalls
 from larder_cache.aio import Cache as AsyncCache
 from larder_cache.aio import wait
@@ -37,6 +37,14 @@ class _Open:
             if cache is None:
                 cache = self._caches[known] = Cache(location, **options)
             return cache
+
+    def again(self, location: Any, options: dict[str, Any], gone: Cache[Any]) -> Cache[Any]:
+        """The cache in place of one whose directory is gone; of all threads that find that out, one opens it."""
+        with self._lock:
+            for known, cache in list(self._caches.items()):
+                if cache is gone:
+                    del self._caches[known]
+        return self.get(location, options)
 
 
 _open = _Open()
@@ -73,6 +81,7 @@ class LarderCache(DjangoCalls, BaseCache):
         options.setdefault("serializer", "pickle")
         if options["serializer"] == "pickle":
             options.setdefault("pickle_key", _secrets())
+        self._where = (location, options)
         self._store = _open.get(location, options)
         self._configured = True
         self._reconfigure()
@@ -97,6 +106,19 @@ class LarderCache(DjangoCalls, BaseCache):
         self._configure(
             self._cache, str(self.key_prefix), str(self.version), self.default_timeout, DEFAULT_TIMEOUT, plain
         )
+
+    def _reopen(self) -> None:
+        """Opens the directory anew, which was removed or replaced."""
+        self._store = _open.again(*self._where, self._store)
+        self._reconfigure()
+
+    def _again(self, call: Callable[[Cache[Any]], Any]) -> Any:
+        """Does a call, and once more on a directory made anew where it was removed or replaced meanwhile."""
+        try:
+            return call(self._cache)
+        except Vanished:
+            self._reopen()
+            return call(self._cache)
 
     @property
     def larder(self) -> Cache[Any]:
@@ -147,7 +169,7 @@ class LarderCache(DjangoCalls, BaseCache):
         threads and processes that miss at once, one calls ``default``. By keyword: ``tags``, ``stale_if_error``,
         ``stale_while_revalidate``, ``early_refresh``, ``wait_max``; see :meth:`larder_cache.Cache.get_or_set`."""
         made = self.make_and_validate_key(key, version=version)
-        return self._cache.get_or_set(made, default, self._ttl(timeout), **how)
+        return self._again(lambda cache: cache.get_or_set(made, default, self._ttl(timeout), **how))
 
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Moves a value, with its timeout and tags, ``delta`` versions up, and returns its new version."""
@@ -157,16 +179,16 @@ class LarderCache(DjangoCalls, BaseCache):
         if value is _MISSING:
             raise ValueError(f"Key '{key}' not found")
         made = self.make_key(key, version=version)
-        ttl = self._cache.ttl(made)
         info = self._cache.info(made)
-        tags = info.tags if info is not None else None
-        self._cache.set(self.make_key(key, version=version + delta), value, ttl, tags=tags)
+        kept = {} if info is None else {"tags": info.tags, "meta": info.meta}
+        moved = self.make_key(key, version=version + delta)
+        self._again(lambda cache: cache.set(moved, value, cache.ttl(made), **kept))
         self.delete(key, version)
         return version + delta
 
     def clear(self) -> None:
         """Removes everything under this alias's ``KEY_PREFIX``, and nothing else."""
-        self._cache.clear()
+        self._again(Cache.clear)
 
     def close(self, **kwargs: Any) -> None:
         """Does nothing: a cache is left open for the next request."""
@@ -175,11 +197,12 @@ class LarderCache(DjangoCalls, BaseCache):
 
     def invalidate_tag(self, tag: str) -> None:
         """Makes a miss of every entry that was set with this tag, in O(1)."""
-        self._cache.invalidate_tag(tag)
+        self._again(lambda cache: cache.invalidate_tag(tag))
 
     def stats(self) -> Stats:
         """The counters, which all processes that share the cache count together."""
-        return self._cache.stats()
+        stats: Stats = self._again(Cache.stats)
+        return stats
 
     # The same for coroutines: at once where it is answered from memory, else in a thread.
 
@@ -234,7 +257,11 @@ class LarderCache(DjangoCalls, BaseCache):
     ) -> Any:
         """As :meth:`get_or_set`; ``default`` may be a coroutine function, which runs on the event loop."""
         made = self.make_and_validate_key(key, version=version)
-        return await AsyncCache(self._cache).get_or_set(made, default, self._ttl(timeout), **how)
+        try:
+            return await AsyncCache(self._cache).get_or_set(made, default, self._ttl(timeout), **how)
+        except Vanished:
+            await wait(self._reopen)
+            return await AsyncCache(self._cache).get_or_set(made, default, self._ttl(timeout), **how)
 
     async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         return await wait(self.incr_version, key, delta, version)

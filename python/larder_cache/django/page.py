@@ -17,6 +17,8 @@ from django.utils.cache import (
     patch_response_headers,
 )
 
+from larder_cache.errors import ComputationFailed
+
 
 class _NotCached(Exception):
     """Carries a response past the cache."""
@@ -98,6 +100,9 @@ class _Page:
             return response
         except _NotCached as passed:
             return passed.response
+        except ComputationFailed:
+            # The request that computed for all had a response that isn't to be cached, or an error: to each its own.
+            return view()
 
     async def aserve(self, request: HttpRequest, view: Callable[[], Any]) -> HttpResponse:
         if request.method not in ("GET", "HEAD"):
@@ -116,6 +121,8 @@ class _Page:
             return await cache.aget_or_set(key, compute, self.timeout, **how)  # type: ignore[no-any-return]
         except _NotCached as passed:
             return passed.response
+        except ComputationFailed:
+            return await view()  # type: ignore[no-any-return]
 
     def _how(self, request: HttpRequest) -> dict[str, Any]:
         tags = list(self.tags(request) if callable(self.tags) else self.tags)

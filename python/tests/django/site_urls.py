@@ -26,6 +26,7 @@ def page(request: HttpRequest) -> HttpResponse:
 @larder_cache_page(60)
 def private(request: HttpRequest) -> HttpResponse:
     calls.append(request.path)
+    time.sleep(0.05)
     return HttpResponse("secret", headers={"Cache-Control": "private"})
 
 

@@ -6,6 +6,7 @@ import asyncio
 import decimal
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -395,3 +396,33 @@ def test_a_cache_of_the_raw_package_reads_its_plain_values(cache: LarderCache) -
     cache.set("k", "text")
     raw = Cache[Any](cache.larder.directory)  # type: ignore[arg-type]
     assert raw.namespace("django").get(":1:k") == "text"
+
+
+# A directory that goes.
+
+CALLS: dict[str, Any] = {
+    "set": lambda cache: cache.set("k", 1),
+    "add": lambda cache: cache.add("k", 1),
+    "set_many": lambda cache: cache.set_many({"k": 1}),
+    "get_or_set": lambda cache: cache.get_or_set("k", 1),
+    "incr_version": lambda cache: cache.set("k", 1) or cache.incr_version("k"),
+    "clear": lambda cache: cache.clear(),
+    "invalidate_tag": lambda cache: cache.invalidate_tag("t"),
+    "aset": lambda cache: asyncio.run(cache.aset("k", 1)),
+    "aget_or_set": lambda cache: asyncio.run(cache.aget_or_set("k", 1)),
+}
+
+
+def test_a_directory_removed_under_a_live_site_is_made_anew(make: Any, tmp_path: Path) -> None:
+    """Deploy scripts empty /var/cache. Each call of each worker raised `Vanished` from then on."""
+    open_in = {name: (make(tmp_path / name), make(tmp_path / name)) for name in CALLS}
+    for name, (cache, _) in open_in.items():
+        cache.set("before", 1)
+        shutil.rmtree(tmp_path / name)
+    # A cache looks once a second whether its directory is still there.
+    time.sleep(1.1)
+    for name, (cache, other) in open_in.items():
+        CALLS[name](cache)
+        cache.set("after", 2)
+        assert (tmp_path / name).exists(), name
+        assert other.add("other", 3) and cache.get("other") == 3, "the backends of all threads come to use the new one"

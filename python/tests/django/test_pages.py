@@ -66,6 +66,11 @@ def test_what_is_not_to_be_cached_is_not() -> None:
     assert site_urls.calls == ["/private/"] * 2 + ["/missing/"] * 2 + ["/page/"] * 2
 
 
+def test_requests_that_waited_for_a_page_that_is_not_cached_get_their_own() -> None:
+    assert at_once(4, lambda: Client().get("/private/").content) == [b"secret"] * 4
+    assert site_urls.calls == ["/private/"] * 4
+
+
 def test_what_a_view_raises_is_raised() -> None:
     for _ in range(2):
         with pytest.raises(LookupError):
