@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +35,27 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _serve(command: Callable[[int], list[str]]) -> Iterator[int]:
-    port = _port()
-    with subprocess.Popen(command(port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+def _serve(command: Callable[[int], list[str]], cwd: Path | None = None, **environment: str) -> Iterator[int]:
+    """The port of a server that runs while it is used."""
+    port, env = _port(), {**os.environ, **environment}
+    with subprocess.Popen(command(port), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=cwd, env=env) as server:
         try:
-            for _ in range(500):
-                if _answers(port):
+            for _ in range(3000):
+                if server.poll() is not None or _answers(port):
                     break
                 time.sleep(0.01)
+            if server.poll() is not None:
+                assert server.stderr is not None
+                pytest.fail(f"the server did not start: {server.stderr.read().decode()}")
             yield port
         finally:
             server.terminate()
+
+
+@pytest.fixture
+def serve() -> Any:
+    """A context manager that runs a server: from its command by port, its directory and environment to its port."""
+    return contextmanager(_serve)
 
 
 @pytest.fixture(scope="session")
