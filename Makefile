@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := list
-.PHONY: gallery python python-django servers list demo test lint bench bench-traces bench-peers bench-remote fuzz soak mutants audit clean bench-gates sanitize
+.PHONY: gallery wheels bench-python python python-django servers list demo test lint bench bench-traces bench-peers bench-remote fuzz soak mutants audit clean bench-gates sanitize
 
 list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -20,6 +20,12 @@ test: servers  ## the whole suite: unit, integration, command line, examples, do
 
 python:  ## build the Python package in a virtual environment below target/ and test it; ARGS="-k django"
 	@.ci/python test $(ARGS)
+
+wheels:  ## the Python wheel of this platform, with cachectl, tried in an empty virtual environment, and the sdist
+	@.ci/python wheels
+
+bench-python:  ## the Python package beside LocMem, FileBasedCache, diskcache, Redis and Memcached; ARGS="--quick"
+	@.ci/python bench $(ARGS)
 
 python-django:  ## Django's own tests of caches, sessions and pages under Larder, for Django 5.2 and 6.1
 	@.ci/python django

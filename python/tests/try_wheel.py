@@ -1,0 +1,23 @@
+"""Tries an installed wheel in an environment that has nothing else: `make wheels` runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+
+from larder_cache import Cache, __version__
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+with tempfile.TemporaryDirectory() as home:
+    cache = Cache[str](f"{home}/cache")
+    cache.set("greeting", "Hello, friend! " * 100)
+    assert cache.get("greeting") == "Hello, friend! " * 100
+    # The program on PATH is the wheel's, and reads what Python compressed.
+    assert run("cachectl", "-C", f"{home}/cache", "get", "greeting") == ("Hello, friend! " * 100).strip()
+    assert __version__ in run(sys.executable, "-m", "larder_cache", "--version")
+print(f"larder_cache {__version__} and cachectl work from the wheel, in Python {sys.version.split()[0]}")
