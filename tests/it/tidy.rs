@@ -207,6 +207,19 @@ fn length(source: &Source) -> Vec<String> {
     found
 }
 
+/// The two layouts of a directory know nothing of each other, and only an opening and a conversion know both.
+fn engines_apart(source: &Source) -> Vec<String> {
+    let Some(place) = source.file.strip_prefix("src/file/") else { return Vec::new() };
+    let foreign: &[&str] = match place.split('/').next() {
+        Some("open.rs" | "convert.rs") => &[],
+        Some("tree") => &["indexed", "IndexedEngine"],
+        Some("indexed") => &["tree", "TreeEngine"],
+        _ => &["IndexedEngine", "TreeEngine"],
+    };
+    let bad = foreign.iter().flat_map(|word| find(source.code(), word));
+    bad.map(|at| source.finding(at, "an engine is named where none should be: the verbs of file::engine are")).collect()
+}
+
 /// `matches!(…);` as a statement looks like an assertion and is none.
 fn dropped_matches(source: &Source) -> Vec<String> {
     let dropped = |at: &usize| {
@@ -372,6 +385,21 @@ fn hold(rule: impl Fn(&Source) -> Vec<String>, bad: &[(&str, &str)], good: &[(&s
     assert!(files.iter().any(|source| source.file == "src/lib.rs"), "the sources are missing");
     let found: Vec<_> = files.iter().flat_map(rule).collect();
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+#[test]
+fn engines_are_apart() {
+    let bad = [
+        ("src/file/operations.rs", "fn f(_: &IndexedEngine) {}"),
+        ("src/file/tree/mod.rs", "use crate::file::indexed::Maps;"),
+        ("src/file/indexed/mod.rs", "use crate::file::tree::TreeEngine;"),
+    ];
+    let good = [
+        ("src/file/open.rs", "use crate::file::{indexed::IndexedEngine, tree::TreeEngine};"),
+        ("src/file/operations.rs", "impl<E: Engine> FileStore<E> {}"),
+        ("src/cache.rs", "fn tree() {}"),
+    ];
+    hold(engines_apart, &bad, &good);
 }
 
 #[test]
