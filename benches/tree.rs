@@ -21,6 +21,8 @@ use tempfile::TempDir;
 const VALUE: usize = 16 * 1024;
 /// The gate of the ratios: Larder may take this many times as long as the bare loop.
 const GATE: f64 = 1.3;
+/// The same of an entry with a tag or a namespace, to one without.
+const SCOPED: f64 = 1.8;
 /// For ratios that only inform.
 const NO_GATE: f64 = f64::INFINITY;
 
@@ -135,10 +137,13 @@ struct Ratio {
 
 type Measure = fn(&Run) -> Ratio;
 
-const RATIOS: [(&str, f64, Measure); 10] = [
+const RATIOS: [(&str, f64, Measure); 13] = [
     ("get hit, 16 KiB : openat + read + close, one buffer for all", GATE, get_hit),
     ("get hit, 16 KiB : openat + read + close, a buffer each", NO_GATE, get_hit_owned),
     ("get hit, 16 KiB : openat + read + close, a buffer each, XXH3-128", NO_GATE, get_hit_proved),
+    ("get, 256 B, by an index, with a tag : without one", SCOPED, get_tagged),
+    ("get, 256 B, by an index, in a namespace : in none", SCOPED, get_in_namespace),
+    ("get into a buffer, 256 B, by an index, with a tag : without one", SCOPED, get_tagged_into),
     ("miss : openat that fails with ENOENT", NO_GATE, miss),
     ("set of a new key : create + write + rename", GATE, set_new),
     ("set over an entry : create + write + rename over it", GATE, set_over_rename),
@@ -225,6 +230,44 @@ impl Bare {
 
 fn keys(n: usize) -> Vec<String> {
     (0..n).map(|n| format!("key:{n}")).collect()
+}
+
+/// Gets of entries that stand under scopes, a tag each of its own, and of others, by the same index.
+fn scoped(run: &Run, mut get: impl FnMut(&Cache, &str)) -> Ratio {
+    let (dir, entries) = (scratch(), run.scale(20_000));
+    let cache = Cache::file(dir.path().join("cache")).open().unwrap();
+    let (plain, tagged) = (keys(entries), (0..entries).map(|n| format!("tag:{n}")).collect::<Vec<_>>());
+    for (plain, tagged) in plain.iter().zip(&tagged) {
+        cache.set(plain, [7; 256], Ttl::Never).unwrap();
+        cache.set(tagged, [7; 256], Ttl::Never.tag(tagged)).unwrap();
+        cache.namespace("pages").set(plain, [7; 256], Ttl::Never).unwrap();
+    }
+    let at = |n: usize| n.wrapping_mul(7919) % entries;
+    let get = std::cell::RefCell::new(&mut get);
+    interleave(
+        run.scale(50),
+        entries,
+        |n| get.borrow_mut()(&cache, &tagged[at(n)]),
+        |n| get.borrow_mut()(&cache, &plain[at(n)]),
+    )
+}
+
+fn get_tagged(run: &Run) -> Ratio {
+    scoped(run, |cache, key| assert_eq!(cache.get(key).unwrap().unwrap().len(), 256))
+}
+
+fn get_tagged_into(run: &Run) -> Ratio {
+    let mut buffer = Vec::new();
+    scoped(run, |cache, key| assert!(cache.get_into(key, &mut buffer).unwrap().is_some()))
+}
+
+fn get_in_namespace(run: &Run) -> Ratio {
+    let mut pages = None;
+    scoped(run, |cache, key| {
+        let pages = pages.get_or_insert_with(|| cache.namespace("pages"));
+        let cache = if key.starts_with("tag") { &*pages } else { cache };
+        assert_eq!(cache.get(key.replace("tag", "key")).unwrap().unwrap().len(), 256);
+    })
 }
 
 /// As bare as can be: one buffer for all reads.
