@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := list
-.PHONY: gallery wheels bench-python python python-django servers list demo test lint bench bench-traces bench-peers bench-remote fuzz soak mutants audit clean bench-gates sanitize
+.PHONY: dist gallery wheels bench-python python python-django servers list demo test lint bench bench-traces bench-peers bench-remote fuzz soak mutants audit clean bench-gates sanitize
 
 list:  ## print this list
 	@sed -n 's/^\([a-z-]*\):  *## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -29,6 +29,9 @@ bench-python:  ## the Python package beside LocMem, FileBasedCache, diskcache, R
 
 python-django:  ## Django's own tests of caches, sessions and pages under Larder, for Django 5.2 and 6.1
 	@.ci/python django
+
+dist:  ## cachectl for machines without Rust, in target/dist: tar, .deb, manual pages, completions
+	@.ci/dist
 
 gallery:  ## what docs/CACHECTL.md shows, printed anew
 	GALLERY=write cargo test -p cachectl --test it gallery
