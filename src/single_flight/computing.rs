@@ -20,10 +20,12 @@ pub struct Computing(Arc<Inner>);
 struct Inner {
     options: Mutex<SetOptions>,
     names: String,
+    is_within: bool,
 }
 
 impl Computing {
     pub(crate) fn new(options: SetOptions, name: &str, within: &str) -> Computing {
+        let is_within = !name.is_empty() && within.split(',').any(|outer| outer == name);
         let mut names = name.to_owned();
         for outer in within.split(',').filter(|outer| !outer.is_empty() && *outer != name) {
             if names.len() + 1 + outer.len() > MAX_NAMES {
@@ -34,7 +36,7 @@ impl Computing {
             }
             names.push_str(outer);
         }
-        Computing(Arc::new(Inner { options: Mutex::new(options), names }))
+        Computing(Arc::new(Inner { options: Mutex::new(options), names, is_within }))
     }
 
     fn lock(&self) -> MutexGuard<'_, SetOptions> {
@@ -100,6 +102,12 @@ impl Computing {
     /// ```
     pub fn names(&self) -> &str {
         &self.0.names
+    }
+
+    /// Whether this key is among the names that [`Fetch::within`](crate::Fetch::within) was given. If it is still being
+    /// computed there, that computation stores its value, and this one doesn't.
+    pub fn is_within(&self) -> bool {
+        self.0.is_within
     }
 }
 

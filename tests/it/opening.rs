@@ -382,6 +382,19 @@ fn a_cache_that_goes_away_under_a_handle_has_vanished() {
     }
 }
 
+/// A change looked once a second, and what was set in a removed directory until then was lost without a word.
+#[test]
+fn a_change_notices_within_ten_milliseconds_that_the_cache_went_away() {
+    // A file cut short is noticed by the first look at what it no longer holds.
+    for (way, go) in WAYS_TO_GO.into_iter().filter(|(way, _)| *way != "control cut short") {
+        let (dir, clock, cache) = fresh_with(|options| options.lock_wait(Duration::from_millis(50)));
+        cache.set("key", "value", Ttl::Never).expect("set");
+        go(&dir.path().join("cache")).expect(way);
+        clock.step(10);
+        assert_eq!(kind(cache.delete("key")), Some(ErrorKind::Vanished), "{way}");
+    }
+}
+
 #[test]
 fn before_it_is_noticed_nothing_is_made_in_a_removed_directory() {
     let (dir, _, cache) = plain::fresh();

@@ -151,8 +151,8 @@ struct Call<'a> {
     cache: Cache,
     key: String,
     input: Option<Arc<[u8]>>,
-    /// The keys that are being computed by the processes above, this one included.
-    computing: OsString,
+    /// The computations that this process was started by.
+    above: String,
     began: SystemTime,
 }
 
@@ -185,15 +185,11 @@ impl Exec {
             in_namespace(context, context.change_at(&store)?).delete(&key)?;
             return Ok(Exit::Done);
         }
-        let namespace = context.namespace.as_deref().unwrap_or("exec");
-        let Some(computing) = key::computing(&store, namespace, &key) else {
-            // It was asked for by the very command that would have to answer.
-            return self.without_cache(input);
-        };
         match open(context, &store) {
             Ok(cache) => {
                 let cache = in_namespace(context, cache);
-                Call { exec: self, context, cache, key, input, computing, began }.run()
+                let above = env::var(key::COMPUTING).unwrap_or_default();
+                Call { exec: self, context, cache, key, input, above, began }.run()
             }
             Err(trouble) => {
                 uncached(context, trouble.message.as_deref().unwrap_or_default());
@@ -252,17 +248,19 @@ impl Call<'_> {
     fn remembered(&self) -> Result<Option<Exit>, Failure> {
         let stale = !self.exec.revalidate && self.is_stale();
         // An outcome that isn't remembered is nobody else's.
-        let mut fetch = Fetch::new(SetOptions::new()).wait_max(LONGEST_WAIT).retry_failed(true);
+        let mut fetch = Fetch::new(SetOptions::new()).wait_max(LONGEST_WAIT).retry_failed(true).within(&*self.above);
         if let Some(Span(period)) = self.exec.stale_while_revalidate {
             fetch = fetch.stale_while_revalidate(period).stale_if_error(period);
         }
-        let (mut ran, mut later) = (None, false);
+        let (mut ran, mut later, mut is_within) = (None, false, false);
         let outcome = self.cache.try_get_or_set_with(&self.key, fetch, |computing| {
             if stale {
                 later = true;
                 return Err(Stop::Later);
             }
-            let run = self.start().map_err(Stop::Failed)?;
+            // What was asked for by the very command that computes it is stored by that one alone.
+            is_within = computing.is_within();
+            let run = self.start(computing.names()).map_err(Stop::Failed)?;
             let mut options = computing.options();
             let (exit, bytes) = self.kept(run, &mut options)?;
             computing.set_options(options);
@@ -272,7 +270,9 @@ impl Call<'_> {
         match outcome {
             Ok(value) => match ran {
                 Some(exit) => {
-                    self.check_stored(&value);
+                    if !is_within {
+                        self.check_stored(&value);
+                    }
                     Ok(Some(exit))
                 }
                 None => self.repeat(&value, later),
@@ -320,7 +320,7 @@ impl Call<'_> {
 
     fn anew(&self) -> Ended {
         let mut options = SetOptions::new();
-        match self.kept(self.start()?, &mut options) {
+        match self.kept(self.start(&self.above)?, &mut options) {
             Ok((exit, bytes)) => {
                 if let Err(error) = self.cache.set(&self.key, bytes, options) {
                     self.not_kept(&chain(&error));
@@ -341,11 +341,11 @@ impl Call<'_> {
         }
     }
 
-    fn start(&self) -> Result<Ran, Failure> {
+    fn start(&self, computing: &str) -> Result<Ran, Failure> {
         let how = command::How {
             input: self.input.clone(),
             keep: self.exec.max_output(),
-            computing: &self.computing,
+            computing,
             silent: self.exec.revalidate,
         };
         command::run(&self.exec.command, how)

@@ -270,6 +270,28 @@ fn a_command_that_asks_for_itself_runs() {
     assert_eq!((run.text(), runs(&sandbox)), ("done\ndone\n", 2));
 }
 
+/// A daemon that was started by a remembered command keeps the variable that says so for its whole life: none of what it
+/// asked for by the same command was ever remembered again.
+#[test]
+fn what_outlives_its_computation_is_remembered_again() {
+    let sandbox = Sandbox::new();
+    let rest = "echo $LARDER_COMPUTING > names; echo hi";
+    assert_eq!(exec(&sandbox, &[], rest).succeeds().text(), "hi\n");
+    let names = fs::read_to_string(sandbox.path("names")).unwrap();
+    assert!(!names.trim().is_empty());
+    sandbox.run(["exec", "--forget", "--", "/bin/sh", "-c", &script(rest)]).succeeds();
+    for _ in 0..2 {
+        let mut later = sandbox.cachectl();
+        later
+            .arg("-C")
+            .arg(sandbox.app())
+            .args(["exec", "--", "/bin/sh", "-c", &script(rest)])
+            .env("LARDER_COMPUTING", names.trim());
+        assert_eq!(Run::of(&mut later).succeeds().text(), "hi\n");
+    }
+    assert_eq!(runs(&sandbox), 2, "once in its computation, once after it");
+}
+
 /// A removed working directory was exit code 125, and the command wasn't run.
 #[test]
 fn a_working_directory_that_is_gone_stops_nothing() {

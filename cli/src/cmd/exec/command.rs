@@ -1,6 +1,6 @@
 //! Running the command, and what comes of it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -28,7 +28,7 @@ pub struct How<'a> {
     /// Most bytes of output to keep.
     pub keep: u64,
     /// The value of [`COMPUTING`] for it.
-    pub computing: &'a OsStr,
+    pub computing: &'a str,
     /// Only keep the output, don't pass it on.
     pub silent: bool,
 }

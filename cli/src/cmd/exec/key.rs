@@ -9,29 +9,11 @@ use std::os::unix::ffi::OsStrExt;
 use blake3::Hasher;
 
 use super::Exec;
-use crate::directory::Store;
 use crate::exit_code::Failure;
 
-/// The keys that `exec` computes in the processes above this one, by their hashes: a command that asks for itself again
-/// would wait for itself.
+/// The variable that names the computations which a command is a part of, for the `exec`s that it starts: one that asks for
+/// what is still being computed above it would wait for itself.
 pub const COMPUTING: &str = "LARDER_COMPUTING";
-
-/// The value of [`COMPUTING`] for a command that computes this key; `None`: it is among them already.
-pub fn computing(store: &Store, namespace: &str, key: &str) -> Option<OsString> {
-    let mut parts = Parts(Hasher::new());
-    match store {
-        Store::Directory(path) => parts.add(b'd', std::path::absolute(path).ok()?.as_os_str().as_bytes()),
-        Store::Url(url) => parts.add(b'u', url.as_bytes()),
-    }
-    parts.add(b'n', namespace.as_bytes());
-    parts.add(b'k', key.as_bytes());
-    let hash = parts.0.finalize().to_hex();
-    let above = env::var(COMPUTING).unwrap_or_default();
-    if above.split(':').any(|other| other == hash.as_str()) {
-        return None;
-    }
-    Some(if above.is_empty() { hash.to_string() } else { format!("{above}:{hash}") }.into())
-}
 
 /// Characters of the command line that a key shows.
 const SHOWN: usize = 200;
