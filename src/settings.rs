@@ -38,8 +38,9 @@ impl Policy {
 pub enum Accelerate {
     /// A file for each entry, and nothing else: the plain tree. The only way on network file systems.
     Off,
-    /// A shared index knows where every entry rests, and values up to 4 KiB rest in mapped segments; larger ones in files
-    /// as ever. The default on local file systems.
+    /// A shared index knows where every entry rests, and small values rest in mapped segments: up to 64 KiB in a cache of
+    /// 64 MiB and more or without a limit, of a smaller one up to a 1,024th of it, and 4 KiB in any. Larger ones rest in
+    /// files as ever. The default on local file systems.
     #[default]
     Auto,
 }

@@ -38,14 +38,14 @@ fn fill(cache: &Cache, clock: &HandClock) {
     cache.set("gone", "by delete", Ttl::Never).expect("set");
     cache.delete("gone").expect("delete");
     cache.set("before", "a clear", Ttl::Never).expect("set");
-    cache.set("before, large", vec![1; 20_000], Ttl::Never).expect("set");
+    cache.set("before, large", vec![1; 70_000], Ttl::Never).expect("set");
     cache.clear_all().expect("clear");
     cache.set("dropped", "x", SetOptions::from(Ttl::Never).tag("dropped")).expect("set");
     cache.namespace("dropped").set("key", "x", Ttl::Never).expect("set");
     cache.invalidate_tag("dropped").expect("invalidate");
     cache.namespace("dropped").clear().expect("clear");
     cache.set("over", "soon", Ttl::secs(1)).expect("set");
-    cache.set("over, large", vec![2; 20_000], Ttl::secs(1)).expect("set");
+    cache.set("over, large", vec![2; 70_000], Ttl::secs(1)).expect("set");
     clock.step(2000);
     for i in 0..200 {
         cache.set(format!("small {i}"), format!("value {i}"), Ttl::Never).expect("set");
@@ -58,7 +58,7 @@ fn fill(cache: &Cache, clock: &HandClock) {
     cache.namespace("space").version(7).set("rich", "value", rich).expect("set");
     cache.incr_or("number", 5, 0, Ttl::Never).expect("incr");
     cache.set("moved", "first", Ttl::Never).expect("set");
-    cache.set("moved", vec![3; 9000], Ttl::Never).expect("set");
+    cache.set("moved", vec![3; 70_000], Ttl::Never).expect("set");
     cache.set("moved", "last", Ttl::Never).expect("set");
 }
 
@@ -123,10 +123,10 @@ fn a_plain_tree_finds_the_expiry_of_each_entry_in_its_files_times() {
     let (dir, clock) = (temp_dir(), HandClock::new());
     let cache = open(&dir, &clock, Accelerate::Auto);
     cache.set("small", "value", Ttl::secs(100)).expect("set");
-    cache.set("large", vec![1; 20_000], Ttl::secs(200)).expect("set");
+    cache.set("large", vec![1; 70_000], Ttl::secs(200)).expect("set");
     let options = SetOptions::from(Ttl::secs(300)).stale_for(Duration::from_secs(5));
     let mut writer = cache.writer("stream", options).expect("a writer");
-    writer.write_all(&vec![2; 20_000]).expect("write");
+    writer.write_all(&vec![2; 70_000]).expect("write");
     assert!(writer.commit().expect("commit"));
     drop(cache);
     let cache = open(&dir, &clock, Accelerate::Off);

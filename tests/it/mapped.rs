@@ -33,7 +33,7 @@ fn a_mapped_file_that_goes_away_is_noticed() {
     for name in ["index", "live", "arena"] {
         let (dir, clock, cache) = fresh();
         cache.set("key", "value", Ttl::Never).expect("set");
-        cache.set("large", vec![1; 10_000], Ttl::Never).expect("set");
+        cache.set("large", vec![1; 70_000], Ttl::Never).expect("set");
         let path = dir.path().join("cache").join(name);
         fs::remove_file(&path).expect("a mapped file");
         clock.step(2000);
@@ -45,7 +45,7 @@ fn a_mapped_file_that_goes_away_is_noticed() {
         let value = get(&again, "key");
         // Records are lost with arena or live bits, and with nothing else.
         assert_eq!(value.is_some(), name == "index", "{name}");
-        assert_eq!(get(&again, "large"), Some(vec![1; 10_000]), "{name}");
+        assert_eq!(get(&again, "large"), Some(vec![1; 70_000]), "{name}");
         again.set("key", "new", Ttl::Never).expect("set");
         assert_eq!(get(&again, "key"), Some(b"new".to_vec()));
         again.verify(Verify::new(), |finding| panic!("{name}: {finding:?}")).expect("verify");
@@ -96,7 +96,7 @@ fn noise_in_a_mapped_file_tells_no_lies() {
             for i in 0..50 {
                 cache.set(format!("k{i}"), format!("value {i}"), Ttl::secs(500)).expect("set");
             }
-            cache.set("large", vec![1; 10_000], Ttl::Never).expect("set");
+            cache.set("large", vec![1; 70_000], Ttl::Never).expect("set");
             let path = cache.dir().expect("a directory").join(name);
             let drop_first = round % 3 == 0;
             let cache = (!drop_first).then_some(cache);
@@ -111,7 +111,7 @@ fn noise_in_a_mapped_file_tells_no_lies() {
                 }
             }
             let large = cache.get("large").ok().flatten();
-            assert!(large.is_none_or(|value| value.into_vec() == vec![1; 10_000]));
+            assert!(large.is_none_or(|value| value.into_vec() == vec![1; 70_000]));
             let _ = cache.set("new", "value", Ttl::Never);
             let _ = cache.verify(Verify::new().repair(true), |_| {});
             let _ = cache.prune(&Prune::new());

@@ -88,10 +88,10 @@ fn a_new_cache_has_the_documented_settings() {
 fn every_file_has_its_mode() {
     for (access, dir_mode, file_mode) in [(Access::Private, 0o700, 0o600), (Access::Group, 0o2770, 0o660)] {
         let (dir, _, cache) = fresh_with(|options| options.access(access));
-        cache.set("key", vec![1; 5000], Ttl::Never).expect("set");
+        cache.set("key", vec![1; 70_000], Ttl::Never).expect("set");
         cache.set("small", "value", Ttl::Never).expect("set");
         cache.clear().expect("clear");
-        cache.set("key", vec![1; 5000], Ttl::Never).expect("set");
+        cache.set("key", vec![1; 70_000], Ttl::Never).expect("set");
         cache.set("small", "value", Ttl::Never).expect("set");
         let place = cache.info("key").expect("info").expect("an entry").place;
         let mut wanted = BTreeMap::from([("", dir_mode), ("shards", dir_mode), ("trash", dir_mode)]);
@@ -260,7 +260,7 @@ fn reads_alone(how: Accelerate) {
     writer.set("key", "value", Ttl::Never).expect("set");
     writer.set("over", "value", Ttl::secs(1)).expect("set");
     let damaged =
-        writer.set("damaged", vec![1; 5000], Ttl::Never).map(|()| crate::support::entry_file(&writer, "damaged"));
+        writer.set("damaged", vec![1; 70_000], Ttl::Never).map(|()| crate::support::entry_file(&writer, "damaged"));
     fs::write(damaged.expect("set"), "damage").expect("to damage a file");
     clock.step(5000);
     let counted = writer.stats().expect("stats");

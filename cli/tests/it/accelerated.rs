@@ -7,7 +7,7 @@ fn three() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.run(["set", "a", "small"]).succeeds();
     sandbox.run(["set", "b", "small too", "--ttl", "1h", "--tag", "t"]).succeeds();
-    sandbox.run_with_input(vec![b'x'; 10_000], &["set", "large", "-"]).succeeds();
+    sandbox.run_with_input(vec![b'x'; 100_000], &["set", "large", "-"]).succeeds();
     sandbox
 }
 

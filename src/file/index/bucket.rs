@@ -10,8 +10,9 @@
 //! 4. the old record loses its live bit (or the old file its name);
 //! 5. the target is cleared; the lock is given up.
 //!
-//! **Repair**, by whoever takes the lock over: the slot's place is the truth. Of the intent's places, a record is live if
-//! and only if the slot points at it, and a file keeps its name if and only if the slot has its nonce.
+//! **Repair**, by whoever takes the lock over: the slot's place is the truth. Of the intent's places, a record that the
+//! slot doesn't point at loses its live bit (the other one has it), and a file keeps its name if and only if the slot has its
+//! nonce.
 //!
 //! **A split** of bucket *p* makes bucket *n*, the next one:
 //! 1. the intent says so; 2. *n* is filled, where nobody looks yet; 3. the number of buckets becomes *n* + 1, which only
@@ -51,8 +52,10 @@ pub(crate) trait Estate {
     /// The session of the caller, never 0.
     fn me(&self) -> u64;
     fn is_alive(&self, session: u64) -> bool;
-    /// Sets or clears the live bit of a record.
-    fn set_live(&self, place: Location, live: bool);
+    /// Sets or clears the live bit of a record of so many bytes.
+    fn set_live(&self, place: Location, live: bool, bytes: u64);
+    /// Clears the live bit of a record that a dead owner of the lock was at, if it is set in the life that the place names.
+    fn settle_record(&self, place: Location);
     /// Notes a sequence in a record.
     fn set_sequence(&self, place: Location, sequence: u64);
     /// Unlinks the file of a name, unless it is the one of this place. Says whether that file is there.
@@ -356,7 +359,8 @@ impl<M: Memory, E: Estate> Drop for Locked<'_, M, E> {
         if self.removed.get() && !std::thread::panicking() {
             self.shrink();
         }
-        self.index.words.store(self.base() + LOCK, 0);
+        // From its own word alone: if another session took this one for dead, the lock is that session's.
+        let _ = self.index.words.replace(self.base() + LOCK, self.estate.me(), 0);
     }
 }
 
@@ -389,10 +393,9 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
                 words.store(at.word() + TIME, words.load(base + OLD_TIME));
                 words.store(at.word() + USE, words.load(base + OLD_USE));
             }
-            for of in places {
-                if of.is_record() {
-                    self.estate.set_live(of, of == place);
-                }
+            // The bit of the one that the slot leads to is set already.
+            for of in places.into_iter().filter(|of| of.is_record() && *of != place) {
+                self.estate.settle_record(of);
             }
             if places.into_iter().any(Location::is_file) {
                 let there = self.estate.settle_file(self.index.hash_at(at).name(), place);
@@ -519,11 +522,11 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         after: impl FnOnce(),
     ) -> Result<u64, F> {
         let (index, words) = (self.index, &self.index.words);
-        let (at, was) = match target {
-            Target::Over(at, slot) => (at, slot.place),
+        let (at, was, was_size) = match target {
+            Target::Over(at, slot) => (at, slot.place, slot.size),
             Target::Free(at) => {
                 self.claim(at, hash);
-                (at, Location::NONE)
+                (at, Location::NONE, 0)
             }
         };
         self.declare(at, was, fill.place);
@@ -531,7 +534,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         let sequence = self.next_sequence();
         if fill.place.is_record() {
             self.estate.set_sequence(fill.place, sequence);
-            self.estate.set_live(fill.place, true);
+            self.estate.set_live(fill.place, true, fill.size);
         }
         point("publish: live");
         if let Err(error) = before() {
@@ -556,7 +559,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         words.store(at.word() + PLACE, fill.place.0);
         point("publish: placed");
         if was.is_record() {
-            self.estate.set_live(was, false);
+            self.estate.set_live(was, false, was_size);
         }
         point("publish: old one dead");
         after();
@@ -614,13 +617,14 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
 
     /// Moves a record that stays the same entry: only its place changes.
     pub(crate) fn relocate(&self, at: At, old: Location, new: Location) {
+        let size = self.index.slot(at).size;
         self.declare(at, old, new);
         point("move: declared");
-        self.estate.set_live(new, true);
+        self.estate.set_live(new, true, size);
         point("move: live");
         self.index.words.store(at.word() + PLACE, new.0);
         point("move: placed");
-        self.estate.set_live(old, false);
+        self.estate.set_live(old, false, size);
         point("move: old one dead");
         self.done();
     }
@@ -633,7 +637,7 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
         index.words.store(at.word() + PLACE, 0);
         point("remove: emptied");
         if slot.place.is_record() {
-            self.estate.set_live(slot.place, false);
+            self.estate.set_live(slot.place, false, slot.size);
         }
         point("remove: dead");
         let done = work();

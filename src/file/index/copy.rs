@@ -42,7 +42,9 @@ impl Estate for Private {
         false
     }
 
-    fn set_live(&self, _: Location, _: bool) {}
+    fn set_live(&self, _: Location, _: bool, _: u64) {}
+
+    fn settle_record(&self, _: Location) {}
 
     fn set_sequence(&self, _: Location, _: u64) {}
 

@@ -115,8 +115,12 @@ impl Estate for World {
         !self.dead.contains(&session)
     }
 
-    fn set_live(&self, place: Location, live: bool) {
-        self.segments.set_live(place, live);
+    fn set_live(&self, place: Location, live: bool, bytes: u64) {
+        self.segments.set_live(place, live, bytes);
+    }
+
+    fn settle_record(&self, place: Location) {
+        self.segments.settle_dead(place);
     }
 
     fn set_sequence(&self, place: Location, sequence: u64) {

@@ -128,7 +128,8 @@ impl<M: Memory, E: Estate> Locked<'_, M, E> {
     pub(crate) fn split(&self) -> bool {
         let (index, words) = (self.index, &self.index.words);
         let child = index.buckets();
-        if child >= table::MAX_BUCKETS || table::parent_of(child) != self.bucket {
+        // Looked at under the lock: a child without blocks on the disk can't be stored to.
+        if child >= table::MAX_BUCKETS || !index.is_ready() || table::parent_of(child) != self.bucket {
             return false;
         }
         words.store(self.base() + TARGET, table::split_target(child));

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::append::{Unpublished, append};
-use super::engine::{Ground, Held, IndexedEngine, SMALL, SMALL_RECORD};
+use super::engine::{Ground, Held, IndexedEngine};
 use super::files::{extend_index, sync};
 use super::lookup::{Placed, Rest};
 use super::unread::adopt_file;
@@ -82,8 +82,7 @@ pub(super) fn prepare<'a>(
     let record = record_of(new, generation);
     let size = record.size(engine.seal.is_mac());
     if !rules.durable
-        && new.value.len() <= SMALL
-        && size <= SMALL_RECORD
+        && engine.segments.takes(new.value.len(), size)
         && let Some(record) = append(engine, rules, &record, size)?
     {
         return Ok(Fresh::Record(record, size as u64));

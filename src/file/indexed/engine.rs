@@ -23,11 +23,6 @@ use crate::sys::fork::PerProcess;
 use crate::sys::fs;
 use crate::sys::mmap::{Memory, SharedWords};
 
-/// Values up to this rest in segments.
-pub(crate) const SMALL: usize = 4096;
-/// Records up to this do: long keys and metadata would waste the ends of segments.
-pub(super) const SMALL_RECORD: usize = 8192;
-
 /// An open indexed cache.
 pub(in crate::file) struct IndexedEngine {
     pub(in crate::file) dir: Arc<Directory>,
@@ -149,8 +144,12 @@ impl Estate for Ground<'_> {
         self.engine.dir.process().is_ok_and(|process| process.is_alive(self.engine.dir.root(), session).unwrap_or(true))
     }
 
-    fn set_live(&self, place: Location, live: bool) {
-        self.engine.segments.set_live(place, live);
+    fn set_live(&self, place: Location, live: bool, bytes: u64) {
+        self.engine.segments.set_live(place, live, bytes);
+    }
+
+    fn settle_record(&self, place: Location) {
+        self.engine.segments.settle_dead(place);
     }
 
     fn set_sequence(&self, place: Location, sequence: u64) {

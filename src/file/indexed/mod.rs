@@ -45,7 +45,6 @@ use crate::sys::fs::Stat;
 
 use append::append_now;
 use change::{Fresh, Keys, drop_slot, lock_keys, lock_target, record_of, sync_removal, unlink_named};
-use engine::SMALL_RECORD;
 use lookup::Placed;
 use walk::Walk;
 
@@ -196,7 +195,7 @@ impl Engine for IndexedEngine {
         let record = record_of(new, generation);
         let size = record.size(self.seal.is_mac());
         if !rules.durable
-            && size <= SMALL_RECORD
+            && self.segments.takes(new.value.len(), size)
             && let Some(record) = append_now(self, &record, size)?
         {
             return Ok(Some(Fresh::Record(record, size as u64)));

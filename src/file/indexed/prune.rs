@@ -102,7 +102,7 @@ fn give_back(run: &mut Run<'_>, engine: &IndexedEngine) -> Result<()> {
     let (me, rules) = (engine.dir.session()?, engine.dir.rules()?);
     for _ in 0..engine.segments.count() {
         let half_dead = engine.segments.least_full().is_some_and(|fullness| fullness < HALF);
-        if !half_dead || run.late() || !reclaim(engine, &rules, usize::MAX)? {
+        if !half_dead || run.late() || !reclaim(engine, &rules, u64::MAX)? {
             break;
         }
     }

@@ -1,7 +1,7 @@
 //! Making room: for a record at the end of a segment, in the table, below the limits, on the disk.
 //!
 //! All of it runs in the callers that bring something in, in slices: a set splits at most one bucket, copies at most
-//! [`SHARE`] records out of a segment that is being reclaimed, and evicts what it brought in.
+//! a few times its own bytes out of a segment that is being reclaimed, and evicts what it brought in.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -21,18 +21,22 @@ use crate::file::room::{FULL_SLICE, Over, disk_is_short};
 use crate::file::segments::MAX_SEGMENTS;
 use crate::format::location::Location;
 use crate::format::names::Name;
+use crate::format::record::UNIT;
 use crate::stats::Count;
 
-/// Records of a segment being reclaimed that a set takes care of. At the limit the fullest victim is three quarters
-/// live: four records then make room for one.
-const SHARE: usize = 4;
+/// Bytes of a segment being reclaimed that a set moves: so many times its own, and something on top. At the limit the fullest
+/// victim is three quarters live: four bytes then make room for one.
+const MOVES: u64 = 4;
+const MOVES_ON_TOP: u64 = 2048;
+/// Bytes that a caller without any room moves at a time.
+const PIECE: u64 = 64 * 1024;
 /// Bytes of the next record to be moved that are fetched ahead.
 const AHEAD: u64 = 320;
 /// Segments that are kept free, so that reclaiming has where to copy to.
 pub(super) const RESERVE: usize = 2;
-/// Above so many thousandths of live records, cold ones are evicted instead of copied.
+/// Above so many live thousandths, and at the limit, what wasn't used is evicted instead of moved.
 const TOO_FULL: u64 = 750;
-/// Thousandths of live records up to which a victim is better than a new segment.
+/// Live thousandths up to which a victim is better than a new segment.
 pub(super) const HALF: u64 = 500;
 /// How long one call's own culling takes, beyond what it brought in itself.
 const SLICE: Duration = Duration::from_millis(1);
@@ -78,7 +82,7 @@ impl Writer {
 pub(super) fn reclaim_for(engine: &IndexedEngine, rules: &Rules) -> Result<bool> {
     let start = Instant::now();
     while start.elapsed() < 5 * SLICE {
-        if !reclaim(engine, rules, 64)? {
+        if !reclaim(engine, rules, PIECE)? {
             return Ok(false);
         }
         if engine.segments.free_count() > 0 {
@@ -88,9 +92,9 @@ pub(super) fn reclaim_for(engine: &IndexedEngine, rules: &Rules) -> Result<bool>
     Ok(false)
 }
 
-/// Takes care of some records of the segment that's being reclaimed. `false`: there's nothing to do, or others are
-/// at it.
-pub(super) fn reclaim(engine: &IndexedEngine, rules: &Rules, records: usize) -> Result<bool> {
+/// Moves so many bytes out of the segment that's being reclaimed, and one record at the least. `false`: there's nothing to
+/// do, or others are at it.
+pub(super) fn reclaim(engine: &IndexedEngine, rules: &Rules, bytes: u64) -> Result<bool> {
     let writer = engine.writer_of()?;
     let Ok(mut reclaim) = writer.reclaim.try_lock() else { return Ok(false) };
     let ground = engine.ground()?;
@@ -101,15 +105,18 @@ pub(super) fn reclaim(engine: &IndexedEngine, rules: &Rules, records: usize) -> 
         reclaim.at = Some((segment, 0));
         writer.note(&reclaim);
         // Below the limits nothing live goes.
-        reclaim.evict_cold = fullness > TOO_FULL && engine.segments.count() >= most_segments(engine, rules);
+        let at_limit =
+            rules.max_bytes > 0 && used_bytes(engine).saturating_add(engine.segments.segment_bytes()) > rules.max_bytes;
+        reclaim.evict_cold = fullness > TOO_FULL && at_limit && engine.segments.count() >= most_segments(engine, rules);
     }
-    for _ in 0..records {
-        let Some((segment, from)) = reclaim.at else { break };
+    let mut moved = 0;
+    while let Some((segment, from)) = reclaim.at.filter(|_| moved == 0 || moved < bytes) {
         if let Some((place, next)) = engine.segments.next_live(segment, from) {
             // The one after it arrives meanwhile.
             if let Some((ahead, _)) = engine.segments.next_live(segment, next) {
                 engine.segments.prefetch(ahead, AHEAD);
             }
+            moved += engine.segments.len(place).unwrap_or(0).max(UNIT) as u64;
             if !move_record(engine, rules, &ground, place, reclaim.evict_cold)? {
                 break;
             }
@@ -142,11 +149,11 @@ fn move_record(
 ) -> Result<bool> {
     let Ok((mut bytes, opened)) = open_in(engine, &MOVED, place, Hash::NONE) else {
         // Damaged, or killed meanwhile; whoever looks it up finds that out.
-        engine.segments.set_live(place, false);
+        engine.segments.settle_dead(place);
         return Ok(true);
     };
     let Some(hash) = opened.id(&bytes).map(|id| Hash::of(Name::of(&engine.dir.seed, id))) else {
-        engine.segments.set_live(place, false);
+        engine.segments.settle_dead(place);
         return Ok(true);
     };
     let expired = opened.facts.gone_at() <= engine.dir.clock.now();
@@ -159,7 +166,7 @@ fn move_record(
     }
     let Ok(locked) = engine.index.lock(hash.id, ground, SLICE) else { return Ok(false) };
     let Some((at, slot)) = locked.find(hash).filter(|(_, slot)| slot.place == place) else {
-        engine.segments.set_live(place, false);
+        engine.segments.settle_dead(place);
         return Ok(true);
     };
     if let Some(new) = new {
@@ -229,7 +236,7 @@ pub(super) fn make_room(engine: &IndexedEngine, rules: &Rules, size: u64, is_new
         give_room(engine, rules, fresh)?;
     }
     if writer.reclaiming.load(Ordering::Relaxed) {
-        reclaim(engine, rules, SHARE)?;
+        reclaim(engine, rules, MOVES * size + MOVES_ON_TOP)?;
     }
     Ok(())
 }

@@ -152,7 +152,7 @@ fn slot_of_record(run: &mut Run<'_>, engine: &IndexedEngine, hash: Hash, slot: &
             && under_lock(engine, hash, |locked| {
                 let same = mend(locked);
                 if same {
-                    engine.segments.set_live(slot.place, true);
+                    engine.segments.set_live(slot.place, true, slot.size);
                 }
                 same
             });
@@ -279,16 +279,17 @@ fn check_segment(run: &mut Run<'_>, engine: &IndexedEngine, segment: usize, bad:
         let mended = run.how.repair && segments.mend(segment);
         run.find(LIVE, Problem::Index, format!("segment {segment}: {why}"), mended);
     }
-    let mut from = 0;
+    let (mut from, mut units) = (0, 0);
     while let Some((place, next)) = segments.next_live(segment, from) {
         from = next;
+        units += (segments.len(place).unwrap_or(0) / UNIT) as u64;
         if bad.contains(&place.0) || !run.go_on() {
             continue;
         }
         live_record(run, engine, place);
     }
     if run.how.repair && segments.state(segment) == State::Sealed {
-        segments.recount(segment);
+        segments.set_live_units(segment, units);
     }
 }
 
@@ -309,14 +310,14 @@ fn live_record(run: &mut Run<'_>, engine: &IndexedEngine, place: Location) {
         let clear = |locked: &Held<'_>| {
             let orphan = locked.find(hash).is_none_or(|(_, slot)| slot.place != place);
             if orphan {
-                engine.segments.set_live(place, false);
+                engine.segments.settle_dead(place);
             }
             orphan
         };
         (run.how.repair && under_lock(engine, hash, clear), "the index doesn't lead to this record")
     } else {
         if run.how.repair {
-            engine.segments.set_live(place, false);
+            engine.segments.settle_dead(place);
         }
         (run.how.repair, "a live bit without a record")
     };

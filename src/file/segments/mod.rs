@@ -45,8 +45,9 @@ const STATE: usize = 0;
 const GENERATION: usize = 1;
 /// Units appended.
 const CURSOR: usize = 2;
-/// Live records, and all that were appended: a hint of how full it is.
+/// Units of live records: a hint of how full it is.
 pub(crate) const LIVE: usize = 3;
+/// Records that were appended.
 const RECORDS: usize = 4;
 /// Where its reclaiming stands.
 const SCAN: usize = 5;
@@ -59,6 +60,11 @@ const FREE: u64 = 0;
 const OPEN: u64 = 1;
 const SEALED: u64 = 2;
 const CLAIMED: u64 = 3;
+
+/// A record takes a 16th of a segment at the most, so that little is wasted at its end, and this much in any.
+const VALUE_SHARE: usize = 16;
+/// Bytes of a record beside its value: long keys and metadata would waste the ends of segments too.
+const BESIDE_VALUE: usize = 4096;
 
 /// Bytes of a segment, for a cache of so many bytes: a 64th of it, so that what isn't full costs little.
 pub(crate) fn segment_bytes(max_bytes: u64) -> u64 {
@@ -137,6 +143,17 @@ impl<M: Memory> Segments<M> {
         (self.units * UNIT) as u64
     }
 
+    /// The most bytes of a value that a record holds.
+    pub(crate) fn value_limit(&self) -> usize {
+        self.units * UNIT / VALUE_SHARE
+    }
+
+    /// Whether a value of so many bytes is stored as a record, which would have `size` bytes.
+    #[inline]
+    pub(crate) fn takes(&self, value: usize, size: usize) -> bool {
+        value <= self.value_limit() && size <= self.value_limit() + BESIDE_VALUE
+    }
+
     pub(crate) fn count(&self) -> usize {
         usize::try_from(self.live.load(COUNT)).unwrap_or(0).min(MAX_SEGMENTS)
     }
@@ -176,11 +193,16 @@ impl<M: Memory> Segments<M> {
     /// Where a place lies: its segment, and the unit in it; `None`: nowhere, or in a former life of the segment.
     #[inline]
     fn locate(&self, place: Location) -> Option<(usize, usize)> {
-        let unit = place.unit() as usize;
-        let (segment, unit) = (unit / self.units, unit & (self.units - 1));
+        let (segment, unit) = self.split(place);
         let current =
             segment < self.count() && self.generation(segment) & ((1 << GENERATION_BITS) - 1) == place.generation();
         (place.is_record() && current).then_some((segment, unit))
+    }
+
+    /// The segment of a place, in whichever life, and the unit in it.
+    fn split(&self, place: Location) -> (usize, usize) {
+        let unit = place.unit() as usize;
+        (unit / self.units, unit & (self.units - 1))
     }
 
     fn place(&self, segment: usize, unit: usize, generation: u64) -> Location {
@@ -306,8 +328,12 @@ impl<M: Memory> Segments<M> {
         loop {
             let bytes = copy(&self.arena, word_of(place, 0), len);
             match record::open(seal, bytes.as_ref(), place, salt) {
-                // A counter went on twice while it was copied.
-                Err(Damage::Value) if self.word(place, SEQUENCE_WORD) != record::sequence_word_in(bytes.as_ref()) => {}
+                Err(Damage::Value) => match self.word(place, SEQUENCE_WORD) {
+                    None => return Err(Damage::Lengths),
+                    Some(now) if Some(now) == record::sequence_word_in(bytes.as_ref()) => return Err(Damage::Value),
+                    // A counter went on twice while it was copied.
+                    Some(_) => {}
+                },
                 Err(damage) => return Err(damage),
                 Ok(opened) => return Ok((bytes, opened)),
             }
@@ -370,16 +396,39 @@ impl<M: Memory> Segments<M> {
         }
     }
 
-    pub(crate) fn set_live(&self, place: Location, live: bool) {
-        let Some((segment, unit)) = self.locate(place) else { return };
+    /// Sets or clears the live bit of a record of so many bytes, under the lock of its bucket.
+    pub(crate) fn set_live(&self, place: Location, live: bool, bytes: u64) {
+        if let Some((segment, unit)) = self.locate(place) {
+            self.change_bit(segment, unit, live, bytes);
+        }
+    }
+
+    /// Clears the live bit of a record that no slot leads to, if it is set in the life that the place names.
+    ///
+    /// *The bit first, and only then the generation*: what is set in that life stays set while the bucket is locked, since
+    /// whoever empties the segment needs that lock. The other way round, the segment could begin another life in between,
+    /// and the bit be another record's.
+    pub(crate) fn settle_dead(&self, place: Location) {
+        let (segment, unit) = self.split(place);
+        let at = self.bitmap(segment) + unit / 64;
+        if !place.is_record() || segment >= self.count() || self.live.load(at) >> (unit % 64) & 1 == 0 {
+            return;
+        }
+        if self.locate(place).is_some() {
+            let bytes = self.len(place).unwrap_or(0) as u64;
+            self.change_bit(segment, unit, false, bytes);
+        }
+    }
+
+    fn change_bit(&self, segment: usize, unit: usize, live: bool, bytes: u64) {
         let (word, bit) = (self.bitmap(segment) + unit / 64, 1 << (unit % 64));
-        let header = Self::header(segment);
+        let (header, units) = (Self::header(segment), bytes.div_ceil(UNIT as u64));
         if live {
             if self.live.or(word, bit) & bit == 0 {
-                self.live.add(header + LIVE, 1);
+                self.live.add(header + LIVE, units);
             }
         } else if self.live.and(word, !bit) & bit != 0 {
-            self.live.add(header + LIVE, u64::MAX);
+            self.live.add(header + LIVE, units.wrapping_neg());
         }
     }
 
@@ -404,16 +453,15 @@ impl<M: Memory> Segments<M> {
         None
     }
 
-    /// Thousandths of a segment's records that are live: a hint.
+    /// Thousandths of a segment that are live: a hint.
     pub(crate) fn fullness(&self, segment: usize) -> u64 {
-        let header = Self::header(segment);
-        let (live, records) = (self.live.load(header + LIVE), self.live.load(header + RECORDS));
+        let (live, units) = (self.live.load(Self::header(segment) + LIVE), self.units as u64);
         // A drift below zero reads as none.
-        if live > records { 0 } else { live * 1000 / records.max(1) }
+        if live > units { 0 } else { live * 1000 / units }
     }
 
     /// Claims a segment for reclaiming: one that this session has claimed already, one whose claimer is dead, or the
-    /// sealed one with the fewest live records. Says where to go on.
+    /// least full of the sealed ones. Says how full it is.
     pub(crate) fn claim(&self, me: u64, is_alive: impl Fn(u64) -> bool) -> Option<(usize, u64)> {
         let mut best = None;
         for segment in 0..self.count() {
@@ -474,7 +522,7 @@ impl<M: Memory> Segments<M> {
         self.change(segment, State::Claimed(me), State::Free);
     }
 
-    /// Thousandths of live records in the sealed segment that has the fewest.
+    /// Thousandths of the least full of the sealed segments that are live.
     pub(crate) fn least_full(&self) -> Option<u64> {
         let sealed = (0..self.count()).filter(|segment| self.state(*segment) == State::Sealed);
         sealed.map(|segment| self.fullness(segment)).min()
@@ -511,10 +559,8 @@ impl<M: Memory> Segments<M> {
         mended
     }
 
-    /// After a rebuild, what was open stays so, or is sealed where its session is dead; counts are found anew.
-    pub(crate) fn recount(&self, segment: usize) {
-        let bitmap = self.bitmap(segment);
-        let live: u64 = (0..self.units / 64).map(|word| u64::from(self.live.load(bitmap + word).count_ones())).sum();
-        self.live.store(Self::header(segment) + LIVE, live);
+    /// Notes how many units of a segment were found live.
+    pub(crate) fn set_live_units(&self, segment: usize, units: u64) {
+        self.live.store(Self::header(segment) + LIVE, units);
     }
 }

@@ -26,7 +26,10 @@ impl<M: Memory> Segments<M> {
                     self.live.store(bitmap + at, *word);
                 }
             }
-            self.live.store(header + LIVE, records);
+            // Of records of which only the bits were looked at, as many units as the average record of the segment has.
+            let (units, of) = (self.live.load(header + CURSOR), self.live.load(header + RECORDS).max(1));
+            let live = u128::from(records) * u128::from(units) / u128::from(of);
+            self.live.store(header + LIVE, u64::try_from(live).unwrap_or(u64::MAX).min(self.units as u64));
             if records == 0 {
                 for word in [CURSOR, RECORDS, SCAN] {
                     self.live.store(header + word, 0);

@@ -50,7 +50,7 @@ fn make(dir: &Path, how: Accelerate) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     for i in 0..6 {
         all.insert(format!("small {i}"), format!("value {i}").into_bytes());
-        all.insert(format!("large {i}"), vec![b'0' + i; 6000]);
+        all.insert(format!("large {i}"), vec![b'0' + i; 70_000]);
     }
     for (key, value) in &all {
         cache.set(key, value, Ttl::hours(1)).expect("set");

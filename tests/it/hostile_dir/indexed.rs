@@ -9,8 +9,8 @@ use larder::{Accelerate, Cache, Ttl};
 use super::{Canary, Plant, plant, plants, trouble_of};
 use crate::support::{HandClock, get, options, temp_dir};
 
-/// The first with its head fills five blocks to the last byte, so that one byte more is more than the index allows.
-const SIZES: [usize; 2] = [20_301, 20_000];
+/// The first with its head fills 17 blocks to the last byte, so that one byte more is more than the index allows.
+const SIZES: [usize; 2] = [69_453, 70_000];
 
 /// An accelerated cache with a large entry, and its file.
 fn scene(size: usize, case: impl FnOnce(&Cache, &Path, &Canary)) {
@@ -28,11 +28,11 @@ fn a_foreign_thing_in_the_place_of_a_known_file_is_a_miss() {
     let mut troubles = Vec::new();
     for what in plants() {
         troubles.extend(trouble_of(move || {
-            scene(20_000, |cache, place, canary| {
+            scene(70_000, |cache, place, canary| {
                 plant(what, place, canary);
                 let found = get(cache, "key");
                 // The same bytes, from another's hand.
-                let fitting = if what == Plant::Foreign { Some(vec![7; 20_000]) } else { None };
+                let fitting = if what == Plant::Foreign { Some(vec![7; 70_000]) } else { None };
                 assert_eq!(found, fitting, "{what:?}");
                 canary.assert_unharmed(&format!("{what:?}"));
                 let stays = !matches!(what, Plant::HardLink);
@@ -66,17 +66,17 @@ fn a_known_file_that_became_longer_or_shorter_is_a_miss() {
 
 #[test]
 fn another_entry_in_the_place_of_a_known_file_is_a_miss() {
-    scene(20_000, |cache, place, _| {
+    scene(70_000, |cache, place, _| {
         let old = fs::read(place).expect("the file");
-        cache.set("key", vec![8; 20_000], Ttl::Never).expect("set");
+        cache.set("key", vec![8; 70_000], Ttl::Never).expect("set");
         fs::write(place, old).expect("the old bytes");
         assert_eq!(get(cache, "key"), None, "the same key, but an older set");
     });
-    scene(20_000, |cache, place, _| {
-        cache.set("yek", vec![8; 20_000], Ttl::Never).expect("set");
+    scene(70_000, |cache, place, _| {
+        cache.set("yek", vec![8; 70_000], Ttl::Never).expect("set");
         let other = cache.dir().expect("a directory").join(cache.info("yek").expect("info").expect("an entry").place);
         fs::copy(other, place).expect("to copy");
         assert_eq!(get(cache, "key"), None, "another key");
-        assert_eq!(get(cache, "yek"), Some(vec![8; 20_000]));
+        assert_eq!(get(cache, "yek"), Some(vec![8; 70_000]));
     });
 }

@@ -102,7 +102,7 @@ fn a_root_that_others_may_write_to_is_refused() {
 fn loose_modes_below_the_root_are_found_and_mended() {
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache")).open().expect("a cache");
-    cache.set("key", vec![1; 5000], Ttl::Never).expect("set");
+    cache.set("key", vec![1; 70_000], Ttl::Never).expect("set");
     let places: Vec<PathBuf> =
         listing(cache.dir().expect("a directory")).into_keys().filter(|path| path.as_os_str() != "").collect();
     assert_eq!(places.len(), 13, "{places:?}");
@@ -112,7 +112,7 @@ fn loose_modes_below_the_root_are_found_and_mended() {
         for loose in [tight | 0o022, 0o777] {
             set_mode(&full, loose);
             let again = Cache::file(cache.dir().expect("a directory")).open().expect("the cache");
-            assert_eq!(get(&again, "key"), Some(vec![1; 5000]), "{} {loose:o}", place.display());
+            assert_eq!(get(&again, "key"), Some(vec![1; 70_000]), "{} {loose:o}", place.display());
             let mut found = Vec::new();
             cache.verify(Verify::new().repair(true), |finding| found.push(finding.clone())).expect("repair");
             assert_eq!(found.len(), 1, "{found:?}");

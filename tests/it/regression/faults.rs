@@ -185,12 +185,12 @@ fn a_copy_keeps_its_counts() {
 #[test]
 fn a_slot_whose_file_is_gone_is_no_longer_counted() {
     let (_dir, _clock, cache) = crate::support::fresh();
-    cache.set("k", vec![1; 10_000], Ttl::Never).expect("set");
+    cache.set("k", vec![1; 70_000], Ttl::Never).expect("set");
     cache.set("other", "v", Ttl::Never).expect("set");
     let file = cache.dir().expect("a directory").join(cache.info("k").expect("info").expect("an entry").place);
     fs::remove_file(file).expect("to remove it");
     let no_rename = |call: &Call| (call.name.starts_with("rename")).then_some(libc::EIO);
-    let (set, _) = with_faults(no_rename, || cache.set("k", vec![2; 10_000], Ttl::Never));
+    let (set, _) = with_faults(no_rename, || cache.set("k", vec![2; 70_000], Ttl::Never));
     set.expect_err("it can't be put in place");
     let stats = cache.stats().expect("stats");
     assert_eq!((get(&cache, "k"), stats.entries), (None, 1));
@@ -310,7 +310,7 @@ fn disk_syncs_the_names_of_a_new_cache_and_of_the_directories_above_it() {
 fn a_clear_that_cannot_set_shards_aside_counts_out_what_it_unlinks() {
     let (_dir, _clock, cache) = crate::support::fresh();
     for n in 0..40 {
-        cache.set(format!("large {n}"), vec![7; 9000], Ttl::Never).expect("set");
+        cache.set(format!("large {n}"), vec![7; 70_000], Ttl::Never).expect("set");
         cache.set(format!("small {n}"), "v", Ttl::Never).expect("set");
     }
     assert_eq!(files_below(&cache, "shards").len(), 40);

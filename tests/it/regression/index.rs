@@ -54,7 +54,7 @@ impl Injector for Unreadable {
 }
 
 fn large() -> Option<Vec<u8>> {
-    Some(vec![b'o'; 5000])
+    Some(vec![b'o'; 70_000])
 }
 
 /// A record is written first and published then. Where a thread was stopped in between, others could fill the segment and
@@ -192,7 +192,7 @@ fn a_clock_that_was_set_back_does_not_change_who_is_evicted() {
         let (_dir, clock, cache) = fresh_with(|options| options.max_entries(40).policy(policy));
         for i in 0..20 {
             cache.set(format!("small {i}"), "value", Ttl::Never).expect("set");
-            cache.set(format!("large {i}"), vec![1; 5000], Ttl::Never).expect("set");
+            cache.set(format!("large {i}"), vec![1; 70_000], Ttl::Never).expect("set");
             clock.step(10);
         }
         clock.set(1000);
@@ -345,12 +345,12 @@ fn a_writer_on_a_full_disk_makes_room_by_the_index() {
         cache.set(format!("k{i}"), large().expect("a value"), Ttl::Never).expect("set");
     }
     let mut writer = cache.writer("new", Ttl::Never).expect("a writer");
-    let mut write = || writer.write_all(&[b'n'; 6000]).and_then(|()| writer.flush());
+    let mut write = || writer.write_all(&vec![b'n'; 70_000]).and_then(|()| writer.flush());
     inject(NoRoom { once: true, met: false }, &mut write).expect("room is made");
     assert!(writer.commit().expect("commit"));
     // Before a get comes by a slot that leads nowhere, and removes it.
     let entries = counts_match(&cache).entries;
-    assert_eq!(get(&cache, "new"), Some(vec![b'n'; 6000]));
+    assert_eq!(get(&cache, "new"), Some(vec![b'n'; 70_000]));
     let left = (0..10).filter(|i| get(&cache, format!("k{i}")) == large()).count() as u64;
     assert!(left < 10, "somebody made room");
     assert_eq!(entries, left + 1);

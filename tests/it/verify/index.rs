@@ -52,10 +52,10 @@ fn mixed() -> (TempDir, HandClock, Cache) {
         cache.set(format!("k{i}"), format!("value {i}"), Ttl::Never).expect("set");
     }
     for i in 0..3 {
-        cache.set(format!("f{i}"), vec![b'f'; 10_000], Ttl::Never).expect("set");
+        cache.set(format!("f{i}"), vec![b'f'; 70_000], Ttl::Never).expect("set");
     }
     cache.set("k0", "value", Ttl::secs(60)).expect("set");
-    cache.set("f0", vec![b'f'; 10_000], Ttl::secs(90)).expect("set");
+    cache.set("f0", vec![b'f'; 70_000], Ttl::secs(90)).expect("set");
     (dir, clock, cache)
 }
 
@@ -63,7 +63,7 @@ fn mixed() -> (TempDir, HandClock, Cache) {
 fn a_sound_accelerated_cache_has_no_findings_and_looking_writes_nothing() {
     let (dir, clock, cache) = mixed();
     cache.delete("k3").expect("delete");
-    cache.set("k4", vec![1; 20_000], Ttl::Never).expect("set");
+    cache.set("k4", vec![1; 70_000], Ttl::Never).expect("set");
     cache.set("k4", "small again", Ttl::Never).expect("set");
     let reader = options(&dir, &clock).read_only(true).open().expect("a reader");
     let before = listing(cache.dir().expect("a directory"));

@@ -35,7 +35,7 @@ impl World {
             }
             from = next;
             let Some((n, value, _)) = self.read(place) else {
-                self.segments.set_live(place, false);
+                self.segments.settle_dead(place);
                 continue;
             };
             let new = self.append(n, value);
@@ -45,7 +45,7 @@ impl World {
                     self.segments.copy_words(place, new);
                     locked.relocate(at, place, new);
                 }
-                None => self.segments.set_live(place, false),
+                None => self.segments.settle_dead(place),
             }
         }
         if self.is_dead() {

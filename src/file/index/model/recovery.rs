@@ -220,7 +220,7 @@ fn a_copy_keeps_heat_and_age() {
     world.index.warm(hash(7), at, &slot, false);
     let (_, old) = world.index.look(hash(7)).expect("an entry");
     // A record without a slot makes a copy necessary.
-    world.segments.set_live(world.append(99, 1), true);
+    world.segments.set_live(world.append(99, 1), true, 64);
     let mut after = world.copy(2, &[1], i64::MAX);
     assert!(!after.recover());
     let (_, new) = after.index.look(hash(7)).expect("an entry");

@@ -192,8 +192,12 @@ impl Estate for Ground {
         session != DEAD
     }
 
-    fn set_live(&self, place: Location, live: bool) {
-        self.segments.set_live(place, live);
+    fn set_live(&self, place: Location, live: bool, bytes: u64) {
+        self.segments.set_live(place, live, bytes);
+    }
+
+    fn settle_record(&self, place: Location) {
+        self.segments.settle_dead(place);
     }
 
     fn set_sequence(&self, place: Location, sequence: u64) {
@@ -412,7 +416,7 @@ impl Session {
                     self.segments().copy_words(place, new);
                     locked.relocate(at, place, new);
                 }
-                None => self.segments().set_live(place, false),
+                None => self.segments().settle_dead(place),
             }
         }
         if self.segments().next_live(segment, 0).is_some() {
