@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use larder::{Accelerate, Cache, Policy, Ttl};
+use larder::{Cache, Layout, Policy, Ttl};
 
 /// Trace, capacity, miss ratios of exact S3-FIFO and of LRU, from the folder's README.
 const BY_ENTRIES: &[(&str, u64, f64, f64)] = &[
@@ -55,7 +55,7 @@ fn read(folder: &Path, name: &str, sized: bool) -> Vec<(u64, u32)> {
 fn replay(requests: &[(u64, u32)], policy: Policy, max_entries: u64, max_bytes: u64) -> f64 {
     let base = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
     let dir = tempfile::tempdir_in(base).expect("a directory");
-    let options = Cache::file(dir.path().join("cache")).accelerate(Accelerate::Auto).policy(policy);
+    let options = Cache::file(dir.path().join("cache")).layout(Layout::Indexed).policy(policy);
     let cache = options.max_entries(max_entries).max_bytes(max_bytes).open().expect("a cache");
     let largest = requests.iter().map(|(_, size)| *size as usize).max().unwrap_or(0);
     let (bytes, mut misses) = (vec![7; largest], 0_u64);

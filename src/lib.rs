@@ -17,7 +17,7 @@
 //! A small value rests as a record in a mapped file, a larger one in a file of its own, `shards/ab/<hash>`; both prove
 //! themselves by checksums and carry their expiry, and a mapped index knows of all. Readers, who take no lock, see the old
 //! value or the new one. Every change of a key takes a lock that is given up when its holder dies. Limits on entries and
-//! bytes hold over all processes. With [`Accelerate::Off`] every value is a file.
+//! bytes hold over all processes. With [`Layout::Files`] every value is a file.
 //!
 //! A `get` returns a value that was set for exactly that key and has not expired, or a miss. Damaged files, dead
 //! writers, full disks and leaps of the clock make misses, which [`Stats`] counts by reason, or typed [`Error`]s.
@@ -97,7 +97,7 @@ pub use key::{MAX_KEY_LEN, MAX_NAMESPACE_LEN};
 pub use options::Options;
 pub use options::named::Caches;
 pub use prune::{Prune, PruneReport, Reason, Removal, Tally};
-pub use settings::{Accelerate, Access, Change, Compression, Durability, Policy, Settings};
+pub use settings::{Access, Change, Compression, Durability, Layout, Policy, Settings};
 pub use single_flight::{Computing, Fetch};
 pub use stats::{
     Compressed, Event, EvictReason, Evicting, Evictions, Limits, Mapped, MissReason, Misses, Network, Places, Stats,

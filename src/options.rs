@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::entry::Ttl;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, Config};
-use crate::settings::{Accelerate, Access, Change, Compression, Durability, Policy};
+use crate::settings::{Access, Change, Compression, Durability, Layout, Policy};
 use crate::stats::{Counts, Event};
 
 /// Where the entries of a cache rest.
@@ -76,7 +76,7 @@ const OF_DIRECTORY: &[&str] = &[
     "durability",
     "touch_interval",
     "access",
-    "accelerate",
+    "layout",
     "read_only",
     "create",
     "shared_memory",
@@ -279,18 +279,18 @@ impl Options {
         self.given("access")
     }
 
-    /// Whether values up to 4 KiB rest in memory that all processes share, in mapped segments, and an index knows of
-    /// every entry. Default: what the cache was made with; for a new one [`Accelerate::Auto`], but a plain tree where
-    /// memory can't be shared (on a network file system, or with `shared_memory(false)`).
+    /// How entries are kept: as records and files that an index in shared memory knows, or one file each. Default: what
+    /// the cache was made with; for a new one [`Layout::Indexed`], but [`Layout::Files`] where processes can't share memory
+    /// (on a network file system, or with `shared_memory(false)`).
     ///
     /// Opening with other than the cache has converts it, which takes as long as all of its entries take to be read or
     /// written, and that nobody else has it open: else `open` fails with [`Busy`](crate::ErrorKind::Busy). No live entry
-    /// is lost, whatever happens on the way. To [`Accelerate::Off`] every small value becomes a file that is charged 4 KiB
+    /// is lost, whatever happens on the way. To [`Layout::Files`] every small value becomes a file that is charged 4 KiB
     /// and more: where that is over `max_bytes`, it's [`Refused`](crate::ErrorKind::Refused). A policy that needs the index
     /// becomes [`Policy::Lru`], and of uses only the order by creation stays.
-    pub fn accelerate(mut self, how: Accelerate) -> Options {
-        self.config.accelerate = Some(how);
-        self.given("accelerate")
+    pub fn layout(mut self, layout: Layout) -> Options {
+        self.config.layout = Some(layout);
+        self.given("layout")
     }
 
     /// Opens for reading alone: no file is written, no use is recorded or counted, and changes fail with

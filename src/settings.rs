@@ -32,17 +32,17 @@ impl Policy {
     }
 }
 
-/// Whether small values rest in memory that all processes share.
+/// How a directory keeps its entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Accelerate {
-    /// A file for each entry, and nothing else: the plain tree. The only way on network file systems.
-    Off,
-    /// A shared index knows where every entry rests, and small values rest in mapped segments: up to 64 KiB in a cache of
-    /// 64 MiB and more or without a limit, of a smaller one up to a 1,024th of it, and 4 KiB in any. Larger ones rest in
-    /// files as ever. The default on local file systems.
+pub enum Layout {
+    /// One file per entry, and nothing else: the only layout on file systems where processes can't share memory.
+    Files,
+    /// An index in shared memory knows where every entry is. Values up to 64 KiB (a 1,024th of `max_bytes`, and 4 KiB at
+    /// the least, in a cache below 64 MiB) are records in mapped segments, larger ones files. The default on local file
+    /// systems.
     #[default]
-    Auto,
+    Indexed,
 }
 
 /// What an acknowledged change survives.
@@ -133,7 +133,7 @@ macro_rules! named {
 }
 
 named!(Policy, "policy": Lru = 0, "lru"; Fifo = 1, "fifo"; Random = 2, "random"; S3Fifo = 3, "s3fifo"; Lfu = 4, "lfu";);
-named!(Accelerate, "acceleration": Off = 0, "off"; Auto = 1, "auto";);
+named!(Layout, "layout": Files = 0, "files"; Indexed = 1, "indexed";);
 named!(Durability, "durability": Process = 0, "process"; Disk = 1, "disk";);
 named!(Access, "access": Private = 0, "private"; Group = 1, "group";);
 
@@ -161,8 +161,8 @@ pub struct Settings {
     pub access: Access,
     /// How old a recorded use must be before a read records a new one, where there's no index.
     pub touch_interval: Duration,
-    /// Whether small values rest in shared memory.
-    pub accelerate: Accelerate,
+    /// How entries are kept.
+    pub layout: Layout,
     /// When the cache was made.
     pub created: SystemTime,
     /// The format of the directory.
@@ -252,7 +252,7 @@ impl Change {
         settings.min_free_bytes = self.min_free_bytes.unwrap_or(settings.min_free_bytes);
         settings.min_free_inodes = self.min_free_inodes.unwrap_or(settings.min_free_inodes);
         settings.policy = self.policy.unwrap_or(settings.policy);
-        if settings.policy.needs_index() && settings.accelerate == Accelerate::Off {
+        if settings.policy.needs_index() && settings.layout == Layout::Files {
             return refuse(format!("the policy {} needs an index, which this cache doesn't have", settings.policy));
         }
         settings.durability = self.durability.unwrap_or(settings.durability);

@@ -270,7 +270,7 @@ pub struct Places {
     pub files: u64,
 }
 
-/// The memory that the processes of an accelerated cache share.
+/// The memory that the processes of an indexed cache share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mapped {

@@ -57,7 +57,7 @@ class Cache(MutableMapping[_Key, _V], Generic[_V]):
         policy: Literal["s3-fifo", "lru", "lfu", "fifo", "random"] | str | None = None,
         durability: Literal["process", "disk"] | str | None = None,
         compression: str | None = None,
-        accelerate: str | None = None,
+        layout: str | None = None,
         access: Literal["private", "group"] | str | None = None,
         read_only: bool | None = None,
         create: bool | None = None,

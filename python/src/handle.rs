@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use larder::{Accelerate, Codec, Durability, SetOptions};
+use larder::{Layout, Codec, Durability, SetOptions};
 use pyo3::prelude::*;
 
 use crate::errors;
@@ -53,7 +53,7 @@ impl Handle {
             "memory" | "null" => Hold::Always,
             "file" => match cache.settings() {
                 Ok(settings)
-                    if settings.accelerate != Accelerate::Off && settings.durability == Durability::Process =>
+                    if settings.layout != Layout::Files && settings.durability == Durability::Process =>
                 {
                     Hold::Mapped
                 }

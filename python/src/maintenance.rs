@@ -271,7 +271,7 @@ impl Cache {
         shown.set_item("policy", settings.policy.to_string())?;
         shown.set_item("durability", settings.durability.to_string())?;
         shown.set_item("access", settings.access.to_string())?;
-        shown.set_item("accelerate", settings.accelerate.to_string())?;
+        shown.set_item("layout", settings.layout.to_string())?;
         shown.set_item("touch_interval", settings.touch_interval.as_secs_f64())?;
         Ok(shown)
     }

@@ -147,7 +147,7 @@ def test_the_loop_goes_on_while_a_call_waits(tmp_path: Path) -> None:
             return data
 
     async def main() -> None:
-        cache = aio.Cache(Cache[Any](tmp_path / "cache", serializer=Slow(), accelerate="off"))
+        cache = aio.Cache(Cache[Any](tmp_path / "cache", serializer=Slow(), layout="files"))
         ticks = 0
 
         async def tick() -> None:

@@ -1,14 +1,14 @@
-//! From a plain tree to an accelerated cache and back, for an opener who names what the cache isn't, and has it to
+//! From a plain tree to an indexed cache and back, for an opener who names what the cache isn't, and has it to
 //! himself.
 //!
-//! **To accelerated**: 1. mapped files that an earlier conversion may have left are removed: what rests in them is no
+//! **To indexed**: 1. mapped files that an earlier conversion may have left are removed: what rests in them is no
 //! longer the cache's; 2. new ones are made, and all files are taken into the index; 3. the marker says so. Whoever dies
 //! in between leaves a plain tree.
 //!
 //! **To plain**: 1. each record is put into a file, as a set would, so that at each moment the index leads to it; what
 //! has expired or was cleared goes; 2. files that no slot points at go, since a plain tree would take them for entries,
 //! and the others' times are set, which its culls go by; 3. all of it is synced; 4. the marker says so; 5. the mapped
-//! files are removed. Whoever dies before 4 leaves an accelerated cache with more files in it than before, and nothing is
+//! files are removed. Whoever dies before 4 leaves an indexed cache with more files in it than before, and nothing is
 //! lost.
 
 use std::sync::Arc;
@@ -33,40 +33,40 @@ use crate::file::validity::miss_reason;
 use crate::format::header::Damage;
 use crate::format::names::Name;
 use crate::format::record::RecordSeal;
-use crate::settings::{Accelerate, Change, Policy, Settings};
+use crate::settings::{Change, Layout, Policy, Settings};
 use crate::stats::Count;
 use crate::sys::fs;
 
-const SHARED: &str = "other processes have the cache open, or this one more than once: who turns acceleration on or off must \
+const SHARED: &str = "other processes have the cache open, or this one more than once: who changes the layout must \
                       have it to himself";
 
 /// Turns a cache of files alone into an indexed one, and makes the other changes of settings that came with it. The
 /// directory is to be opened anew then.
 pub(super) fn to_indexed(dir: &Arc<Directory>, config: &Config) -> Result<()> {
-    alone(dir, Accelerate::Auto, || make_indexed(dir, config))
+    alone(dir, Layout::Indexed, || make_indexed(dir, config))
 }
 
 /// Turns an indexed cache into one of files alone, and makes the other changes of settings that came with it. It is to be
 /// opened anew then.
 pub(super) fn to_tree(engine: &IndexedEngine, config: &Config) -> Result<()> {
-    alone(&engine.dir, Accelerate::Off, || make_plain(engine, &config.change))
+    alone(&engine.dir, Layout::Files, || make_plain(engine, &config.change))
 }
 
-fn alone(dir: &Directory, wanted: Accelerate, work: impl FnOnce() -> Result<()>) -> Result<()> {
+fn alone(dir: &Directory, wanted: Layout, work: impl FnOnce() -> Result<()>) -> Result<()> {
     if dir.read_only {
-        let text = format!("acceleration can't be turned {} by a read-only opener", on_or_off(wanted));
+        let text = format!("the layout can't be changed to {wanted} by a read-only opener");
         return Err(Error::new(ErrorKind::ReadOnly, text));
     }
-    let differs = || read_marker(dir.root(), false).is_ok_and(|now| now.settings.accelerate != wanted);
+    let differs = || read_marker(dir.root(), false).is_ok_and(|now| now.settings.layout != wanted);
     dir.process()?.alone(dir.lock_wait, SHARED, differs, work)
 }
 
 /// The marker as it is, and the settings that it's to have.
-fn next_settings(dir: &Directory, accelerate: Accelerate, change: &Change) -> Result<(Marker, Settings)> {
+fn next_settings(dir: &Directory, layout: Layout, change: &Change) -> Result<(Marker, Settings)> {
     dir.look_for_root()?;
     let marker = read_marker(dir.root(), false)?;
-    let mut settings = Settings { accelerate, ..marker.settings.clone() };
-    if accelerate == Accelerate::Off && settings.policy.needs_index() {
+    let mut settings = Settings { layout, ..marker.settings.clone() };
+    if layout == Layout::Files && settings.policy.needs_index() {
         settings.policy = Policy::Lru;
     }
     Ok((marker, change.apply(settings)?))
@@ -78,7 +78,7 @@ fn write_settings(dir: &Directory, marker: &Marker, settings: Settings) -> Resul
 }
 
 fn make_indexed(dir: &Arc<Directory>, config: &Config) -> Result<()> {
-    let (marker, settings) = next_settings(dir, Accelerate::Auto, &config.change)?;
+    let (marker, settings) = next_settings(dir, Layout::Indexed, &config.change)?;
     let mac_key = config.mac_key.as_ref();
     let make = || {
         remove_mapped(dir)?;
@@ -108,7 +108,7 @@ fn make_indexed(dir: &Arc<Directory>, config: &Config) -> Result<()> {
 }
 
 fn make_plain(engine: &IndexedEngine, change: &Change) -> Result<()> {
-    let (marker, settings) = next_settings(&engine.dir, Accelerate::Off, change)?;
+    let (marker, settings) = next_settings(&engine.dir, Layout::Files, change)?;
     check_room(engine, &settings)?;
     each_record(engine, |hash, slot, record| make_file(engine, hash, slot, record))?;
     for shard in walk::shards() {
@@ -252,11 +252,4 @@ fn with_entry<T>(record: &Record, use_it: impl FnOnce(&NewEntry<'_>, u64) -> Res
 
 fn remove_mapped(dir: &Directory) -> Result<()> {
     make::remove_mapped(dir.root()).doing("can't remove the mapped files")
-}
-
-fn on_or_off(accelerate: Accelerate) -> &'static str {
-    match accelerate {
-        Accelerate::Off => "off",
-        Accelerate::Auto => "on",
-    }
 }

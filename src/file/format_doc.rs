@@ -28,7 +28,7 @@ use crate::format::location::Location;
 use crate::format::names::Name;
 use crate::format::record::{self, NewRecord, RecordSeal};
 use crate::key::Id;
-use crate::settings::{Accelerate, Access, Durability, Policy, Settings};
+use crate::settings::{Access, Durability, Layout, Policy, Settings};
 use crate::stats::Count;
 
 /// Both documents, one behind the other: a table that's meant by its number counts through both.
@@ -451,7 +451,7 @@ fn what_postcard_encodes_has_the_documented_fields() {
 #[test]
 fn a_marker_has_its_fields_where_the_document_says() {
     let settings = Settings {
-        accelerate: Accelerate::Off,
+        layout: Layout::Files,
         name: "a name".to_owned(),
         max_entries: 1,
         max_bytes: 2,
@@ -482,9 +482,9 @@ fn a_marker_has_its_fields_where_the_document_says() {
     assert_eq!(body, [&seed_and_shape, &b"\x06a name"[..], &[1, 2, 3, 4, 0, 2, 1, 1, 5]].concat());
     let (content, sum) = bytes.split_at(bytes.len() - 16);
     assert_eq!(sum, xxhash_rust::xxh3::xxh3_128(content).to_le_bytes());
-    let accelerated = Settings { accelerate: Accelerate::Auto, ..settings };
+    let indexed = Settings { layout: Layout::Indexed, ..settings };
     let bytes =
-        Marker { compat: 0, seed: [7; 32], mac_fingerprint: None, settings: accelerated }.encode().expect("a marker");
+        Marker { compat: 0, seed: [7; 32], mac_fingerprint: None, settings: indexed }.encode().expect("a marker");
     assert_eq!(field(&bytes, table, "incompat"), [1, 0, 0, 0]);
     // Each kind of feature bit does what the document says.
     let with_bit = |name: &str, read_only: bool| {
@@ -563,7 +563,7 @@ fn numbers_stand_for_what_the_document_says() {
             ("policy", Policy::from_number(n).map(|it| it.to_string())),
             ("durability", Durability::from_number(n).map(|it| it.to_string())),
             ("access", Access::from_number(n).map(|it| it.to_string())),
-            ("accelerate", Accelerate::from_number(n).map(|it| it.to_string())),
+            ("layout", Layout::from_number(n).map(|it| it.to_string())),
         ]
     };
     let mut coded = BTreeMap::new();

@@ -12,10 +12,10 @@ use crate::file::recovery::host::Site;
 use crate::file::recovery::{self, Recovered};
 use crate::file::tree::TreeEngine;
 use crate::file::{FileStore, convert};
-use crate::settings::Accelerate;
+use crate::settings::Layout;
 use crate::sys::fs;
 
-/// How often an opening turns acceleration on or off, which another process may undo, before it gives up.
+/// How often an opening changes the layout, which another process may undo, before it gives up.
 const CONVERSIONS: usize = 3;
 
 /// Opens a cache, and makes it first where that's wanted and needed.
@@ -28,7 +28,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<dyn Maintained>> {
             return Ok(store);
         }
     }
-    Err(at(Error::new(ErrorKind::Busy, "another process turns acceleration on or off again and again")))
+    Err(at(Error::new(ErrorKind::Busy, "another process changes the layout again and again")))
 }
 
 /// The same, without a trailing slash, which would lead through a link, and with a clock.
@@ -40,19 +40,19 @@ pub(super) fn complete(config: Config) -> Config {
 /// `Ok(None)`: the cache was converted, and is to be opened as what it is from now on.
 fn try_open(config: &Config) -> Result<Option<Arc<dyn Maintained>>> {
     let unjoined = Unjoined::open(config)?;
-    let wanted = config.accelerate.filter(|wanted| unjoined.mapped || *wanted == Accelerate::Off);
-    match unjoined.marker.settings.accelerate {
-        Accelerate::Off => {
+    let wanted = config.layout.filter(|wanted| unjoined.mapped || *wanted == Layout::Files);
+    match unjoined.marker.settings.layout {
+        Layout::Files => {
             unjoined.join(config)?;
             let dir = Arc::new(Directory::new(unjoined, config, None)?);
-            if wanted == Some(Accelerate::Auto) {
+            if wanted == Some(Layout::Indexed) {
                 return convert::to_indexed(&dir, config).map(|()| None);
             }
             store(TreeEngine::open(dir), config).map(Some)
         }
-        Accelerate::Auto => {
+        Layout::Indexed => {
             let engine = open_indexed(unjoined, config)?;
-            if wanted == Some(Accelerate::Off) {
+            if wanted == Some(Layout::Files) {
                 return convert::to_tree(&engine, config).map(|()| None);
             }
             store(engine, config).map(Some)
@@ -70,7 +70,7 @@ fn store<E: Upkeep>(engine: E, config: &Config) -> Result<Arc<dyn Maintained>> {
 /// Maps index and segments, and recovers them first where no process has in this boot of the machine.
 pub(super) fn open_indexed(unjoined: Unjoined, config: &Config) -> Result<IndexedEngine> {
     if !unjoined.mapped {
-        let text = "the cache is accelerated, which takes memory that all processes share: not here (a network file system, \
+        let text = "the cache is indexed, which takes memory that all processes share: not here (a network file system, \
                     or shared_memory(false))";
         return Err(Error::new(ErrorKind::Refused, text));
     }

@@ -134,7 +134,7 @@ impl Run<'_> {
                 Some(_) if MAPPED.contains(&&*name) && !self.own_names.contains(&&*name) => {
                     // Nobody makes one while this is open.
                     let gone = self.how.repair && matches!(fs::unlink(self.dir.root(), &name), Ok(true));
-                    self.find(&name, Problem::Leftover, "of a time when the cache was accelerated", gone);
+                    self.find(&name, Problem::Leftover, "of a time when the cache was indexed", gone);
                 }
                 Some((_, how)) => match fs::open(self.dir.root(), &name, *how) {
                     Ok(fd) => {

@@ -5,7 +5,7 @@
 //! control         shared words: counters, generations, sessions (never replaced, never shrunk)
 //! locks           byte locks: one per shard, openers, creation
 //! maintenance     whole-file lock of prune, verify --repair and clear
-//! index, live, arena   where small entries rest, and where all do (in accelerated caches)
+//! index, live, arena   where small entries rest, and where all do (in indexed caches)
 //! CACHEDIR.TAG, README
 //! shards/ab/      entries whose name starts with "ab", and temporary files on their way to become one
 //! trash/          shards that a clear has set aside, to be unlinked bit by bit

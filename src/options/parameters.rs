@@ -25,7 +25,7 @@ const PARAMETERS: &[(&str, Set)] = &[
     ("durability", |o, text| Ok(o.durability(read(text)?))),
     ("touch_interval", |o, text| Ok(o.touch_interval(span(text)?))),
     ("access", |o, text| Ok(o.access(read(text)?))),
-    ("accelerate", |o, text| Ok(o.accelerate(read(text)?))),
+    ("layout", |o, text| Ok(o.layout(read(text)?))),
     ("read_only", |o, text| Ok(o.read_only(flag(text)?))),
     ("create", |o, text| Ok(o.create(flag(text)?))),
     ("shared_memory", |o, text| Ok(o.shared_memory(flag(text)?))),

@@ -379,7 +379,7 @@ pub(crate) fn allocate(fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
     }
 }
 
-/// Gives a range of a file real blocks, zeroed where new. No file system that acceleration runs on lacks this.
+/// Gives a range of a file real blocks, zeroed where new. No file system that can hold an index lacks this.
 pub(crate) fn allocate_range(fd: BorrowedFd<'_>, range: std::ops::Range<u64>) -> io::Result<()> {
     let len = range.end - range.start;
     let allocate = || os::fallocate(fd, os::FallocateFlags::empty(), range.start, len);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, ThreadId};
 
-use larder::{Accelerate, AsyncCache, Cache, Computing, ErrorKind, Options, Ttl};
+use larder::{AsyncCache, Cache, Computing, ErrorKind, Layout, Options, Ttl};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{HandClock, temp_dir};
@@ -22,24 +22,24 @@ fn runtime() -> Runtime {
 }
 
 fn plain(dir: &Path) -> Options {
-    Cache::file(dir.join("plain")).accelerate(Accelerate::Off)
+    Cache::file(dir.join("plain")).layout(Layout::Files)
 }
 
-fn accelerated(dir: &Path) -> Options {
-    Cache::file(dir.join("accelerated")).accelerate(Accelerate::Auto)
+fn indexed(dir: &Path) -> Options {
+    Cache::file(dir.join("indexed")).layout(Layout::Indexed)
 }
 
 /// Each kind of store, by name.
 fn stores() -> Vec<(&'static str, fn(&Path) -> Options)> {
     let mut stores: Vec<(&'static str, fn(&Path) -> Options)> = vec![
         ("plain", plain),
-        ("accelerated", accelerated),
+        ("indexed", indexed),
         ("null", |_| Cache::null()),
-        ("tiered", |dir| Cache::tiered(accelerated(dir), plain(dir))),
+        ("tiered", |dir| Cache::tiered(indexed(dir), plain(dir))),
         #[cfg(feature = "memory")]
         ("memory", |_| Cache::memory()),
         #[cfg(feature = "memory")]
-        ("memory before a directory", |dir| Cache::tiered(Cache::memory(), accelerated(dir))),
+        ("memory before a directory", |dir| Cache::tiered(Cache::memory(), indexed(dir))),
     ];
     stores.extend(servers::stores());
     stores
@@ -194,7 +194,7 @@ fn watched(options: Options) -> (AsyncCache, impl Fn() -> Vec<ThreadId>) {
 fn what_is_in_memory_is_answered_at_once() {
     let (dir, me) = (temp_dir(), thread::current().id());
     runtime().block_on(async {
-        let (c, threads) = watched(accelerated(dir.path()));
+        let (c, threads) = watched(indexed(dir.path()));
         c.set("small", "v", Ttl::Never).await.expect("set");
         c.set("large", vec![7; 100_000], Ttl::Never).await.expect("set");
         assert!(threads().iter().all(|id| *id != me), "what is changed in a directory may have to make room");

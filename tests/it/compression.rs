@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use larder::{Accelerate, Cache, Compression, ErrorKind, Ttl, Verify};
+use larder::{Cache, Compression, ErrorKind, Layout, Ttl, Verify};
 use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -281,7 +281,7 @@ fn a_bomb_takes_no_memory() {
     const CLAIMS: [u64; 4] = [1, 1000, 1 << 20, 4 << 20];
     let dir = temp_dir();
     let cache = Cache::file(dir.path().join("cache"))
-        .accelerate(Accelerate::Off)
+        .layout(Layout::Files)
         .compression(Compression::Lz4)
         .open()
         .expect("a cache");

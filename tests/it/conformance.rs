@@ -8,7 +8,7 @@ use std::time::Duration;
 
 #[cfg(any(feature = "lz4", feature = "zstd"))]
 use larder::Compression;
-use larder::{Accelerate, Access, Cache, Durability, ErrorKind, Options, Result, Ttl};
+use larder::{Access, Cache, Durability, ErrorKind, Layout, Options, Result, Ttl};
 use tempfile::TempDir;
 
 #[cfg(any(feature = "redis", feature = "memcached"))]
@@ -58,12 +58,12 @@ struct Store {
 
 /// A file for each entry, and nothing else.
 fn plain(dir: &Path, clock: &HandClock) -> Options {
-    Cache::file(dir.join("cache")).clock(clock.source()).accelerate(Accelerate::Off)
+    Cache::file(dir.join("cache")).clock(clock.source()).layout(Layout::Files)
 }
 
 /// Index and segments in front of them.
-fn accelerated(dir: &Path, clock: &HandClock) -> Options {
-    Cache::file(dir.join("cache")).clock(clock.source()).accelerate(Accelerate::Auto)
+fn indexed(dir: &Path, clock: &HandClock) -> Options {
+    Cache::file(dir.join("cache")).clock(clock.source()).layout(Layout::Indexed)
 }
 
 const FILE_IN_MEMORY: Store = Store {
@@ -77,9 +77,9 @@ const FILE_IN_MEMORY: Store = Store {
     histories: 300,
 };
 
-const ACCELERATED: Store = Store {
-    name: "accelerated file",
-    open: |dir, clock| accelerated(dir, clock).open().expect("a cache"),
+const INDEXED: Store = Store {
+    name: "indexed file",
+    open: |dir, clock| indexed(dir, clock).open().expect("a cache"),
     histories: 300,
     ..FILE_IN_MEMORY
 };
@@ -133,48 +133,46 @@ const FILE_BY_ZSTD: Store = Store {
     ..FILE_IN_MEMORY
 };
 
-const ACCELERATED_ON_DISK: Store = Store { name: "accelerated, on disk", room: disk_dir, histories: 50, ..ACCELERATED };
+const INDEXED_ON_DISK: Store = Store { name: "indexed, on disk", room: disk_dir, histories: 50, ..INDEXED };
 
-const ACCELERATED_DURABLE: Store = Store {
-    name: "accelerated, durable",
+const INDEXED_DURABLE: Store = Store {
+    name: "indexed, durable",
     room: disk_dir,
-    open: |dir, clock| accelerated(dir, clock).durability(Durability::Disk).open().expect("a cache"),
+    open: |dir, clock| indexed(dir, clock).durability(Durability::Disk).open().expect("a cache"),
     histories: 10,
-    ..ACCELERATED
+    ..INDEXED
 };
 
-const ACCELERATED_FOR_A_GROUP: Store = Store {
-    name: "accelerated, for a group",
-    open: |dir, clock| accelerated(dir, clock).access(Access::Group).open().expect("a cache"),
+const INDEXED_FOR_A_GROUP: Store = Store {
+    name: "indexed, for a group",
+    open: |dir, clock| indexed(dir, clock).access(Access::Group).open().expect("a cache"),
     histories: 50,
-    ..ACCELERATED
+    ..INDEXED
 };
 
-const ACCELERATED_SEALED: Store = Store {
-    name: "accelerated, sealed by a key",
-    open: |dir, clock| accelerated(dir, clock).mac_key([7; 32]).open().expect("a cache"),
+const INDEXED_SEALED: Store = Store {
+    name: "indexed, sealed by a key",
+    open: |dir, clock| indexed(dir, clock).mac_key([7; 32]).open().expect("a cache"),
     histories: 100,
-    ..ACCELERATED
+    ..INDEXED
 };
 
 #[cfg(feature = "lz4")]
-const ACCELERATED_BY_LZ4: Store = Store {
-    name: "accelerated, compressed by LZ4",
-    open: |dir, clock| accelerated(dir, clock).compression(Compression::Lz4).open().expect("a cache"),
+const INDEXED_BY_LZ4: Store = Store {
+    name: "indexed, compressed by LZ4",
+    open: |dir, clock| indexed(dir, clock).compression(Compression::Lz4).open().expect("a cache"),
     compresses: true,
     histories: 50,
-    ..ACCELERATED
+    ..INDEXED
 };
 
 #[cfg(feature = "zstd")]
-const ACCELERATED_BY_ZSTD: Store = Store {
-    name: "accelerated, compressed by Zstandard and sealed by a key",
-    open: |dir, clock| {
-        accelerated(dir, clock).compression(Compression::Zstd(3)).mac_key([7; 32]).open().expect("a cache")
-    },
+const INDEXED_BY_ZSTD: Store = Store {
+    name: "indexed, compressed by Zstandard and sealed by a key",
+    open: |dir, clock| indexed(dir, clock).compression(Compression::Zstd(3)).mac_key([7; 32]).open().expect("a cache"),
     compresses: true,
     histories: 50,
-    ..ACCELERATED
+    ..INDEXED
 };
 
 #[cfg(feature = "memory")]
@@ -560,15 +558,15 @@ macro_rules! suite {
 
 suite! {
     file_in_memory: super::FILE_IN_MEMORY;
-    accelerated: super::ACCELERATED;
-    accelerated_on_disk: super::ACCELERATED_ON_DISK;
-    accelerated_durable: super::ACCELERATED_DURABLE;
-    accelerated_for_a_group: super::ACCELERATED_FOR_A_GROUP;
-    accelerated_sealed: super::ACCELERATED_SEALED;
+    indexed: super::INDEXED;
+    indexed_on_disk: super::INDEXED_ON_DISK;
+    indexed_durable: super::INDEXED_DURABLE;
+    indexed_for_a_group: super::INDEXED_FOR_A_GROUP;
+    indexed_sealed: super::INDEXED_SEALED;
     #[cfg(feature = "lz4")]
-    accelerated_by_lz4: super::ACCELERATED_BY_LZ4;
+    indexed_by_lz4: super::INDEXED_BY_LZ4;
     #[cfg(feature = "zstd")]
-    accelerated_by_zstd: super::ACCELERATED_BY_ZSTD;
+    indexed_by_zstd: super::INDEXED_BY_ZSTD;
     file_on_disk: super::FILE_ON_DISK;
     #[cfg(feature = "memory")]
     memory: super::MEMORY;

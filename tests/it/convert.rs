@@ -1,4 +1,4 @@
-//! Turning acceleration on and off: what stays, what goes, who may.
+//! Changing the layout: what stays, what goes, who may.
 
 #[cfg(feature = "__fault")]
 mod kills;
@@ -8,15 +8,15 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use larder::{Accelerate, Cache, ErrorKind, Options, Policy, SetOptions, Settings, State, Ttl, Verify};
+use larder::{Cache, ErrorKind, Layout, Options, Policy, SetOptions, Settings, State, Ttl, Verify};
 use tempfile::TempDir;
 
 use crate::support::{HandClock, get, listing, options, temp_dir};
 
 const MAPPED: [&str; 3] = ["index", "live", "arena"];
 
-fn open(dir: &TempDir, clock: &HandClock, how: Accelerate) -> Cache {
-    options(dir, clock).accelerate(how).open().expect("the cache")
+fn open(dir: &TempDir, clock: &HandClock, how: Layout) -> Cache {
+    options(dir, clock).layout(how).open().expect("the cache")
 }
 
 /// All that a user can see of the entries.
@@ -84,30 +84,25 @@ fn off_and_on_again_keeps_every_live_entry_and_no_other() {
         |options| options.compression(larder::Compression::Lz4),
     ] {
         let (dir, clock) = (temp_dir(), HandClock::new());
-        let open = |how| change(options(&dir, &clock).accelerate(how)).open().expect("the cache");
-        let cache = open(Accelerate::Auto);
+        let open = |how| change(options(&dir, &clock).layout(how)).open().expect("the cache");
+        let cache = open(Layout::Indexed);
         fill(&cache, &clock);
         let before = live(&cache);
         assert_eq!(before.len(), 209);
         drop(cache);
-        for (round, how) in
-            [Accelerate::Off, Accelerate::Auto, Accelerate::Off, Accelerate::Auto].into_iter().enumerate()
-        {
+        for (round, how) in [Layout::Files, Layout::Indexed, Layout::Files, Layout::Indexed].into_iter().enumerate() {
             let cache = open(how);
-            assert_eq!(cache.settings().expect("settings").accelerate, how);
+            assert_eq!(cache.settings().expect("settings").layout, how);
             assert_eq!(live(&cache), before, "round {round}: {how}");
             for key in ["gone", "before", "before, large", "dropped", "over", "over, large"] {
                 assert_eq!(get(&cache, key), None, "{key}");
             }
-            assert_eq!(names(&dir), if how == Accelerate::Off { &MAPPED[..0] } else { &MAPPED[..] });
+            assert_eq!(names(&dir), if how == Layout::Files { &MAPPED[..0] } else { &MAPPED[..] });
             cache.prune(&larder::Prune::new()).expect("prune");
             sound(&cache, before.len());
             drop(cache);
             // Who doesn't name it gets what there is.
-            assert_eq!(
-                change(options(&dir, &clock)).open().expect("open").settings().expect("settings").accelerate,
-                how
-            );
+            assert_eq!(change(options(&dir, &clock)).open().expect("open").settings().expect("settings").layout, how);
         }
     }
 }
@@ -121,7 +116,7 @@ fn live(cache: &Cache) -> BTreeMap<(String, u64, Vec<u8>), String> {
 #[test]
 fn a_plain_tree_finds_the_expiry_of_each_entry_in_its_files_times() {
     let (dir, clock) = (temp_dir(), HandClock::new());
-    let cache = open(&dir, &clock, Accelerate::Auto);
+    let cache = open(&dir, &clock, Layout::Indexed);
     cache.set("small", "value", Ttl::secs(100)).expect("set");
     cache.set("large", vec![1; 70_000], Ttl::secs(200)).expect("set");
     let options = SetOptions::from(Ttl::secs(300)).stale_for(Duration::from_secs(5));
@@ -129,7 +124,7 @@ fn a_plain_tree_finds_the_expiry_of_each_entry_in_its_files_times() {
     writer.write_all(&vec![2; 70_000]).expect("write");
     assert!(writer.commit().expect("commit"));
     drop(cache);
-    let cache = open(&dir, &clock, Accelerate::Off);
+    let cache = open(&dir, &clock, Layout::Files);
     for (key, secs) in [("small", 100), ("large", 200), ("stream", 305)] {
         let place = cache.info(key).expect("info").expect("an entry").place;
         let times = std::fs::metadata(dir.path().join("cache").join(place)).expect("a file");
@@ -141,32 +136,32 @@ fn a_plain_tree_finds_the_expiry_of_each_entry_in_its_files_times() {
 #[test]
 fn clears_and_changes_go_on_after_a_conversion() {
     let (dir, clock) = (temp_dir(), HandClock::new());
-    let first = open(&dir, &clock, Accelerate::Auto);
+    let first = open(&dir, &clock, Layout::Indexed);
     first.namespace("a").set("key", "1", SetOptions::from(Ttl::Never).tag("t")).expect("set");
     first.namespace("b").set("key", "2", Ttl::Never).expect("set");
     first.set("key", "3", Ttl::Never).expect("set");
     drop(first);
-    let plain = open(&dir, &clock, Accelerate::Off);
+    let plain = open(&dir, &clock, Layout::Files);
     plain.invalidate_tag("t").expect("invalidate");
     plain.set("key", "4", Ttl::Never).expect("set");
     assert_eq!(get(&plain.namespace("a"), "key"), None);
     drop(plain);
-    let again = open(&dir, &clock, Accelerate::Auto);
+    let again = open(&dir, &clock, Layout::Indexed);
     assert_eq!((get(&again, "key"), get(&again.namespace("a"), "key")), (Some(b"4".to_vec()), None));
     again.namespace("b").clear().expect("clear");
     drop(again);
-    let plain = open(&dir, &clock, Accelerate::Off);
+    let plain = open(&dir, &clock, Layout::Files);
     assert_eq!((get(&plain, "key"), get(&plain.namespace("b"), "key")), (Some(b"4".to_vec()), None));
 }
 
 #[test]
 fn only_who_has_the_cache_to_himself_may() {
     let (dir, clock) = (temp_dir(), HandClock::new());
-    for (is, wanted) in [(Accelerate::Auto, Accelerate::Off), (Accelerate::Off, Accelerate::Auto)] {
+    for (is, wanted) in [(Layout::Indexed, Layout::Files), (Layout::Files, Layout::Indexed)] {
         let other = open(&dir, &clock, is);
         other.set("key", "value", Ttl::Never).expect("set");
         let before = names(&dir);
-        let wish = || options(&dir, &clock).accelerate(wanted).lock_wait(Duration::from_millis(20));
+        let wish = || options(&dir, &clock).layout(wanted).lock_wait(Duration::from_millis(20));
         let error = wish().open().expect_err("another has it open");
         assert_eq!(error.kind(), ErrorKind::Busy);
         assert!(error.to_string().contains("to himself"), "{error}");
@@ -182,54 +177,54 @@ fn only_who_has_the_cache_to_himself_may() {
 fn settings_go_with_the_conversion() {
     let (dir, clock) = (temp_dir(), HandClock::new());
     let settings = |options: Options| -> Settings { options.open().expect("open").settings().expect("settings") };
-    let made = settings(options(&dir, &clock).accelerate(Accelerate::Off));
+    let made = settings(options(&dir, &clock).layout(Layout::Files));
     assert_eq!(made.policy, Policy::Lru);
-    let on = settings(options(&dir, &clock).accelerate(Accelerate::Auto));
-    assert_eq!((on.policy, on.accelerate), (Policy::Lru, Accelerate::Auto), "the policy stays");
+    let on = settings(options(&dir, &clock).layout(Layout::Indexed));
+    assert_eq!((on.policy, on.layout), (Policy::Lru, Layout::Indexed), "the policy stays");
     let on = settings(options(&dir, &clock).policy(Policy::Lfu).max_entries(7));
     assert_eq!((on.policy, on.max_entries), (Policy::Lfu, 7));
-    let off = options(&dir, &clock).accelerate(Accelerate::Off).policy(Policy::S3Fifo).open();
+    let off = options(&dir, &clock).layout(Layout::Files).policy(Policy::S3Fifo).open();
     assert_eq!(off.map(drop).map_err(|e| e.kind()), Err(ErrorKind::InvalidOption), "it needs the index");
-    let off = settings(options(&dir, &clock).accelerate(Accelerate::Off));
-    assert_eq!((off.policy, off.max_entries, off.accelerate), (Policy::Lru, 7, Accelerate::Off));
-    let on = settings(options(&dir, &clock).accelerate(Accelerate::Auto).policy(Policy::S3Fifo).max_entries(8));
+    let off = settings(options(&dir, &clock).layout(Layout::Files));
+    assert_eq!((off.policy, off.max_entries, off.layout), (Policy::Lru, 7, Layout::Files));
+    let on = settings(options(&dir, &clock).layout(Layout::Indexed).policy(Policy::S3Fifo).max_entries(8));
     assert_eq!((on.policy, on.max_entries), (Policy::S3Fifo, 8));
 }
 
 #[test]
 fn files_that_would_be_over_the_limit_are_refused_and_nothing_is_lost() {
     let (dir, clock) = (temp_dir(), HandClock::new());
-    let cache = options(&dir, &clock).accelerate(Accelerate::Auto).max_bytes(1 << 20).open().expect("a cache");
+    let cache = options(&dir, &clock).layout(Layout::Indexed).max_bytes(1 << 20).open().expect("a cache");
     for i in 0..1000 {
         cache.set(format!("{i}"), "small", Ttl::Never).expect("set");
     }
     drop(cache);
-    let error = options(&dir, &clock).accelerate(Accelerate::Off).open().expect_err("1,000 files take 4 MiB");
+    let error = options(&dir, &clock).layout(Layout::Files).open().expect_err("1,000 files take 4 MiB");
     assert_eq!(error.kind(), ErrorKind::Refused);
     let cache = options(&dir, &clock).open().expect("the cache");
     assert_eq!(cache.entries().expect("a listing").count(), 1000);
     drop(cache);
-    let plain = options(&dir, &clock).accelerate(Accelerate::Off).max_bytes(8 << 20).open().expect("room enough");
+    let plain = options(&dir, &clock).layout(Layout::Files).max_bytes(8 << 20).open().expect("room enough");
     assert_eq!(plain.entries().expect("a listing").count(), 1000);
 }
 
 #[test]
 fn what_an_earlier_conversion_left_is_not_taken_up() {
     let (dir, clock) = (temp_dir(), HandClock::new());
-    let cache = open(&dir, &clock, Accelerate::Auto);
+    let cache = open(&dir, &clock, Layout::Indexed);
     cache.set("old", "value", Ttl::Never).expect("set");
     cache.flush().expect("flush");
     let saved: Vec<_> =
         MAPPED.map(|name| std::fs::read(cache.dir().expect("a directory").join(name)).expect("a mapped file")).into();
     drop(cache);
-    let plain = open(&dir, &clock, Accelerate::Off);
+    let plain = open(&dir, &clock, Layout::Files);
     plain.delete("old").expect("delete");
     // As if its remover had died before he came to it.
     for (name, bytes) in MAPPED.iter().zip(saved) {
         std::fs::write(plain.dir().expect("a directory").join(name), bytes).expect("a file");
     }
     drop(plain);
-    let cache = open(&dir, &clock, Accelerate::Auto);
+    let cache = open(&dir, &clock, Layout::Indexed);
     assert_eq!(get(&cache, "old"), None, "it was deleted while the cache was a plain tree");
 }
 
@@ -237,7 +232,7 @@ fn what_an_earlier_conversion_left_is_not_taken_up() {
 #[test]
 fn entries_of_a_newer_release_are_left_alone() {
     let (dir, clock) = (temp_dir(), HandClock::new());
-    let plain = open(&dir, &clock, Accelerate::Off);
+    let plain = open(&dir, &clock, Layout::Files);
     plain.set("newer", "value", Ttl::Never).expect("set");
     plain.set("key", "value", Ttl::Never).expect("set");
     let file = plain.dir().expect("a directory").join(plain.info("newer").expect("info").expect("an entry").place);
@@ -245,7 +240,7 @@ fn entries_of_a_newer_release_are_left_alone() {
     bytes[48] += 1;
     std::fs::write(&file, &bytes).expect("a newer entry");
     drop(plain);
-    for how in [Accelerate::Auto, Accelerate::Off, Accelerate::Auto] {
+    for how in [Layout::Indexed, Layout::Files, Layout::Indexed] {
         let cache = open(&dir, &clock, how);
         assert_eq!((get(&cache, "newer"), get(&cache, "key")), (None, Some(b"value".to_vec())));
         cache.prune(&larder::Prune::new()).expect("prune");
@@ -258,14 +253,14 @@ fn entries_of_a_newer_release_are_left_alone() {
 #[test]
 fn what_was_found_in_a_plain_tree_can_be_invalidated() {
     let (dir, clock) = (temp_dir(), HandClock::new());
-    let plain = open(&dir, &clock, Accelerate::Off);
+    let plain = open(&dir, &clock, Layout::Files);
     for size in [10, 9000] {
         plain.set(format!("tagged {size}"), vec![1; size], Ttl::secs(60).tag("tag")).expect("set");
         plain.namespace("ns").set(format!("within {size}"), vec![2; size], Ttl::secs(60)).expect("set");
         plain.set(format!("neither {size}"), vec![3; size], Ttl::secs(60)).expect("set");
     }
     drop(plain);
-    let cache = open(&dir, &clock, Accelerate::Auto);
+    let cache = open(&dir, &clock, Layout::Indexed);
     sound(&cache, 6);
     cache.invalidate_tag("tag").expect("invalidate");
     cache.namespace("ns").clear().expect("clear");

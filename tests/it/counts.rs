@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use larder::{Accelerate, Cache, Codec, ErrorKind, Ttl, Verify};
+use larder::{Cache, Codec, ErrorKind, Layout, Ttl, Verify};
 
 use crate::support::process::{self, Child, PATIENCE, Role};
 use crate::support::{START, counts_match, entry_file, get, plain, temp_dir};
@@ -286,8 +286,8 @@ fn a_counter_outlives_its_index_and_a_conversion() {
     let cache = open(&path);
     assert_eq!(cache.incr("n", 1).expect("incr"), 42, "without its index");
     drop(cache);
-    for (how, sum) in [(Accelerate::Off, 43), (Accelerate::Auto, 44)] {
-        let cache = Cache::file(&path).clock(|| START).accelerate(how).open().expect("the cache");
+    for (how, sum) in [(Layout::Files, 43), (Layout::Indexed, 44)] {
+        let cache = Cache::file(&path).clock(|| START).layout(how).open().expect("the cache");
         assert_eq!(cache.incr("n", 1).expect("incr"), sum);
         assert_eq!(cache.ttl("n").expect("ttl"), Some(Ttl::secs(60)));
         let report = cache.verify(Verify::new(), |finding| panic!("{finding:?}")).expect("verify");

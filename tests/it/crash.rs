@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use larder::fault::inject;
-use larder::{Accelerate, Cache, Change, Durability, Options, Prune, Ttl, Verify};
+use larder::{Cache, Change, Durability, Layout, Options, Prune, Ttl, Verify};
 
 use crate::support::campaign::{at_length, campaign};
 use crate::support::crash::{Disk, Recorder, states};
@@ -199,7 +199,7 @@ struct Job {
 impl Job {
     fn options(&self, dir: &Path) -> Options {
         let clock = HandClock::at(NOW);
-        let options = Cache::file(dir).accelerate(Accelerate::Off).clock(clock.source()).shared_memory(self.mapped);
+        let options = Cache::file(dir).layout(Layout::Files).clock(clock.source()).shared_memory(self.mapped);
         options.lock_wait(Duration::from_millis(5))
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use larder::{Accelerate, Cache, Event, EvictReason, Fetch, MissReason, Options, Prune, Ttl};
+use larder::{Cache, Event, EvictReason, Fetch, Layout, MissReason, Options, Prune, Ttl};
 use tempfile::TempDir;
 
 use crate::support::{HandClock, entry_file, get, options, temp_dir};
@@ -65,7 +65,7 @@ fn uses_and_changes_are_told() {
 
 #[test]
 fn misses_are_told_with_their_reason() {
-    let (_dir, clock, heard, cache) = listened(|options| options.accelerate(Accelerate::Off));
+    let (_dir, clock, heard, cache) = listened(|options| options.layout(Layout::Files));
     let miss = |key: &str, reason: MissReason| {
         heard.take();
         assert_eq!(get(&cache, key), None, "{reason}");
@@ -127,8 +127,7 @@ fn evictions_are_told_with_their_limit() {
     let reclaimed = count(&events, Event::Expire) + count(&heard.take(), Event::Expire);
     assert_eq!(reclaimed, 5, "by a set or by a prune");
 
-    let (_dir, _clock, heard, cache) =
-        listened(|options| options.accelerate(Accelerate::Off).max_bytes(3 * (4096 + 256)));
+    let (_dir, _clock, heard, cache) = listened(|options| options.layout(Layout::Files).max_bytes(3 * (4096 + 256)));
     for i in 0..4 {
         cache.set(format!("{i}"), "v", Ttl::Never).expect("set");
     }

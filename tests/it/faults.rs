@@ -29,7 +29,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use larder::fault::{Call, Injector, Verdict, inject};
-use larder::{Accelerate, Cache, Durability, ErrorKind, Prune, Ttl, Verify};
+use larder::{Cache, Durability, ErrorKind, Layout, Prune, Ttl, Verify};
 
 use crate::support::campaign::{at_length, reached};
 use crate::support::image::Image;
@@ -58,15 +58,15 @@ const MOST_SHORT: u64 = 100;
 struct Config {
     durability: Durability,
     mapped: bool,
-    accelerate: Accelerate,
+    layout: Layout,
 }
 
 const fn plain(durability: Durability, mapped: bool) -> Config {
-    Config { durability, mapped, accelerate: Accelerate::Off }
+    Config { durability, mapped, layout: Layout::Files }
 }
 
-const fn accelerated(durability: Durability) -> Config {
-    Config { durability, mapped: true, accelerate: Accelerate::Auto }
+const fn indexed(durability: Durability) -> Config {
+    Config { durability, mapped: true, layout: Layout::Indexed }
 }
 
 const CONFIGS: [Config; 6] = [
@@ -74,25 +74,25 @@ const CONFIGS: [Config; 6] = [
     plain(Durability::Process, false),
     plain(Durability::Disk, true),
     plain(Durability::Disk, false),
-    accelerated(Durability::Process),
-    accelerated(Durability::Disk),
+    indexed(Durability::Process),
+    indexed(Durability::Disk),
 ];
 
 impl Config {
-    fn is_accelerated(self) -> bool {
-        self.accelerate == Accelerate::Auto
+    fn is_indexed(self) -> bool {
+        self.layout == Layout::Indexed
     }
 
     /// Whether small values rest in segments. What must survive a power cut rests in files, which the index knows.
     fn has_records(self) -> bool {
-        self.is_accelerated() && self.durability == Durability::Process
+        self.is_indexed() && self.durability == Durability::Process
     }
 
-    /// A record has no second name. And whoever opens an accelerated cache meets the same calls whatever its values rest in.
+    /// A record has no second name. And whoever opens an indexed cache meets the same calls whatever its values rest in.
     fn fits(self, operation: &Operation) -> bool {
-        match (self.accelerate, self.durability) {
-            (Accelerate::Auto, Durability::Process) => operation.stock != Stock::Linked,
-            (Accelerate::Auto, Durability::Disk) => !operation.opens || operation.stock != Stock::Few,
+        match (self.layout, self.durability) {
+            (Layout::Indexed, Durability::Process) => operation.stock != Stock::Linked,
+            (Layout::Indexed, Durability::Disk) => !operation.opens || operation.stock != Stock::Few,
             _ => true,
         }
     }
@@ -330,7 +330,7 @@ impl Bench<'_> {
             Err(format!("leftovers: {temps:?}"))?;
         }
         let stats = cache.stats().map_err(|e| e.to_string())?;
-        if self.config.is_accelerated() {
+        if self.config.is_indexed() {
             let all = cache.entries().map_err(|e| e.to_string())?.include_expired(true);
             let sizes: Vec<u64> = all.filter_map(Result::ok).map(|entry| entry.charged).collect();
             let (n, bytes) = (sizes.len() as u64, sizes.iter().sum::<u64>());
@@ -511,10 +511,10 @@ fn every_operation_survives_every_fault() {
     let (mut runs, mut faults, mut alike, mut thirds) = (0, 0, 0, 0);
     for (at, row) in &rows {
         let (config, operation) = jobs[*at];
-        let Config { durability, mapped, accelerate } = config;
+        let Config { durability, mapped, layout } = config;
         let _ = write!(
             table,
-            "{:<28} {durability:?} mapped={mapped} {accelerate:?}: {} runs, {} faults;",
+            "{:<28} {durability:?} mapped={mapped} {layout:?}: {} runs, {} faults;",
             operation.name, row.runs, row.faults
         );
         for (name, n) in &row.calls {
@@ -533,7 +533,7 @@ fn every_operation_survives_every_fault() {
         wrong.extend(
             row.wrong
                 .iter()
-                .map(|what| format!("{}, {durability:?}, mapped {mapped}, {accelerate:?}, {what}", operation.name)),
+                .map(|what| format!("{}, {durability:?}, mapped {mapped}, {layout:?}, {what}", operation.name)),
         );
     }
     println!("{table}{runs} runs with {faults} failed calls over {} rows", rows.len());

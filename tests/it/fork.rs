@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use larder::fault::{Call, Injector, Verdict, fork, inject, wait_for};
-use larder::{Accelerate, Cache, Change, ErrorKind, Fetch, Options, Problem, Prune, Ttl, Verify};
+use larder::{Cache, Change, ErrorKind, Fetch, Layout, Options, Problem, Prune, Ttl, Verify};
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
 use crate::support::campaign::{at_length, reached, rounds};
@@ -48,14 +48,14 @@ fn play(role: &str, test: &str, least: u64) {
 enum Mode {
     Mapped,
     Unmapped,
-    Accelerated,
+    Indexed,
 }
 
-const MODES: [Mode; 3] = [Mode::Mapped, Mode::Unmapped, Mode::Accelerated];
+const MODES: [Mode; 3] = [Mode::Mapped, Mode::Unmapped, Mode::Indexed];
 
 fn options(dir: &Path, mode: Mode) -> Options {
-    let accelerate = if mode == Mode::Accelerated { Accelerate::Auto } else { Accelerate::Off };
-    let options = Cache::file(dir).accelerate(accelerate).clock(HandClock::at(START).source());
+    let layout = if mode == Mode::Indexed { Layout::Indexed } else { Layout::Files };
+    let options = Cache::file(dir).layout(layout).clock(HandClock::at(START).source());
     options.shared_memory(mode != Mode::Unmapped).lock_wait(Duration::from_secs(10))
 }
 
@@ -570,7 +570,7 @@ fn check_round(dir: &Path, mode: Mode, clears: bool, end: End, reports: &[String
     let unsettled = |problem| matches!(problem, Problem::Orphan | Problem::Dangling | Problem::Index);
     let tolerable = |problem| {
         let left = matches!(problem, Problem::Leftover | Problem::Counts);
-        end != End::All && (left || mode == Mode::Accelerated && unsettled(problem))
+        end != End::All && (left || mode == Mode::Indexed && unsettled(problem))
     };
     let look = |finding: &larder::Finding| assert!(tolerable(finding.problem), "{case}: {finding:?}");
     cache.verify(Verify::new(), look).expect("verify");

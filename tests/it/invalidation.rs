@@ -1,6 +1,6 @@
 //! Invalidated tags and namespaces on the disk: counted until they're swept, seen by all processes, never undone.
 
-use larder::{Accelerate, Cache, ErrorKind, Options, Prune, SetOptions, State, Ttl, Verify};
+use larder::{Cache, ErrorKind, Layout, Options, Prune, SetOptions, State, Ttl, Verify};
 
 use crate::support::process::{self, Role};
 use crate::support::{START, counts_match, fresh, fresh_with, get, options, temp_dir};
@@ -111,8 +111,8 @@ fn an_invalidation_outlives_its_handles() {
 
 /// Tags shared 4,096 floors by hash: of 20,000 entries with a tag each a fifth was lost after 1,000 invalidations of other
 /// tags, and nearly all after 100,000.
-fn loses_nothing(accelerate: Accelerate, entries: usize, others: usize) {
-    let (_dir, _clock, cache) = fresh_with(|options| options.accelerate(accelerate));
+fn loses_nothing(layout: Layout, entries: usize, others: usize) {
+    let (_dir, _clock, cache) = fresh_with(|options| options.layout(layout));
     for i in 0..entries {
         cache.set(format!("{i}"), "v", Ttl::Never.tag(format!("tag {i}"))).expect("set");
     }
@@ -143,26 +143,26 @@ fn loses_nothing(accelerate: Accelerate, entries: usize, others: usize) {
 
 #[test]
 fn a_hundred_thousand_invalidations_of_other_tags_lose_nothing() {
-    loses_nothing(Accelerate::Auto, 100_000, 100_000);
+    loses_nothing(Layout::Indexed, 100_000, 100_000);
 }
 
 #[test]
 fn nor_do_they_in_a_file_per_entry() {
-    loses_nothing(Accelerate::Off, 5_000, 100_000);
+    loses_nothing(Layout::Files, 5_000, 100_000);
 }
 
 /// A limit of one entry has room for all the tags that an entry may have, whatever went before it.
 #[test]
 fn every_set_is_found_however_small_the_limit() {
-    for accelerate in [Accelerate::Auto, Accelerate::Off] {
+    for layout in [Layout::Indexed, Layout::Files] {
         for max_entries in [1, 2, 10] {
-            let (_dir, _clock, cache) = fresh_with(|options| options.accelerate(accelerate).max_entries(max_entries));
+            let (_dir, _clock, cache) = fresh_with(|options| options.layout(layout).max_entries(max_entries));
             for tags in [1, 3, 64] {
                 for i in 0..200 {
                     let options = SetOptions::new().tags((0..tags).map(|n| format!("{i} {n}")));
                     cache.set("k", "v", options).expect("set");
                     let found = get(&cache, "k").is_some();
-                    assert!(found, "{accelerate:?}, {max_entries} entries, {tags} tags, set {i}");
+                    assert!(found, "{layout:?}, {max_entries} entries, {tags} tags, set {i}");
                 }
             }
             cache.invalidate_tag("199 63").expect("invalidate_tag");
@@ -174,7 +174,7 @@ fn every_set_is_found_however_small_the_limit() {
 /// However many tags come and go, what is kept of them is bounded by the limits.
 #[test]
 fn the_table_of_tags_is_bounded() {
-    let limited = |options: Options| options.accelerate(Accelerate::Off).max_entries(10);
+    let limited = |options: Options| options.layout(Layout::Files).max_entries(10);
     let (dir, _clock, cache) = fresh_with(limited);
     for i in 0..20_000 {
         cache.set("k", "v", Ttl::Never.tag(format!("session {i}"))).expect("set");
@@ -187,7 +187,7 @@ fn the_table_of_tags_is_bounded() {
 /// What is added to, touched, swapped or converted keeps its tags and their state.
 #[test]
 fn what_is_stored_anew_keeps_its_tags() {
-    let (dir, clock, cache) = fresh_with(|options| options.accelerate(Accelerate::Off));
+    let (dir, clock, cache) = fresh_with(|options| options.layout(Layout::Files));
     let in_a = cache.namespace("a");
     for n in ["kept", "gone"] {
         cache.set(n, "1", Ttl::mins(1).tag(n)).expect("set");
@@ -197,8 +197,8 @@ fn what_is_stored_anew_keeps_its_tags() {
         in_a.incr(n, 1).expect("incr");
     }
     drop((in_a, cache));
-    for accelerate in [Accelerate::Auto, Accelerate::Off] {
-        let cache = options(&dir, &clock).accelerate(accelerate).open().expect("the cache");
+    for layout in [Layout::Indexed, Layout::Files] {
+        let cache = options(&dir, &clock).layout(layout).open().expect("the cache");
         assert_eq!(get(&cache, "gone").as_deref(), Some(&b"2"[..]));
         cache.invalidate_tag("gone").expect("invalidate_tag");
         assert_eq!((get(&cache, "gone"), get(&cache, "kept").as_deref()), (None, Some(&b"2"[..])));

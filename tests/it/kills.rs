@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 use larder::fault::{Call, Injector, Verdict, inject};
-use larder::{Accelerate, Cache, Prune, Ttl, Verify};
+use larder::{Cache, Layout, Prune, Ttl, Verify};
 
 use crate::support::campaign::{at_length, reached};
 use crate::support::image::{Image, empty};
@@ -26,7 +26,7 @@ const AT: &str = "LARDER_TEST_KILL_AT";
 const MODE: &str = "LARDER_TEST_KILL_MODE";
 
 /// How the cache is made and opened.
-const MODES: [&str; 3] = ["mapped", "unmapped", "accelerated"];
+const MODES: [&str; 3] = ["mapped", "unmapped", "indexed"];
 
 struct Operation {
     name: &'static str,
@@ -125,7 +125,7 @@ fn kill_myself() -> ! {
 
 fn open(dir: &Path, mode: &str) -> Cache {
     Cache::file(dir)
-        .accelerate(if mode == "accelerated" { Accelerate::Auto } else { Accelerate::Off })
+        .layout(if mode == "indexed" { Layout::Indexed } else { Layout::Files })
         .clock(HandClock::at(NOW).source())
         .shared_memory(mode != "unmapped")
         .open()
@@ -149,7 +149,7 @@ fn prepare(dir: &Path, mode: &str) -> Image {
         cache.set(key, value, Ttl::Never).expect("set");
     }
     cache.set("large", large("old"), Ttl::Never).expect("set");
-    if mode == "accelerated" {
+    if mode == "indexed" {
         drop(cache);
         return Image::take(dir);
     }
@@ -193,7 +193,7 @@ fn check(dir: &Path, operation: &Operation, mode: &str) -> Result<(), String> {
     let value = cache.get(operation.key).map_err(|e| e.to_string())?;
     // Of a large one, the first word.
     let value = value.as_ref().map(|v| String::from_utf8_lossy(v).split(' ').next().unwrap_or_default().to_owned());
-    if value.is_none() && mode != "accelerated" && operation.name == "set, large over large" {
+    if value.is_none() && mode != "indexed" && operation.name == "set, large over large" {
         Err("a file without an index is never given up")?;
     }
     if !operation.may.contains(&value.as_deref()) {
@@ -201,7 +201,7 @@ fn check(dir: &Path, operation: &Operation, mode: &str) -> Result<(), String> {
     }
     let count = |cache: &Cache| cache.stats().map(|stats| stats.entries).map_err(|e| e.to_string());
     let entries = |dir: &Path| match mode {
-        "accelerated" => cache.entries().expect("a listing").include_expired(true).count() as u64,
+        "indexed" => cache.entries().expect("a listing").include_expired(true).count() as u64,
         _ => shard_files(dir).iter().filter(|path| !path.contains(".tmp-")).count() as u64,
     };
     let drift = count(&cache)?.abs_diff(entries(dir));

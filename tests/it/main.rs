@@ -17,7 +17,7 @@ mod bare;
 mod compression;
 /// One suite for every store.
 mod conformance;
-/// Turning acceleration on and off.
+/// Changing the layout.
 mod convert;
 /// Damage to any byte of any file.
 mod corruption;

@@ -1,4 +1,4 @@
-//! The mapped files of an accelerated cache: removed, cut short or damaged under live processes, no memory to map them,
+//! The mapped files of an indexed cache: removed, cut short or damaged under live processes, no memory to map them,
 //! no room for them to grow. What can be answered is; what can't is a miss or a typed error, never a wrong value.
 
 use std::fs::{self, File};
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use larder::{Accelerate, Cache, ErrorKind, Prune, Ttl, Verify};
+use larder::{Cache, ErrorKind, Layout, Prune, Ttl, Verify};
 
 use crate::support::process::{self, Role, is_root, say_aloud};
 use crate::support::{fresh, get, listing, options, temp_dir};
@@ -169,7 +169,7 @@ fn on_a_full_disk_nothing_is_wrong() {
 
 /// Neither index nor arena can grow: values go to segments that are there, evict others, or fail as `Full`.
 fn full_disk(role: &Role) {
-    let cache = Cache::file(role.dir().join("cache")).accelerate(Accelerate::Auto).open().expect("a cache");
+    let cache = Cache::file(role.dir().join("cache")).layout(Layout::Indexed).open().expect("a cache");
     for i in 0..500 {
         cache.set(format!("k{i}"), format!("value {i}"), Ttl::Never).expect("set");
     }
@@ -211,13 +211,13 @@ fn where_the_mapped_files_do_not_fit_nothing_is_made() {
 fn no_room_at_all(role: &Role) {
     let path = role.dir().join("cache");
     fill_up(role.dir());
-    assert_eq!(kind(Cache::file(&path).accelerate(Accelerate::Auto).open()), Some(ErrorKind::Full));
+    assert_eq!(kind(Cache::file(&path).layout(Layout::Indexed).open()), Some(ErrorKind::Full));
     fs::remove_file(role.dir().join("ballast")).expect("the ballast");
-    let plain = Cache::file(&path).accelerate(Accelerate::Off).open().expect("a plain tree has room");
+    let plain = Cache::file(&path).layout(Layout::Files).open().expect("a plain tree has room");
     plain.set("key", "value", Ttl::Never).expect("set");
     drop(plain);
     fill_up(role.dir());
-    let outcome = Cache::file(&path).accelerate(Accelerate::Auto).open();
+    let outcome = Cache::file(&path).layout(Layout::Indexed).open();
     assert_eq!(kind(outcome), Some(ErrorKind::Full), "no room to turn it on");
     let plain = Cache::file(&path).open().expect("the plain tree is as it was");
     assert_eq!(get(&plain, "key"), Some(b"value".to_vec()));
@@ -227,7 +227,7 @@ fn no_room_at_all(role: &Role) {
 #[test]
 fn without_memory_to_map_opening_fails_with_a_reason() {
     let dir = temp_dir();
-    let cache = Cache::file(dir.path().join("cache")).accelerate(Accelerate::Auto).open().expect("a cache");
+    let cache = Cache::file(dir.path().join("cache")).layout(Layout::Indexed).open().expect("a cache");
     cache.set("key", "value", Ttl::Never).expect("set");
     let before = listing(cache.dir().expect("a directory"));
     // Less than the mapping of the arena alone.
@@ -243,22 +243,22 @@ fn no_memory(role: &Role) {
         assert!(matches!(e.kind(), ErrorKind::Io | ErrorKind::Full), "{e}");
         assert!(e.to_string().contains("map"), "{e}");
     }
-    let plain = Cache::file(role.dir().join("plain")).accelerate(Accelerate::Off).open().expect("a plain tree");
+    let plain = Cache::file(role.dir().join("plain")).layout(Layout::Files).open().expect("a plain tree");
     plain.set("key", "value", Ttl::Never).expect("set");
     assert_eq!(get(&plain, "key"), Some(b"value".to_vec()));
 }
 
 #[test]
-fn without_shared_memory_an_accelerated_cache_is_refused_and_a_new_one_plain() {
+fn without_shared_memory_an_indexed_cache_is_refused_and_a_new_one_plain() {
     let (dir, clock, cache) = fresh();
-    assert_eq!(cache.settings().expect("settings").accelerate, Accelerate::Auto, "the default");
+    assert_eq!(cache.settings().expect("settings").layout, Layout::Indexed, "the default");
     let e = options(&dir, &clock).shared_memory(false).open().expect_err("it takes shared memory");
     assert_eq!(e.kind(), ErrorKind::Refused);
-    for how in [None, Some(Accelerate::Auto), Some(Accelerate::Off)] {
+    for how in [None, Some(Layout::Indexed), Some(Layout::Files)] {
         let dir = temp_dir();
         let unmapped = options(&dir, &clock).shared_memory(false);
-        let plain = how.map_or(options(&dir, &clock).shared_memory(false), |how| unmapped.accelerate(how)).open();
+        let plain = how.map_or(options(&dir, &clock).shared_memory(false), |how| unmapped.layout(how)).open();
         let plain = plain.expect("a plain tree");
-        assert_eq!(plain.settings().expect("settings").accelerate, Accelerate::Off, "{how:?}");
+        assert_eq!(plain.settings().expect("settings").layout, Layout::Files, "{how:?}");
     }
 }

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use larder::{Accelerate, Cache, Change, ErrorKind, Prune, Reason, Ttl, Verify};
+use larder::{Cache, Change, ErrorKind, Layout, Prune, Reason, Ttl, Verify};
 
 use crate::support::campaign::campaign;
 use crate::support::process::{self, Child, PATIENCE, Role};
@@ -30,8 +30,8 @@ fn child() {
         "giant" => giant(&role),
         "historian" => history::historian(&role),
         "mixer" => kills::mixer(&role),
-        "survivor" => meddling::survivor(&role, Accelerate::Auto),
-        "survivor without an index" => meddling::survivor(&role, Accelerate::Off),
+        "survivor" => meddling::survivor(&role, Layout::Indexed),
+        "survivor without an index" => meddling::survivor(&role, Layout::Files),
         other => panic!("there is no role {other:?}"),
     }
 }
@@ -236,7 +236,7 @@ fn the_limit_on_bytes_holds_over_all_writers() {
     // One entry of 1,000 bytes is charged a block and an inode.
     let one = 4096 + 256;
     let cache =
-        Cache::file(dir.path().join("cache")).accelerate(Accelerate::Off).max_bytes(150 * one).open().expect("a cache");
+        Cache::file(dir.path().join("cache")).layout(Layout::Files).max_bytes(150 * one).open().expect("a cache");
     let (_, most) = fill(&cache);
     assert!((100 * one..=154 * one).contains(&most), "{most} bytes, where {} may be", 154 * one);
     let stats = counts_match(&cache);

@@ -10,8 +10,8 @@ use std::sync::Barrier;
 use std::time::{Duration, SystemTime};
 
 use larder::{
-    Accelerate, Access, Cache, Change, Durability, Entries, Entry, Error, ErrorKind, Maintenance, Options, Policy,
-    Prune, Result, SetOptions, Settings, Stats, Ttl, Value, Verify,
+    Access, Cache, Change, Durability, Entries, Entry, Error, ErrorKind, Layout, Maintenance, Options, Policy, Prune,
+    Result, SetOptions, Settings, Stats, Ttl, Value, Verify,
 };
 
 use crate::support::{START, counts_match, disk_dir, fresh, fresh_with, get, listing, options, plain, temp_dir};
@@ -75,10 +75,10 @@ fn a_new_cache_has_the_documented_settings() {
     assert_eq!((settings.min_free_bytes, settings.min_free_inodes), (0, 0));
     assert_eq!((settings.default_ttl, settings.touch_interval), (Ttl::Never, Duration::from_secs(3600)));
     assert_eq!((settings.policy, settings.durability), (Policy::S3Fifo, Durability::Process));
-    assert_eq!((settings.access, settings.accelerate), (Access::Private, Accelerate::Auto));
+    assert_eq!((settings.access, settings.layout), (Access::Private, Layout::Indexed));
     let (_dir, _, plain) = plain::fresh();
     let settings_of_a_tree = plain.settings().expect("settings");
-    assert_eq!((settings_of_a_tree.policy, settings_of_a_tree.accelerate), (Policy::Lru, Accelerate::Off));
+    assert_eq!((settings_of_a_tree.policy, settings_of_a_tree.layout), (Policy::Lru, Layout::Files));
     assert_eq!(settings.created, SystemTime::UNIX_EPOCH + Duration::from_millis(START));
     assert_eq!(cache.dir().expect("a directory"), dir.path().join("cache"));
     assert_eq!(format!("{cache:?}"), format!("Cache {{ dir: {:?}, .. }}", cache.dir().expect("a directory")));
@@ -250,13 +250,13 @@ fn one_process_may_open_a_directory_twice() {
 
 #[test]
 fn a_reader_writes_nothing() {
-    for how in [Accelerate::Off, Accelerate::Auto] {
+    for how in [Layout::Files, Layout::Indexed] {
         reads_alone(how);
     }
 }
 
-fn reads_alone(how: Accelerate) {
-    let (dir, clock, writer) = fresh_with(|options| options.touch_interval(Duration::ZERO).accelerate(how));
+fn reads_alone(how: Layout) {
+    let (dir, clock, writer) = fresh_with(|options| options.touch_interval(Duration::ZERO).layout(how));
     writer.set("key", "value", Ttl::Never).expect("set");
     writer.set("over", "value", Ttl::secs(1)).expect("set");
     let damaged =

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use larder::{Accelerate, Cache};
+use larder::{Cache, Layout};
 
 use crate::support::temp_dir;
 
@@ -178,9 +178,9 @@ fn a_new_directory_is_as_the_format_says() {
         })
         .collect();
     documented.sort();
-    for accelerate in [Accelerate::Off, Accelerate::Auto] {
+    for layout in [Layout::Files, Layout::Indexed] {
         let dir = temp_dir();
-        let cache = Cache::file(dir.path().join("cache")).accelerate(accelerate).open().expect("a cache");
+        let cache = Cache::file(dir.path().join("cache")).layout(layout).open().expect("a cache");
         let mut found: Vec<(String, bool, u32)> = fs::read_dir(cache.dir().expect("a directory"))
             .expect("its directory")
             .map(|entry| {
@@ -192,7 +192,7 @@ fn a_new_directory_is_as_the_format_says() {
         found.sort();
         let mapped = |name: &str| ["index", "live", "arena"].contains(&name);
         let mut wanted = documented.clone();
-        wanted.retain(|(name, ..)| accelerate != Accelerate::Off || !mapped(name));
-        assert_eq!(found, wanted, "{accelerate:?}");
+        wanted.retain(|(name, ..)| layout != Layout::Files || !mapped(name));
+        assert_eq!(found, wanted, "{layout:?}");
     }
 }

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use larder::{Accelerate, Cache, Durability, Finding, Problem, Ttl, Verify, fault};
+use larder::{Cache, Durability, Finding, Layout, Problem, Ttl, Verify, fault};
 
 use crate::support::campaign::{reached, rounds, seed};
 use crate::support::process::{self, Child, PATIENCE, Role, is_root, say_aloud};
@@ -108,7 +108,7 @@ fn value(key: &str, number: u64) -> Vec<u8> {
 /// Does one thing after the other, for as long as it can, each announced and then confirmed. Told where to begin.
 fn worker(role: &Role, durability: Durability) {
     // An index is trusted until the machine starts anew, which this one doesn't.
-    let options = Cache::file(role.dir()).durability(durability).accelerate(Accelerate::Off);
+    let options = Cache::file(role.dir()).durability(durability).layout(Layout::Files);
     let cache = options.open().expect("the cache");
     let mut number: u64 = role.hear().expect("a number").parse().expect("a number");
     let mut dice = Dice::new(number + 1);

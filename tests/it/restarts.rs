@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use larder::fault::{Call, Injector, Verdict, inject};
-use larder::{Accelerate, Cache, Durability, ErrorKind, Options, Prune, Ttl, Verify};
+use larder::{Cache, Durability, ErrorKind, Layout, Options, Prune, Ttl, Verify};
 
 use crate::support::process::{self, Role};
 use crate::support::{Dice, START, counts_match, get, restart, set_boot, temp_dir};
@@ -387,7 +387,7 @@ fn without_a_boot_id_openings_cost_no_segments() {
 fn plain_trees_are_restarted_too() {
     let room = temp_dir();
     let dir = room.path().join("cache");
-    let cache = options(&dir).accelerate(Accelerate::Off).open().expect("the cache");
+    let cache = options(&dir).layout(Layout::Files).open().expect("the cache");
     let all = fill(&cache);
     drop(cache);
     for _ in 0..3 {

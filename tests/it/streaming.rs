@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use larder::{Accelerate, Cache, ErrorKind, Prune, Ttl, Verify};
+use larder::{Cache, ErrorKind, Layout, Prune, Ttl, Verify};
 
 use crate::support::campaign::at_length;
 use crate::support::plain::{fresh, fresh_with};
@@ -130,7 +130,7 @@ fn unfinished(role: &Role) {
 #[test]
 fn a_killed_writer_has_written_nothing() {
     let dir = temp_dir();
-    let cache = Cache::file(dir.path().join("cache")).accelerate(Accelerate::Off).open().expect("a cache");
+    let cache = Cache::file(dir.path().join("cache")).layout(Layout::Files).open().expect("a cache");
     cache.set("k", "old", Ttl::Never).expect("set");
     let mut writer = process::child("streaming::child", "unfinished", cache.dir().expect("a directory")).start();
     assert_eq!(writer.hear(), "halfway");

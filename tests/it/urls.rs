@@ -18,7 +18,7 @@ fn a_directory_with_every_parameter() {
     let dir = temp_dir();
     let url = format!(
         "file://{}/with%20a%20space?name=shop&max_entries=10k&max_bytes=64MiB&min_free_bytes=1kB&min_free_inodes=7\
-         &default_ttl=1h30m&policy=fifo&durability=disk&touch_interval=5m&access=private&accelerate=off&read_only=false\
+         &default_ttl=1h30m&policy=fifo&durability=disk&touch_interval=5m&access=private&layout=files&read_only=false\
          &create=true&shared_memory=true&lock_wait=250ms&compression=none",
         dir.path().display()
     );
@@ -69,7 +69,7 @@ fn what_is_not_understood_is_refused() {
         ("file:///x?default_ttl=1M", "or never"),
         ("file:///x?policy=best", "lru fifo random"),
         ("file:///x?durability=yes", "process disk"),
-        ("file:///x?accelerate=on", "off auto"),
+        ("file:///x?layout=on", "off auto"),
         ("file:///x?read_only=1", "true, false"),
         ("file:///x?compression=zstd:23", "1 to 22"),
         ("file:///x?compression=gzip", "zstd:1 to zstd:22"),

@@ -5,7 +5,7 @@
 //! long it took. Two workers on one directory at once show what sharing costs. `make bench-peers` runs it;
 //! docs/PERFORMANCE.md has the results.
 //!
-//! `gates` is the other table: each figure that the accelerated engine is held to, and whether it holds (`make bench-gates`).
+//! `gates` is the other table: each figure that the indexed engine is held to, and whether it holds (`make bench-gates`).
 //!
 //! `remote` is a third one: Larder on servers beside the bare clients (`make bench-remote`).
 //!

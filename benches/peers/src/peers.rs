@@ -62,7 +62,7 @@ pub(crate) const PEERS: [Peer; 12] = [
                returns a copy. At capacity: max_entries, LRU.",
     },
     Peer {
-        name: "Larder (accelerated)",
+        name: "Larder (indexed)",
         kind: Kind::Rust,
         package: "larder",
         scale: Scale::Quick,

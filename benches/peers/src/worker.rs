@@ -43,7 +43,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         "bare-calls" => worker.serve::<Bare<false>>(),
         "bare-exchange" => worker.serve::<Bare<true>>(),
         "larder-tree" => worker.serve::<Larder<false>>(),
-        "larder-accelerated" => worker.serve::<Larder<true>>(),
+        "larder-indexed" => worker.serve::<Larder<true>>(),
         "cacache" => worker.serve::<Cacache>(),
         "lmdb" => worker.serve::<Lmdb>(),
         "redb" => worker.serve::<Redb>(),

@@ -27,9 +27,9 @@ const SET_EXAMPLES: &str = "\
 Examples:
   cachectl -C D config set max-size 2GiB
   cachectl -C D config set max-entries=500k default-ttl=7d policy=fifo
-  cachectl -C D config set accelerate=off           every entry becomes a file
+  cachectl -C D config set layout=files           every entry becomes a file
 
-Settings: name, max-entries, max-size, min-free, min-free-inodes, default-ttl, accelerate, policy,
+Settings: name, max-entries, max-size, min-free, min-free-inodes, default-ttl, layout, policy,
   durability, touch-interval; `cachectl init --help` explains each. They take effect in running processes too.";
 
 #[derive(clap::Subcommand)]

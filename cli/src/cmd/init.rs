@@ -15,7 +15,7 @@ const EXAMPLES: &str = "\
 Examples:
   cachectl -C /var/cache/app init
   cachectl -C /var/cache/app init --max-size 4GiB --max-entries 500k --default-ttl 7d
-  cachectl -C /var/cache/app init --accelerate off              a file for each entry
+  cachectl -C /var/cache/app init --layout files              a file for each entry
   cachectl -C /srv/shared init --name shared --access group --min-free 10%";
 
 /// Make a cache, or change the named settings of one that is there.
@@ -51,7 +51,7 @@ struct Answer {
 impl Init {
     pub fn run(self, context: &Context) -> Ended {
         let path = context.directory()?;
-        // Closed again at once: who turns acceleration on or off must have the cache to himself.
+        // Closed again at once: who changes the layout must have the cache to himself.
         let before = options(&path).read_only(true).create(false).open().and_then(|cache| cache.settings());
         let created = before.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
         let access = self.access.map(|access| match access {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use larder::{Accelerate, Access, Change, Durability, Options, Policy};
+use larder::{Access, Change, Durability, Layout, Options, Policy};
 
 use crate::directory::file_system;
 use crate::exit_code::Failure;
@@ -33,11 +33,11 @@ pub struct Wanted {
     /// How long entries live that are set without a ttl: a duration like 12h, or never [default: never]
     #[arg(long, value_name = "D|never")]
     default_ttl: Option<TtlArg>,
-    /// Whether small values rest in memory that all processes share: auto (wherever that can be), or off (a file for
-    /// each entry); the change takes that no other process has the cache open [default: auto]
-    #[arg(long, value_name = "HOW", value_parser = one_of::<Accelerate>(&["auto", "off"]), hide_possible_values = true)]
-    accelerate: Option<Accelerate>,
-    /// Who goes first at a limit: lru, fifo or random; where the cache is accelerated, also s3fifo or lfu
+    /// How entries are kept: indexed (records in shared memory, large ones files), or files (one file per entry); a
+    /// change takes that no other process has the cache open [default: indexed]
+    #[arg(long, value_name = "LAYOUT", value_parser = one_of::<Layout>(&["indexed", "files"]), hide_possible_values = true)]
+    layout: Option<Layout>,
+    /// Who goes first at a limit: lru, fifo or random; where the cache is indexed, also s3fifo or lfu
     /// [default: s3fifo, or lru where it isn't]
     #[arg(long, value_name = "POLICY", value_parser = one_of::<Policy>(&["lru", "fifo", "random", "s3fifo", "lfu"]), hide_possible_values = true)]
     policy: Option<Policy>,
@@ -143,7 +143,7 @@ impl Wanted {
             durability: self.durability;
             touch_interval: self.touch_interval.map(|Span(span)| span);
             access: access;
-            accelerate: self.accelerate;
+            layout: self.layout;
         })
     }
 
@@ -163,9 +163,9 @@ impl Wanted {
         })
     }
 
-    /// Whether acceleration is to be turned on or off, which takes opening the cache for that.
+    /// Whether the layout is to be changed, which takes opening the cache for that.
     pub fn converts(&self) -> bool {
-        self.accelerate.is_some()
+        self.layout.is_some()
     }
 
     fn sizes(&self, dir: &Path) -> Result<[Option<u64>; 2], Failure> {

@@ -47,7 +47,7 @@ pub struct Stats {
     textfile: Option<PathBuf>,
 }
 
-/// The index and the segments of an accelerated cache.
+/// The index and the segments of an indexed cache.
 #[derive(Serialize)]
 struct Mapped {
     index_bytes: u64,

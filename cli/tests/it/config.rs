@@ -101,7 +101,7 @@ max-size  1GiB  marker
 min-free  none  marker
 min-free-inodes  none  marker
 default-ttl  never  marker
-accelerate  auto  marker
+layout  indexed  marker
 policy  s3fifo  marker
 durability  process  marker
 access  private  marker

@@ -20,7 +20,7 @@
 //! | `carried`     | export and import                                                            |
 //! | `tended`      | doctor, schedule, config path and validate                                   |
 //! | `clear`       | what it removes, and all that it refuses                                     |
-//! | `accelerated` | turned on and off, and what is shown of it                                   |
+//! | `indexed` | turned on and off, and what is shown of it                                   |
 //! | `verify`      | findings and repairs                                                         |
 //! | `harmless`    | looking writes nothing; a dry run deletes nothing                            |
 //! | `urls`        | caches by URL, and copy                                                      |
@@ -31,7 +31,6 @@
     reason = "those calls are wrong inside a live cache; tests damage some on purpose"
 )]
 
-mod accelerated;
 mod carried;
 mod clear;
 mod config;
@@ -42,6 +41,7 @@ mod explore;
 mod gallery;
 mod harmless;
 mod help;
+mod indexed;
 mod keys;
 mod listing;
 mod metrics;

@@ -34,7 +34,7 @@ impl Sandbox {
     /// The same, with a file for each entry: for tests of what is in files.
     pub fn plain() -> Sandbox {
         let sandbox = Sandbox::empty();
-        sandbox.run(["init", "-q", "--accelerate", "off"]).succeeds();
+        sandbox.run(["init", "-q", "--layout", "files"]).succeeds();
         sandbox
     }
 

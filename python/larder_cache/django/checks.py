@@ -57,7 +57,7 @@ def check_caches(**_: Any) -> list[CheckMessage]:
 
 #: Options that belong to the directory and so to all who open it.
 _SHARED = frozenset(
-    {"max_entries", "max_bytes", "min_free_bytes", "min_free_inodes", "policy", "durability", "accelerate", "access"}
+    {"max_entries", "max_bytes", "min_free_bytes", "min_free_inodes", "policy", "durability", "layout", "access"}
 )
 
 

@@ -17,7 +17,7 @@ use crate::clock::from_ms;
 use crate::entry::Ttl;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::format::names;
-use crate::settings::{Accelerate, Access, Durability, Policy, Settings};
+use crate::settings::{Access, Durability, Layout, Policy, Settings};
 use crate::sys::fork::Private;
 use crate::sys::fs::{self, Open, Stat};
 
@@ -37,8 +37,8 @@ pub(crate) const MAPPED: [&str; 3] = [names::INDEX, names::LIVE, names::ARENA];
 /// Makes a cache out of an empty directory.
 pub(super) fn make(root: BorrowedFd<'_>, stat: &Stat, config: &Config, mapped: bool) -> Result<()> {
     let access = config.access.unwrap_or_default();
-    let accelerate = if mapped { config.accelerate.unwrap_or_default() } else { Accelerate::Off };
-    let settings = config.change.apply(first_settings(config, access, accelerate))?;
+    let layout = if mapped { config.layout.unwrap_or_default() } else { Layout::Files };
+    let settings = config.change.apply(first_settings(config, access, layout))?;
     refuse_occupied(root)?;
     fs::set_mode(root, access.dir_mode()).doing("can't set the directory's mode")?;
     let owner = owner(stat);
@@ -68,7 +68,7 @@ pub(super) fn make(root: BorrowedFd<'_>, stat: &Stat, config: &Config, mapped: b
     })
 }
 
-fn first_settings(config: &Config, access: Access, accelerate: Accelerate) -> Settings {
+fn first_settings(config: &Config, access: Access, layout: Layout) -> Settings {
     let name = config.dir.file_name().map_or_else(|| "cache".into(), |name| name.to_string_lossy());
     let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
     Settings {
@@ -78,11 +78,11 @@ fn first_settings(config: &Config, access: Access, accelerate: Accelerate) -> Se
         min_free_bytes: 0,
         min_free_inodes: 0,
         default_ttl: Ttl::Never,
-        policy: match accelerate {
-            Accelerate::Off => Policy::Lru,
-            Accelerate::Auto => Policy::S3Fifo,
+        policy: match layout {
+            Layout::Files => Policy::Lru,
+            Layout::Indexed => Policy::S3Fifo,
         },
-        accelerate,
+        layout,
         durability: Durability::Process,
         access,
         touch_interval: Duration::from_secs(3600),

@@ -17,7 +17,7 @@ use twox_hash::XxHash3_128;
 use crate::clock::{duration_ms, from_ms, to_ms};
 use crate::entry::Ttl;
 use crate::error::{Error, ErrorKind, Result};
-use crate::settings::{Accelerate, Access, Durability, Policy, Settings};
+use crate::settings::{Access, Durability, Layout, Policy, Settings};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ pub(crate) const MAX_LEN: usize = 64 * 1024;
 
 /// The incompat bit of a cache whose entries may rest in segments: a program that knows the tree alone must not take
 /// what it doesn't see for absent.
-pub(crate) const ACCELERATED: u32 = 1;
+pub(crate) const INDEXED: u32 = 1;
 
 const AT_FORMAT: usize = 8;
 const AT_COMPAT: usize = 12;
@@ -55,7 +55,7 @@ struct Body {
     seed: [u8; 32],
     mac_fingerprint: Option<[u8; 32]>,
     shards: u32,
-    accelerate: u8,
+    layout: u8,
     created_ms: u64,
     name: String,
     max_entries: u64,
@@ -77,7 +77,7 @@ impl Marker {
             seed: self.seed,
             mac_fingerprint: self.mac_fingerprint,
             shards: 256,
-            accelerate: s.accelerate.number(),
+            layout: s.layout.number(),
             created_ms: to_ms(s.created),
             name: s.name.clone(),
             max_entries: s.max_entries,
@@ -100,8 +100,8 @@ impl Marker {
         out.extend(FORMAT.to_le_bytes());
         out.extend(self.compat.to_le_bytes());
         out.extend([0; 4]);
-        let accelerated = if s.accelerate == Accelerate::Auto { ACCELERATED } else { 0 };
-        out.extend(accelerated.to_le_bytes());
+        let indexed = if s.layout == Layout::Indexed { INDEXED } else { 0 };
+        out.extend(indexed.to_le_bytes());
         out.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
         out.extend(body);
         out.extend(XxHash3_128::oneshot(&out).to_le_bytes());
@@ -126,7 +126,7 @@ impl Marker {
         if word(AT_FORMAT) > FORMAT {
             return newer(format!("its format is {}, the newest known here {FORMAT}", word(AT_FORMAT)));
         }
-        let unknown = word(AT_INCOMPAT) & !ACCELERATED;
+        let unknown = word(AT_INCOMPAT) & !INDEXED;
         if unknown != 0 {
             return newer(format!("it has the unknown features {unknown:#x}"));
         }
@@ -140,15 +140,15 @@ impl Marker {
         let Ok((body, [])) = postcard::take_from_bytes::<Body>(body) else {
             return refused("can't be decoded");
         };
-        let (Some(policy), Some(durability), Some(access), Some(accelerate)) = (
+        let (Some(policy), Some(durability), Some(access), Some(layout)) = (
             Policy::from_number(body.policy),
             Durability::from_number(body.durability),
             Access::from_number(body.access),
-            Accelerate::from_number(body.accelerate),
+            Layout::from_number(body.layout),
         ) else {
             return newer("it has a setting that isn't known here".to_owned());
         };
-        if (word(AT_INCOMPAT) & ACCELERATED != 0) != (accelerate == Accelerate::Auto) {
+        if (word(AT_INCOMPAT) & INDEXED != 0) != (layout == Layout::Indexed) {
             return refused("contradicts itself");
         }
         if body.shards != 256 {
@@ -169,7 +169,7 @@ impl Marker {
                 durability,
                 access,
                 touch_interval: Duration::from_millis(body.touch_interval_ms),
-                accelerate,
+                layout,
                 created: from_ms(body.created_ms),
                 format: word(AT_FORMAT),
             },

@@ -151,8 +151,8 @@ impl Directory {
         // The settings as of this version or later: read the other way round, a change in between would be missed.
         let version = control.settings_version().doing("can't read the control file")?;
         let marker = read_marker(root.as_fd(), config.read_only)?;
-        if marker.settings.accelerate != known.settings.accelerate {
-            return Err(Error::new(ErrorKind::Busy, "another process has just turned acceleration on or off"));
+        if marker.settings.layout != known.settings.layout {
+            return Err(Error::new(ErrorKind::Busy, "another process has just changed the layout"));
         }
         Ok(Directory {
             path: config.dir.clone(),

@@ -19,7 +19,7 @@ use super::session::Process;
 use crate::clock::Clock;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::format::compression;
-use crate::settings::{Accelerate, Access, Change, Compression, Durability};
+use crate::settings::{Access, Change, Compression, Durability, Layout};
 use crate::stats::OnEvent;
 use crate::sys::fs::{self, Stat};
 
@@ -30,7 +30,7 @@ pub(crate) struct Config {
     /// Settings the caller named; they're written to the marker where they differ.
     pub change: Change,
     pub access: Option<Access>,
-    pub accelerate: Option<Accelerate>,
+    pub layout: Option<Layout>,
     pub read_only: bool,
     pub create: bool,
     pub shared_memory: bool,
@@ -50,7 +50,7 @@ impl Config {
             dir,
             change: Change::new(),
             access: None,
-            accelerate: None,
+            layout: None,
             read_only: false,
             create: true,
             shared_memory: true,

@@ -23,12 +23,12 @@ use crate::sys::lock::{self, Hold};
 /// The byte of `locks` that is held for a change of the table of scopes: the one behind those of the shards.
 const SCOPES: u64 = 256;
 const _: () = assert!(SCOPES == SHARDS as u64);
-/// The byte of `locks` that every process which has the cache open holds shared; of an accelerated cache those that may
+/// The byte of `locks` that every process which has the cache open holds shared; of an indexed cache those that may
 /// write.
 const OPENERS: u64 = 1 << 62;
 /// Where the bytes of `locks` begin that those hold who compute, one for each key.
 pub(crate) const LEADERS: u64 = 1 << 61;
-/// The byte of `locks` that those hold shared who have an accelerated cache open to read: in no recovery's way.
+/// The byte of `locks` that those hold shared who have an indexed cache open to read: in no recovery's way.
 const LOOKERS: u64 = OPENERS + 2;
 /// The byte of `locks` that whoever makes the cache holds.
 const CREATION: u64 = OPENERS + 1;
@@ -78,7 +78,7 @@ impl Process {
         wait_for(&self.locks, OPENERS, Hold::Shared, bound, "another process is remaking this cache")
     }
 
-    /// Joins those who have an accelerated cache open to read.
+    /// Joins those who have an indexed cache open to read.
     pub(crate) fn join_lookers(&self, bound: Duration) -> Result<()> {
         wait_for(&self.locks, LOOKERS, Hold::Shared, bound, "another process is remaking this cache")
     }

@@ -339,9 +339,9 @@ impl Source for InRuns {
 pub(in crate::file) fn no_addresses(e: io::Error) -> Error {
     let text = match mmap::address_limit() {
         Some(limit) => format!(
-            "can't map the index: the cache is accelerated, which takes {} GiB of addresses (not of memory), and this \
-             process may have {} MiB (`ulimit -v`): raise that, or let a process without the limit turn acceleration off \
-             (`cachectl config set accelerate=off`)",
+            "can't map the index: the cache is indexed, which takes {} GiB of addresses (not of memory), and this \
+             process may have {} MiB (`ulimit -v`): raise that, or let a process without the limit give each entry a file \
+             (`cachectl config set layout=files`)",
             Maps::ADDRESSES >> 30,
             limit >> 20
         ),

@@ -1,4 +1,4 @@
-//! Pruning an accelerated cache: two passes over the index, as over the tree where there is none.
+//! Pruning an indexed cache: two passes over the index, as over the tree where there is none.
 
 use std::collections::BinaryHeap;
 use std::os::fd::AsFd;

@@ -1,4 +1,4 @@
-//! Verifying an accelerated cache: index against segments and tree, in both directions.
+//! Verifying an indexed cache: index against segments and tree, in both directions.
 //!
 //! Without repairs nothing is locked and nothing is written, while others may be at work: what looks wrong is looked at
 //! again before it's told. A record is whole once a slot points at it, so that what is wrong twice at one place is wrong;

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::rc::Rc;
 
 use larder::fault::{Call, Injector, Verdict, inject};
-use larder::{Accelerate, Cache, Options, Prune, Ttl, Verify};
+use larder::{Cache, Layout, Options, Prune, Ttl, Verify};
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::support::{HandClock, START, get, temp_dir};
@@ -40,13 +40,13 @@ fn options(dir: &Path) -> Options {
     Cache::file(dir).clock(HandClock::at(START).source())
 }
 
-fn other(how: Accelerate) -> Accelerate {
-    if how == Accelerate::Off { Accelerate::Auto } else { Accelerate::Off }
+fn other(how: Layout) -> Layout {
+    if how == Layout::Files { Layout::Indexed } else { Layout::Files }
 }
 
 /// A cache with records and files, and what is in it.
-fn make(dir: &Path, how: Accelerate) -> BTreeMap<String, Vec<u8>> {
-    let cache = options(dir).accelerate(how).open().expect("a cache");
+fn make(dir: &Path, how: Layout) -> BTreeMap<String, Vec<u8>> {
+    let cache = options(dir).layout(how).open().expect("a cache");
     let mut all = BTreeMap::new();
     for i in 0..6 {
         all.insert(format!("small {i}"), format!("value {i}").into_bytes());
@@ -70,10 +70,10 @@ fn check(dir: &Path, what: &str, all: &BTreeMap<String, Vec<u8>>) {
     cache.verify(Verify::new().repair(true), |_| {}).expect("repair");
     cache.verify(Verify::new(), |finding| panic!("{what}: after a repair {finding:?}")).expect("verify");
     assert_eq!(cache.stats().expect("stats").entries, all.len() as u64, "{what}");
-    let how = cache.settings().expect("settings").accelerate;
+    let how = cache.settings().expect("settings").layout;
     drop(cache);
     // And it can be done once more.
-    let again = options(dir).accelerate(other(how)).open().unwrap_or_else(|e| panic!("{what}: again: {e}"));
+    let again = options(dir).layout(other(how)).open().unwrap_or_else(|e| panic!("{what}: again: {e}"));
     assert_eq!(again.entries().expect("a listing").count(), all.len(), "{what}");
 }
 
@@ -82,12 +82,12 @@ fn be_the_child(dir: &str) -> ! {
     let variable = |name| std::env::var(name).expect("a variable from the parent");
     let (how, at) = (variable(HOW).parse().expect("a way"), variable(AT).parse().expect("a number"));
     let hand = Hand { at, kill: true, seen: Rc::default() };
-    let outcome = inject(hand, || options(Path::new(dir)).accelerate(how).open());
+    let outcome = inject(hand, || options(Path::new(dir)).layout(how).open());
     std::process::exit(if outcome.is_ok() { 0 } else { 3 });
 }
 
 /// Says whether the child was killed rather than done.
-fn run_child(dir: &Path, how: Accelerate, at: usize) -> bool {
+fn run_child(dir: &Path, how: Layout, at: usize) -> bool {
     let child = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "convert::kills::a_kill_at_any_call_loses_nothing", "--nocapture", "--test-threads=1"])
         .env(DIR, dir)
@@ -110,7 +110,7 @@ fn a_kill_at_any_call_loses_nothing() {
     if let Ok(dir) = std::env::var(DIR) {
         be_the_child(&dir);
     }
-    for from in [Accelerate::Auto, Accelerate::Off] {
+    for from in [Layout::Indexed, Layout::Files] {
         for at in steps() {
             let room = temp_dir();
             let dir = room.path().join("cache");
@@ -127,14 +127,14 @@ fn a_kill_at_any_call_loses_nothing() {
 
 #[test]
 fn a_failure_of_any_call_loses_nothing() {
-    for from in [Accelerate::Auto, Accelerate::Off] {
+    for from in [Layout::Indexed, Layout::Files] {
         for at in steps() {
             let room = temp_dir();
             let dir = room.path().join("cache");
             let all = make(&dir, from);
             let seen = Rc::new(Cell::new(0));
             let hand = Hand { at, kill: false, seen: seen.clone() };
-            drop(inject(hand, || options(&dir).accelerate(other(from)).open()));
+            drop(inject(hand, || options(&dir).layout(other(from)).open()));
             check(&dir, &format!("from {from}, call {at} failed"), &all);
             if seen.get() <= at {
                 println!("from {from}: some {at} calls");

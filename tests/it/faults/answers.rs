@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use larder::fault::{Call, Injector, Verdict, inject};
-use larder::{Accelerate, Cache, Durability, ErrorKind, Prune, Reason, Ttl};
+use larder::{Cache, Durability, ErrorKind, Layout, Prune, Reason, Ttl};
 
 use crate::support::plain::{fresh, fresh_with};
 use crate::support::{HandClock, counts_match, entry_file, files_below, get, options, temp_dir};
@@ -178,9 +178,9 @@ fn shards_that_cannot_be_opened_are_not_taken_for_absent() {
 #[test]
 fn how_long_a_file_still_lives_is_asked_of_the_index_alone() {
     let (dir, clock) = (temp_dir(), HandClock::new());
-    let open = |how| options(&dir, &clock).accelerate(how).open().expect("a cache");
-    open(Accelerate::Off).set("k", vec![1; 9000], Ttl::secs(60)).expect("set");
-    let cache = open(Accelerate::Auto);
+    let open = |how| options(&dir, &clock).layout(how).open().expect("a cache");
+    open(Layout::Files).set("k", vec![1; 9000], Ttl::secs(60)).expect("set");
+    let cache = open(Layout::Indexed);
     let unreadable = |call: &Call| (call.name == "open" && call.path.contains("/shards/")).then_some(libc::EIO);
     let ttl = inject(Failing(unreadable), || cache.ttl("k"));
     assert_eq!(ttl.expect("an answer without a look at the file"), Some(Ttl::secs(60)));

@@ -25,7 +25,7 @@ pub(super) struct Scene<'a> {
 impl Scene<'_> {
     pub(super) fn options(&self) -> Options {
         Cache::file(self.dir)
-            .accelerate(self.config.accelerate)
+            .layout(self.config.layout)
             .clock(self.clock.source())
             .shared_memory(self.config.mapped)
             .lock_wait(Duration::from_millis(5))

@@ -60,7 +60,7 @@ pub(super) fn prepare(stock: Stock, config: Config, dir: &Path) -> Image {
     }
     let clock = HandClock::at(NOW - 5000);
     let mut options = Cache::file(dir)
-        .accelerate(config.accelerate)
+        .layout(config.layout)
         .clock(clock.source())
         .durability(config.durability)
         .shared_memory(config.mapped);

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use larder::{Accelerate, Cache, Ttl};
+use larder::{Cache, Layout, Ttl};
 
 use super::{Canary, Plant, plant, plants, trouble_of};
 use crate::support::{HandClock, get, options, temp_dir};
@@ -12,10 +12,10 @@ use crate::support::{HandClock, get, options, temp_dir};
 /// The first with its head fills 17 blocks to the last byte, so that one byte more is more than the index allows.
 const SIZES: [usize; 2] = [69_453, 70_000];
 
-/// An accelerated cache with a large entry, and its file.
+/// An indexed cache with a large entry, and its file.
 fn scene(size: usize, case: impl FnOnce(&Cache, &Path, &Canary)) {
     let (dir, clock) = (temp_dir(), HandClock::new());
-    let cache = options(&dir, &clock).accelerate(Accelerate::Auto).open().expect("a cache");
+    let cache = options(&dir, &clock).layout(Layout::Indexed).open().expect("a cache");
     cache.set("key", vec![7; size], Ttl::Never).expect("set");
     let place = cache.dir().expect("a directory").join(cache.info("key").expect("info").expect("an entry").place);
     assert_eq!(fs::metadata(&place).expect("a file").len(), size as u64 + 179);

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use larder::{Accelerate, Cache, Change, ErrorKind, Options, Prune, Ttl, Verify};
+use larder::{Cache, Change, ErrorKind, Layout, Options, Prune, Ttl, Verify};
 
 use crate::support::process::{self, Role, is_root, say_aloud};
 use crate::support::{counts_match, files_below, get, temp_dir};
@@ -28,7 +28,7 @@ fn on_small_disk(role: &str, options: &str) {
 }
 
 fn plain(path: &Path) -> Options {
-    Cache::file(path).accelerate(Accelerate::Off)
+    Cache::file(path).layout(Layout::Files)
 }
 
 /// Takes all the room that is left.

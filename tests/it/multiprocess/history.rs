@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::{Seek, Write};
 use std::path::Path;
 
-use larder::{Accelerate, Cache, Ttl, Verify};
+use larder::{Cache, Layout, Ttl, Verify};
 
 use super::start_all;
 use crate::support::campaign::campaign;
@@ -231,18 +231,18 @@ fn absence_explained(step: &Step, steps: &[Step]) -> bool {
 #[test]
 fn every_read_of_eight_processes_is_explained() {
     campaign("multiprocess::history::every_read_of_eight_processes_is_explained", STEPS, |seed| {
-        explain(Accelerate::Auto, seed, STEPS)
+        explain(Layout::Indexed, seed, STEPS)
     });
 }
 
 #[test]
 fn every_read_of_eight_processes_without_an_index_is_explained() {
-    explain(Accelerate::Off, 1, PLAIN_STEPS);
+    explain(Layout::Files, 1, PLAIN_STEPS);
 }
 
-fn explain(accelerate: Accelerate, seed: u64, all_steps: u64) -> u64 {
+fn explain(layout: Layout, seed: u64, all_steps: u64) -> u64 {
     let dir = temp_dir();
-    let cache = Cache::file(dir.path().join("cache")).accelerate(accelerate).open().expect("a cache");
+    let cache = Cache::file(dir.path().join("cache")).layout(layout).open().expect("a cache");
     let mut historians = start_all(PROCESSES, "historian", dir.path());
     for (i, historian) in historians.iter_mut().enumerate() {
         historian.tell(&format!("{} {seed} {}", i + 1, all_steps / PROCESSES as u64));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder::{Accelerate, Cache, Change, ErrorKind, Problem, Prune, Ttl, Verify};
+use larder::{Cache, Change, ErrorKind, Layout, Problem, Prune, Ttl, Verify};
 
 use super::{is_uniform, start, start_all, uniform};
 use crate::support::campaign::campaign;
@@ -45,18 +45,18 @@ pub(super) fn mixer(role: &Role) {
 #[test]
 fn kills_at_any_moment_leave_nothing_worse_than_leftovers() {
     campaign("multiprocess::kills::kills_at_any_moment_leave_nothing_worse_than_leftovers", 1000, |seed| {
-        killing(Accelerate::Auto, seed, 1000)
+        killing(Layout::Indexed, seed, 1000)
     });
 }
 
 #[test]
 fn kills_without_an_index_leave_nothing_worse_than_leftovers() {
-    killing(Accelerate::Off, 1, 200);
+    killing(Layout::Files, 1, 200);
 }
 
-fn killing(accelerate: Accelerate, seed: u64, least: u64) -> u64 {
+fn killing(layout: Layout, seed: u64, least: u64) -> u64 {
     let dir = temp_dir();
-    let options = Cache::file(dir.path().join("cache")).accelerate(accelerate).max_entries(150);
+    let options = Cache::file(dir.path().join("cache")).layout(layout).max_entries(150);
     let cache = options.open().expect("a cache");
     let mut dice = Dice::new(seed);
     let mut mixers = start_all(6, "mixer", cache.dir().expect("a directory"));

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use larder::{Accelerate, Cache, Change, ErrorKind, Prune, Ttl, Verify};
+use larder::{Cache, Change, ErrorKind, Layout, Prune, Ttl, Verify};
 
 use super::{is_uniform, start_all, uniform};
 use crate::support::campaign::campaign;
@@ -15,15 +15,15 @@ use crate::support::{Dice, files_below, temp_dir};
 /// Cases of a round, on each kind of cache.
 const CASES: u64 = 200;
 
-fn open(dir: &Path, accelerate: Accelerate) -> larder::Result<Cache> {
-    let options = Cache::file(dir).accelerate(accelerate).max_entries(100).max_bytes(16 << 20);
+fn open(dir: &Path, layout: Layout) -> larder::Result<Cache> {
+    let options = Cache::file(dir).layout(layout).max_entries(100).max_bytes(16 << 20);
     options.lock_wait(Duration::from_millis(20)).open()
 }
 
 /// Works a little whenever it's told to, whatever it meets; opens the cache anew where it can't go on. What ends this
 /// process, or is a torn value, fails the test.
-pub(super) fn survivor(role: &Role, accelerate: Accelerate) {
-    let open = || open(role.dir(), accelerate);
+pub(super) fn survivor(role: &Role, layout: Layout) {
+    let open = || open(role.dir(), layout);
     let (mut dice, mut opened) = (Dice::new(u64::from(std::process::id())), open().ok());
     role.tell("ready");
     while role.hear().is_some() {
@@ -100,10 +100,10 @@ fn work(survivors: &mut [Child], what: &str) -> u64 {
     survivors.iter_mut().map(|survivor| done(survivor.hear())).sum()
 }
 
-fn meddled_with(role: &str, accelerate: Accelerate, seed: u64) -> u64 {
+fn meddled_with(role: &str, layout: Layout, seed: u64) -> u64 {
     let (dir, mut dice) = (temp_dir(), Dice::new(seed));
     let at = dir.path().join("cache");
-    let open = || open(&at, accelerate);
+    let open = || open(&at, layout);
     let mut survivors = start_all(4, role, &at);
     for survivor in &mut survivors {
         assert_eq!(survivor.hear(), "ready");
@@ -138,7 +138,6 @@ fn meddled_with(role: &str, accelerate: Accelerate, seed: u64) -> u64 {
 #[test]
 fn no_process_dies_of_what_is_done_to_its_files() {
     campaign("multiprocess::meddling::no_process_dies_of_what_is_done_to_its_files", 2 * CASES, |seed| {
-        meddled_with("survivor", Accelerate::Auto, seed)
-            + meddled_with("survivor without an index", Accelerate::Off, seed)
+        meddled_with("survivor", Layout::Indexed, seed) + meddled_with("survivor without an index", Layout::Files, seed)
     });
 }

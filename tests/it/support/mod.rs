@@ -103,13 +103,13 @@ pub(crate) fn fresh_with(change: impl FnOnce(Options) -> Options) -> (TempDir, H
 
 /// The same of plain trees, for tests whose subject is the files.
 pub(crate) mod plain {
-    use larder::{Accelerate, Cache, Options};
+    use larder::{Cache, Layout, Options};
     use tempfile::TempDir;
 
     use super::HandClock;
 
     pub(crate) fn options(dir: &TempDir, clock: &HandClock) -> Options {
-        super::options(dir, clock).accelerate(Accelerate::Off)
+        super::options(dir, clock).layout(Layout::Files)
     }
 
     pub(crate) fn fresh() -> (TempDir, HandClock, Cache) {
@@ -117,7 +117,7 @@ pub(crate) mod plain {
     }
 
     pub(crate) fn fresh_with(change: impl FnOnce(Options) -> Options) -> (TempDir, HandClock, Cache) {
-        super::fresh_with(|options| change(options.accelerate(Accelerate::Off)))
+        super::fresh_with(|options| change(options.layout(Layout::Files)))
     }
 }
 

@@ -60,7 +60,7 @@ fn mixed() -> (TempDir, HandClock, Cache) {
 }
 
 #[test]
-fn a_sound_accelerated_cache_has_no_findings_and_looking_writes_nothing() {
+fn a_sound_indexed_cache_has_no_findings_and_looking_writes_nothing() {
     let (dir, clock, cache) = mixed();
     cache.delete("k3").expect("delete");
     cache.set("k4", vec![1; 70_000], Ttl::Never).expect("set");

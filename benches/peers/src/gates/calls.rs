@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use larder::{Accelerate, Cache, Ttl};
+use larder::{Layout, Cache, Ttl};
 
 use super::watch::ns;
 use super::{Found, Run, key};
@@ -57,7 +57,7 @@ fn found(id: &'static str, ours: &[f64], theirs: &[f64]) -> Found {
 }
 
 fn filled(run: &Run, name: &str, keys: u32) -> Result<Cache> {
-    let cache = Cache::file(run.dir.join(name)).accelerate(Accelerate::Auto).open()?;
+    let cache = Cache::file(run.dir.join(name)).layout(Layout::Indexed).open()?;
     for id in 0..keys {
         cache.set(key(id), [id.to_le_bytes()[0]; VALUE], Ttl::hours(1))?;
     }

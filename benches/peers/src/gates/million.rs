@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use larder::{Accelerate, Cache, Options, Ttl};
+use larder::{Layout, Cache, Options, Ttl};
 
 use super::team::{Team, Work};
 use super::watch::{Waits, each};
@@ -15,7 +15,7 @@ use crate::table;
 const VALUE: usize = 256;
 
 fn options(dir: &Path, entries: u32) -> Options {
-    Cache::file(dir.join("cache")).accelerate(Accelerate::Auto).max_entries(entries.into())
+    Cache::file(dir.join("cache")).layout(Layout::Indexed).max_entries(entries.into())
 }
 
 pub(super) fn all(run: &mut Run) -> Result<Vec<Found>> {
@@ -123,7 +123,7 @@ pub(super) fn rebuild(dir: &Path) -> Work {
     let dir = dir.to_owned();
     Box::new(move || {
         let (start, before) = (std::time::Instant::now(), processor_ns()?);
-        let options = Cache::file(dir.join("cache")).accelerate(Accelerate::Auto);
+        let options = Cache::file(dir.join("cache")).layout(Layout::Indexed);
         let cache = options.lock_wait(Duration::from_secs(60)).open()?;
         cache.add("not there", "x", Ttl::millis(1))?;
         Ok(vec![super::watch::ns(start), processor_ns()? - before])

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use larder::{Accelerate, Cache, Ttl};
+use larder::{Layout, Cache, Ttl};
 
 use super::watch::{Times, each};
 use super::{Found, Run, key};
@@ -24,7 +24,7 @@ fn set(cache: &Cache, count: usize, mut id: impl FnMut(usize) -> u32) -> Result<
 
 pub(super) fn unique(run: &mut Run) -> Result<Vec<Found>> {
     let (dir, entries) = (run.scratch()?, run.scale(1_000_000));
-    let options = Cache::file(dir.path().join("cache")).accelerate(Accelerate::Auto);
+    let options = Cache::file(dir.path().join("cache")).layout(Layout::Indexed);
     let cache = options.max_entries(entries.into()).open()?;
     // Full to begin with.
     for id in 0..entries {
@@ -84,7 +84,7 @@ pub(super) fn overwrite(run: &mut Run) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for (mean, worst, is_zipf) in [("uniform", "uniform-worst", false), ("zipf", "zipf-worst", true)] {
         let dir = run.scratch()?;
-        let options = Cache::file(dir.path().join("cache")).accelerate(Accelerate::Auto).max_entries(0);
+        let options = Cache::file(dir.path().join("cache")).layout(Layout::Indexed).max_entries(0);
         let cache = options.max_bytes(limit).open()?;
         for id in 0..keys {
             cache.set(key(id), value(0), Ttl::hours(1))?;
@@ -125,7 +125,7 @@ const PACE: f64 = 20_000.0;
 /// Long enough for the kernel to write out what is half a minute old, several times over.
 pub(super) fn device(run: &mut Run) -> Result<Vec<Found>> {
     let (dir, keys) = (run.scratch()?, run.scale(100_000));
-    let cache = Cache::file(dir.path().join("cache")).accelerate(Accelerate::Auto).open()?;
+    let cache = Cache::file(dir.path().join("cache")).layout(Layout::Indexed).open()?;
     for id in 0..keys {
         cache.set(key(id), value(0), Ttl::hours(1))?;
     }

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::Path;
 use std::time::Instant;
 
-use larder::{Accelerate, Cache, Ttl};
+use larder::{Layout, Cache, Ttl};
 
 use super::team::{Team, Work};
 use super::watch::ns;
@@ -18,7 +18,7 @@ const VALUE: usize = 256;
 const KEYS: u32 = 100_000;
 
 fn open(dir: &Path) -> Result<Cache> {
-    Ok(Cache::file(dir.join("cache")).accelerate(Accelerate::Auto).open()?)
+    Ok(Cache::file(dir.join("cache")).layout(Layout::Indexed).open()?)
 }
 
 fn filled(dir: &Path, keys: u32) -> Result<Cache> {
@@ -172,9 +172,9 @@ pub(super) fn misses(run: &mut Run) -> Result<Vec<Found>> {
     const RACERS: u32 = 8;
     let (dir, keys) = (run.scratch()?, KEYS / 4);
     // Little room: segments are reclaimed all the time.
-    drop(Cache::file(dir.path().join("cache")).accelerate(Accelerate::Auto).max_bytes(32 << 20).open()?);
+    drop(Cache::file(dir.path().join("cache")).layout(Layout::Indexed).max_bytes(32 << 20).open()?);
     // Little room: segments are reclaimed all the time.
-    drop(Cache::file(dir.path().join("cache")).accelerate(Accelerate::Auto).max_bytes(32 << 20).open()?);
+    drop(Cache::file(dir.path().join("cache")).layout(Layout::Indexed).max_bytes(32 << 20).open()?);
     let cache = filled(dir.path(), keys)?;
     let mut team = Team::start(RACERS as usize, "misses", dir.path(), keys)?;
     let wanted = u64::from(run.scale(10_000_000));

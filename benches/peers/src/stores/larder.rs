@@ -1,17 +1,17 @@
-//! Larder: the plain tree, and the accelerated engine.
+//! Larder: the plain tree, and the indexed engine.
 
-use larder::{Accelerate, Cache, Ttl};
+use larder::{Layout, Cache, Ttl};
 
 use crate::store::{Place, Result, Seen, Store};
 
-pub(crate) struct Larder<const ACCELERATED: bool> {
+pub(crate) struct Larder<const INDEXED: bool> {
     cache: Cache,
 }
 
-impl<const ACCELERATED: bool> Store for Larder<ACCELERATED> {
+impl<const INDEXED: bool> Store for Larder<INDEXED> {
     fn open(place: &Place) -> Result<Self> {
-        let engine = if ACCELERATED { Accelerate::Auto } else { Accelerate::Off };
-        let mut options = Cache::file(&place.dir).accelerate(engine).max_bytes(16 << 30);
+        let engine = if INDEXED { Layout::Indexed } else { Layout::Files };
+        let mut options = Cache::file(&place.dir).layout(engine).max_bytes(16 << 30);
         if let Some(limit) = place.limit {
             options = options.max_entries(limit);
         }

@@ -1,10 +1,10 @@
-//! Index, live bits and records of an accelerated cache, damaged word by word under an open cache and before opening.
+//! Index, live bits and records of an indexed cache, damaged word by word under an open cache and before opening.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use larder::{Accelerate, Cache, Error, Options, Ttl};
+use larder::{Layout, Cache, Error, Options, Ttl};
 
 use crate::support::campaign::campaign;
 use crate::support::{Dice, HandClock, options, temp_dir};
@@ -26,7 +26,7 @@ fn is_right(key: u64, found: &[u8]) -> bool {
 }
 
 fn open(with: Options) -> Result<Cache, Error> {
-    with.accelerate(Accelerate::Auto).lock_wait(Duration::from_millis(5)).open()
+    with.layout(Layout::Indexed).lock_wait(Duration::from_millis(5)).open()
 }
 
 fn fill(cache: &Cache) {
@@ -116,13 +116,13 @@ fn round(seed: u64, many_at_once: u64, before_opening: bool, mutations: u64) -> 
 
 #[test]
 fn damage_to_any_word_under_an_open_cache_is_never_a_wrong_value() {
-    let test = "corruption::accelerated::damage_to_any_word_under_an_open_cache_is_never_a_wrong_value";
+    let test = "corruption::indexed::damage_to_any_word_under_an_open_cache_is_never_a_wrong_value";
     campaign(test, MUTATIONS, |seed| round(seed, 200, false, MUTATIONS));
 }
 
 #[test]
 fn damage_to_any_word_before_opening_is_never_a_wrong_value() {
-    let test = "corruption::accelerated::damage_to_any_word_before_opening_is_never_a_wrong_value";
+    let test = "corruption::indexed::damage_to_any_word_before_opening_is_never_a_wrong_value";
     campaign(test, MUTATIONS / 20, |seed| round(seed, 20, true, MUTATIONS / 20));
 }
 

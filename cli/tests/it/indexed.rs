@@ -1,4 +1,4 @@
-//! Acceleration by the command line: turned on and off, and seen in what is shown.
+//! The layout by the command line: changed there and back, and seen in what is shown.
 
 use crate::sandbox::{Run, Sandbox};
 
@@ -17,32 +17,32 @@ fn setting(sandbox: &Sandbox, name: &str) -> String {
 }
 
 #[test]
-fn it_is_turned_off_and_on_and_nothing_is_lost() {
+fn it_is_changed_there_and_back_and_nothing_is_lost() {
     let sandbox = three();
-    assert_eq!((setting(&sandbox, "accelerate"), setting(&sandbox, "policy")), ("auto".into(), "s3fifo".into()));
-    for (how, policy, mapped) in [("off", "lru", false), ("auto", "lru", true), ("off", "lru", false)] {
-        sandbox.run(["config", "set", &format!("accelerate={how}")]).succeeds();
-        assert_eq!((setting(&sandbox, "accelerate"), setting(&sandbox, "policy")), (how.into(), policy.into()));
+    assert_eq!((setting(&sandbox, "layout"), setting(&sandbox, "policy")), ("indexed".into(), "s3fifo".into()));
+    for (how, policy, mapped) in [("files", "lru", false), ("indexed", "lru", true), ("files", "lru", false)] {
+        sandbox.run(["config", "set", &format!("layout={how}")]).succeeds();
+        assert_eq!((setting(&sandbox, "layout"), setting(&sandbox, "policy")), (how.into(), policy.into()));
         assert_eq!(sandbox.path("app/arena").exists(), mapped);
         assert_eq!(sandbox.run(["get", "b"]).succeeds().text(), "small too");
         assert_eq!(sandbox.run(["ls", "--names"]).succeeds().sorted(), ["a", "b", "large"]);
         sandbox.run(["verify"]).succeeds();
     }
-    sandbox.run(["init", "--accelerate", "auto", "--policy", "lfu"]).succeeds();
-    assert_eq!((setting(&sandbox, "accelerate"), setting(&sandbox, "policy")), ("auto".into(), "lfu".into()));
-    sandbox.run(["config", "set", "accelerate=on"]).ends_with(2);
+    sandbox.run(["init", "--layout", "indexed", "--policy", "lfu"]).succeeds();
+    assert_eq!((setting(&sandbox, "layout"), setting(&sandbox, "policy")), ("indexed".into(), "lfu".into()));
+    sandbox.run(["config", "set", "layout=on"]).ends_with(2);
 }
 
 #[test]
 fn while_others_have_it_open_it_stays_as_it_is() {
     let sandbox = three();
     let open = sandbox.cache();
-    let run = sandbox.run(["config", "set", "accelerate=off"]);
+    let run = sandbox.run(["config", "set", "layout=files"]);
     assert_ne!(run.code, 0);
     run.says("open");
-    assert_eq!(setting(&sandbox, "accelerate"), "auto");
+    assert_eq!(setting(&sandbox, "layout"), "indexed");
     drop(open);
-    sandbox.run(["config", "set", "accelerate=off"]).succeeds();
+    sandbox.run(["config", "set", "layout=files"]).succeeds();
 }
 
 #[test]
@@ -121,10 +121,10 @@ fn a_process_without_addresses_is_told_what_to_do() {
     for line in ["get large", "get a", "set a new", "stats", "ls", "verify"] {
         let run = limited(line);
         assert_ne!(run.code, 0, "{line}");
-        run.says("ulimit -v").says("cachectl config set accelerate=off");
+        run.says("ulimit -v").says("cachectl config set layout=files");
     }
     assert_eq!(sandbox.run(["get", "a"]).succeeds().text(), "small");
-    sandbox.run(["config", "set", "accelerate=off"]).succeeds();
+    sandbox.run(["config", "set", "layout=files"]).succeeds();
     assert_eq!(limited("get a").succeeds().text(), "small");
     limited("set a new").succeeds();
 }
