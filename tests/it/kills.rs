@@ -99,7 +99,7 @@ const OPERATIONS: &[Operation] = &[
 /// A value that no record has room for, with this as its first word.
 fn large(text: &str) -> Vec<u8> {
     let mut value = text.as_bytes().to_vec();
-    value.resize(6000, b' ');
+    value.resize(70_000, b' ');
     value
 }
 

@@ -34,7 +34,7 @@ fn open(dir: &Path) -> Cache {
 
 fn large(n: u64) -> Vec<u8> {
     let mut value = format!("large {n} ").into_bytes();
-    value.resize(7000, b'.');
+    value.resize(70_000, b'.');
     value
 }
 

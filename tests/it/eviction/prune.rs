@@ -452,7 +452,7 @@ fn with_an_index_each_limit_is_held_by_itself() {
     let inodes =
         |cache: &Cache| rustix::fs::statvfs(cache.dir().expect("a directory")).expect("a file system").f_files > 0;
     for large in [false, true] {
-        let value = vec![7; if large { 9000 } else { 10 }];
+        let value = vec![7; if large { 70_000 } else { 10 }];
         let (_dir, _clock, cache) = crate::support::fresh();
         keys(20).for_each(|key| cache.set(&key, &value, Ttl::Never).expect("set"));
         let one = cache.stats().expect("stats").bytes / 20;

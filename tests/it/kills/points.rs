@@ -134,6 +134,22 @@ const STORIES: &[Story] = &[
         may: &[Some("old"), Some("by"), None],
         ..PLAIN
     },
+    // The table of tags and namespaces gets its first page.
+    Story {
+        name: "a first tag",
+        act: |c| c.set("fresh", "new", Ttl::Never.tag("t")).expect("set"),
+        changed: "fresh",
+        may: &[None, Some("new")],
+        ..PLAIN
+    },
+    Story {
+        name: "an invalidation",
+        prepare: |c| c.set("tagged", "old", Ttl::Never.tag("t")).expect("set"),
+        act: |c| c.invalidate_tag("t").expect("invalidate"),
+        changed: "tagged",
+        may: &[Some("old"), None],
+        ..PLAIN
+    },
     // Splits, and chains before them.
     Story {
         name: "growth",
@@ -205,7 +221,7 @@ fn set(cache: &Cache, key: &str, text: &str) {
 fn store(cache: &Cache, key: &str, text: &str, large: bool) {
     let mut value = text.as_bytes().to_vec();
     if large {
-        value.resize(6000, b' ');
+        value.resize(70_000, b' ');
     }
     cache.set(key, value, Ttl::Never).expect("set");
 }
