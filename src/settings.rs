@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Policy {
-    /// Least recently used, to within [`touch_interval`](crate::Options::touch_interval) in the plain tree, whose default
+    /// Least recently used, to within [`touch_interval`](crate::Options::touch_interval) with one file per entry, whose default
     /// it is, and to within a thousandth of the cache where there is an index.
     #[default]
     Lru,

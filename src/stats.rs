@@ -198,7 +198,7 @@ pub struct Stats {
     pub payload: u64,
     /// Where entries rest.
     pub entries_by: Places,
-    /// The index and the segments; `None`: a plain tree.
+    /// The index and the segments; `None`: the layout has none.
     pub mapped: Option<Mapped>,
     /// The limits in force.
     pub limits: Limits,

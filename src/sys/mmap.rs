@@ -63,6 +63,12 @@ impl SharedWords {
         }
     }
 
+    /// Words that are mapped.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.map.len() / 8
+    }
+
     /// Tells the kernel that accesses come in no order: it then reads and writes no neighbours (100 random stores wrote
     /// 32 MiB without this, and 0.4 with it).
     pub(crate) fn expect_random(&self) -> io::Result<()> {

@@ -74,7 +74,7 @@ struct Answer<'a> {
     /// What is compared with the limit.
     used_bytes: Option<u64>,
     payload_bytes: Option<u64>,
-    /// Null: a plain tree.
+    /// Null: one file per entry.
     mapped: Option<Mapped>,
     limits: AllLimits,
     /// The moment of the mark from which on is counted, and how long ago it was. Null: all since the cache was made.

@@ -37,7 +37,7 @@ use crate::stats::Count;
 use crate::sys::fork::{PerProcess, Private};
 use crate::sys::fs::{self, Open};
 use crate::sys::lock::{self, Hold};
-use crate::sys::mmap::SharedWords;
+use crate::sys::mmap::{self, SharedWords};
 use crate::sys::point;
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"LARDER\x01C");
@@ -81,9 +81,12 @@ const _: () = assert!(SHARD_WORDS + 4 * SHARDS == NAMESPACE_FLOORS && NAMESPACE_
 const _: () = assert!(TAG_FLOORS + FLOORS == LEASES && LEASES + LEASE_LINES * LEASE_LINE == STRIPES);
 const _: () = assert!((STRIPES + 64 * STRIPE_COUNT) * 8 <= LEN);
 
-/// The first word of the table of scopes, and all bytes that may be mapped: so many addresses, of memory as much as is used.
+/// The first word of the table of scopes.
 const SCOPES: usize = LEN / 8;
-const MAPPED: usize = LEN + MOST_PAGES * PAGE * 8;
+/// Pages of the table that a process maps where it may have any number of addresses: all that there can be, of which memory
+/// is taken as they are used. Where its addresses are limited (`ulimit -v`) it maps fewer, and reads and writes the words
+/// behind them by calls.
+const MAPPED_PAGES: [usize; 4] = [MOST_PAGES, 1 << 11, 1 << 6, 0];
 /// Scopes that are known to have been synced, before they are forgotten.
 const SYNCED: usize = 10_000;
 
@@ -216,7 +219,7 @@ impl Control {
                 // Blocks that a sparse copy or a full disk left out would fault at the first store.
                 fs::allocate(own.file.as_fd(), len)?;
             }
-            Words::Mapped(SharedWords::map(&own.file, MAPPED, writable)?)
+            Words::Mapped(map(&own.file, writable)?)
         } else {
             Words::Direct { root: root.clone(), own: PerProcess::new(own), writable }
         };
@@ -279,6 +282,9 @@ impl Control {
     #[inline]
     pub(super) fn load_run(&self, index: usize, out: &mut [u64]) -> io::Result<()> {
         match &self.words {
+            Words::Mapped(words) if index + out.len() > words.len() => {
+                read_words(&self.reopened(Open::Read)?, index, out)
+            }
             Words::Mapped(words) => {
                 for (i, word) in out.iter_mut().enumerate() {
                     *word = words.word(index + i).load(Ordering::Acquire);
@@ -288,6 +294,15 @@ impl Control {
             }
             Words::Direct { .. } => read_words(&self.direct()?.file, index, out),
         }
+    }
+
+    /// The file of a mapping, opened for what isn't mapped of it.
+    fn reopened(&self, how: Open) -> io::Result<File> {
+        let file = fs::open(self.root.as_fd(), CONTROL, how)?;
+        if fs::stat(file.as_fd())?.ino != self.ino {
+            return Err(cut_short());
+        }
+        Ok(file.into())
     }
 
     fn direct(&self) -> io::Result<&Direct> {
@@ -451,6 +466,9 @@ impl Control {
     /// Stores words that nobody else stores meanwhile, one after the other.
     fn store_run(&self, index: usize, new: &[u64]) -> io::Result<()> {
         match &self.words {
+            Words::Mapped(words) if index + new.len() > words.len() => {
+                write_words(&self.reopened(Open::Write)?, index, new)
+            }
             Words::Mapped(words) => {
                 for (i, value) in new.iter().enumerate() {
                     words.word(index + i).store(*value, Ordering::Release);
@@ -567,11 +585,7 @@ impl Table for Control {
     }
 
     fn extend(&self, pages: usize) -> io::Result<()> {
-        let file = fs::open(self.root.as_fd(), CONTROL, Open::Write)?;
-        if fs::stat(file.as_fd())?.ino != self.ino {
-            return Err(cut_short());
-        }
-        fs::allocate(file.as_fd(), len_with(pages as u64))
+        fs::allocate(self.reopened(Open::Write)?.as_fd(), len_with(pages as u64))
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -601,6 +615,25 @@ fn stripe() -> usize {
         first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % STRIPE_COUNT
     });
     MINE.with(|mine| *mine)
+}
+
+/// Maps as much as addresses may be had for.
+fn map(file: &File, writable: bool) -> io::Result<SharedWords> {
+    let first = usize::from(mmap::address_limit().is_some());
+    let mut mapped = SharedWords::map(file, mapped_len(MAPPED_PAGES[first]), writable);
+    for pages in &MAPPED_PAGES[first + 1..] {
+        match &mapped {
+            Err(e) if e.kind() == io::ErrorKind::OutOfMemory => {
+                mapped = SharedWords::map(file, mapped_len(*pages), writable);
+            }
+            _ => break,
+        }
+    }
+    mapped
+}
+
+fn mapped_len(pages: usize) -> usize {
+    LEN + pages * PAGE * 8
 }
 
 fn cut_short() -> io::Error {
@@ -647,5 +680,38 @@ impl Drop for WordLock<'_> {
     fn drop(&mut self) {
         // It can't fail for a range that is held; if it did, the lock would end with the file.
         let _ = lock::unlock(self.file.as_fd(), self.offset);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::directory::scope_table;
+
+    /// A process under `ulimit -v 81920` could not open a cache, since 256 MiB of addresses were asked for. What of the table
+    /// isn't mapped is read and written by calls, and both see the same.
+    #[test]
+    fn what_of_the_table_is_not_mapped_is_used_by_calls() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = File::create_new(dir.path().join(CONTROL)).expect("a file");
+        fill(&file.into(), 1, false, 0).expect("a control file");
+        let root = Arc::new(OwnedFd::from(File::open(dir.path()).expect("the directory")));
+        let whole = Control::open(&root, true, true).expect("the control file");
+        let mut part = Control::open(&root, true, true).expect("the control file");
+        let file = File::options().read(true).write(true).open(dir.path().join(CONTROL)).expect("the file");
+        part.words = Words::Mapped(SharedWords::map(&file, mapped_len(1), true).expect("a mapping"));
+        let key = |n: u64| n << 32 | n;
+        for n in 2..2000 {
+            let maker = if n % 2 == 0 { &whole } else { &part };
+            scope_table::make(maker, key(n), n, n, MOST_PAGES).expect("make");
+        }
+        assert!(part.pages().expect("pages") > 1);
+        scope_table::remove(&part, key(1500)).expect("remove");
+        for n in 2..2000 {
+            for control in [&whole, &part] {
+                let id = scope_table::id_of(control, key(n), None).expect("a look");
+                assert_eq!(id, (n != 1500).then_some(n), "scope {n}");
+            }
+        }
     }
 }
