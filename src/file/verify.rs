@@ -2,6 +2,7 @@
 //!
 //! Nothing that Larder doesn't make is ever removed, and nothing that merely can't be read.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::error::{Doing, Result};
@@ -10,7 +11,7 @@ use crate::file::directory::Directory;
 use crate::file::directory::make::MAPPED;
 use crate::file::engine::Upkeep;
 use crate::file::entry_files::read::{self, Miss};
-use crate::file::entry_files::unlink::{shard_dir, sweep_temp};
+use crate::file::entry_files::unlink::sweep_temp;
 use crate::file::entry_files::walk::{self, Listed};
 use crate::file::entry_files::{charged, counts};
 use crate::format::header::Damage;
@@ -61,7 +62,7 @@ impl<E: Upkeep> FileStore<E> {
             if run.stopped {
                 break;
             }
-            if let Some(fd) = shard_dir(dir, shard)? {
+            if let Some(fd) = run.shard_dir(shard)? {
                 run.shard(engine, shard, &fd)?;
             }
             if !run.stopped {
@@ -156,7 +157,7 @@ impl Run<'_> {
         }
         let shards = match fs::open(self.dir.root(), names::SHARDS_DIR, Open::Dir) {
             // Made again by the next set.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.doing("can't open the shards")?,
         };
         for name in list(shards.as_fd())? {
@@ -165,6 +166,19 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    fn shard_dir(&mut self, shard: u8) -> Result<Option<OwnedFd>> {
+        let place = names::shard_path(shard);
+        match fs::open(self.dir.root(), &place, Open::Dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+                let detail = "no directory, so that no file of this shard can be stored; move it away";
+                self.find(&place, Problem::Foreign, detail, false);
+                Ok(None)
+            }
+            other => Ok(Some(other.doing("can't open a shard")?)),
+        }
     }
 
     fn shard<E: Upkeep>(&mut self, engine: &E, shard: u8, fd: &OwnedFd) -> Result<()> {

@@ -17,7 +17,7 @@ use crate::sys::fs::{self, Open, Stat};
 /// Opens a shard's directory, to change names in it without following a link; `None`: there's no such shard.
 pub(crate) fn shard_dir(dir: &Directory, shard: u8) -> Result<Option<OwnedFd>> {
     match fs::open(dir.root(), &names::shard_path(shard), Open::Dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         other => Ok(Some(other.doing("can't open a shard")?)),
     }
 }

@@ -16,11 +16,11 @@ pub(crate) enum Listed {
     Foreign(String),
 }
 
-/// All names in a shard; none where it doesn't exist.
+/// All names in a shard; none where it doesn't exist, or something else has its name.
 pub(crate) fn shard(root: BorrowedFd<'_>, shard: u8) -> io::Result<Vec<Listed>> {
     let mut names = Vec::new();
     let dir = match fs::open(root, &names::shard_path(shard), Open::Dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(names),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(names),
         other => other?,
     };
     fs::list(dir.as_fd(), |name| {

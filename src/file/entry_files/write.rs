@@ -18,7 +18,7 @@ use super::counts::account;
 use super::read::Found;
 use super::unlink::{names_to_sync, sync_names};
 use crate::entry::Facts;
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
 use crate::file::directory::Directory;
 use crate::file::directory::files::{Owner, make_shard};
 use crate::file::new_entry::NewEntry;
@@ -155,6 +155,10 @@ pub(crate) fn start(dir: &Directory, shard: u8, random: &[u8; 16]) -> Result<Dra
                 make_shard(dir.root(), shard, dir.access, dir.owner)
                     .doing("can't make a shard")
                     .map_err(|e| dir.gone_or(e))?;
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+                let text = "can't start an entry: what has its shard's name is no directory; move that away";
+                return Err(Error::io(text, e).at(dir.path().join(names::shard_path(shard))));
             }
             other => return other.doing("can't start an entry").map_err(|e| dir.gone_or(e)),
         }
