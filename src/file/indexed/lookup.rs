@@ -101,6 +101,15 @@ pub(in crate::file) struct Placed {
     pub entry: Rest,
 }
 
+/// Where what a slot leads to is stored, for people: a path below the directory, or the arena's name and an offset.
+pub(super) fn place_of(hash: Hash, slot: &Slot) -> String {
+    if slot.place.is_record() {
+        format!("{ARENA}@{}", u64::from(slot.place.unit()) * record::UNIT as u64)
+    } else {
+        hash.name().path()
+    }
+}
+
 impl Stored for Placed {
     fn facts(&self) -> &Facts {
         self.entry.facts()
@@ -141,11 +150,7 @@ impl Stored for Placed {
     }
 
     fn place(&self, _: &Directory) -> String {
-        if self.slot.place.is_record() {
-            format!("{ARENA}@{}", u64::from(self.slot.place.unit()) * record::UNIT as u64)
-        } else {
-            self.hash.name().path()
-        }
+        place_of(self.hash, &self.slot)
     }
 
     fn value(self, dir: &Directory) -> Result<Value, Miss> {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use super::change::drop_slot;
 use super::engine::{Held, IndexedEngine};
 use super::files::punch_segment;
-use super::lookup::Placed;
+use super::lookup::{Placed, place_of};
 use super::room::reclaim;
 use super::unread::adopt_file;
 use super::walk::{Buckets, entry_of, slots_of};
@@ -136,8 +136,8 @@ fn prune_slot(run: &mut Run<'_>, engine: &IndexedEngine, hash: Hash, at: At, slo
         Ok(None) | Err(_) if moved() => return Ok(false),
         Ok(None) | Err(_) => (Reason::Corrupt, None),
     };
-    let path = hash.name().path();
-    if !agree_slot(run, &path, slot.size, stored.as_ref(), reason) {
+    let place = place_of(hash, slot);
+    if !agree_slot(run, &place, slot.size, stored.as_ref(), reason) {
         return Ok(false);
     }
     if run.rules.dry_run {
@@ -263,8 +263,8 @@ fn would_go(run: &Run<'_>, engine: &IndexedEngine, hash: Hash, at: At, slot: &Sl
 fn evict_slot(run: &mut Run<'_>, engine: &IndexedEngine, hash: Hash, reason: Reason) -> Result<Option<(bool, u64)>> {
     let Some((at, slot)) = engine.index.look(hash) else { return Ok(None) };
     let stored = entry_of(engine, hash, at, &slot).ok().flatten();
-    let path = hash.name().path();
-    if !agree_slot(run, &path, slot.size, stored.as_ref(), reason) {
+    let place = place_of(hash, &slot);
+    if !agree_slot(run, &place, slot.size, stored.as_ref(), reason) {
         return Ok(None);
     }
     let gone = run.rules.dry_run || take_out_waiting(engine, hash, &slot, |_| true)?;

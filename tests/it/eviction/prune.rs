@@ -272,6 +272,24 @@ fn a_deadline_that_is_over_stops_before_the_first_removal() {
     assert_eq!((removed(&report), counts_match(&cache).entries), (vec![(Reason::Expired, 10)], 20));
 }
 
+/// A removal of a record was told as `shards/ab/…`, where no file is.
+#[test]
+fn a_removal_says_where_the_entry_is_as_a_listing_does() {
+    let (_dir, _clock, cache) = crate::support::fresh();
+    cache.set("small", "value", Ttl::Never).expect("set");
+    cache.set("large", vec![7; 70_000], Ttl::Never).expect("set");
+    let place = |key: &str| cache.info(key).expect("info").expect("an entry").place;
+    let listed = BTreeSet::from([place("small"), place("large")]);
+    let told = RefCell::new(BTreeSet::new());
+    let rules = Prune::new().dry_run(true).max_entries(0).on_remove(|removal| {
+        told.borrow_mut().insert(removal.place.to_owned());
+        true
+    });
+    cache.prune(&rules).expect("prune");
+    drop(rules);
+    assert_eq!(told.into_inner(), listed);
+}
+
 #[test]
 fn who_is_asked_before_each_removal_can_stop_it() {
     for rules in [Prune::new().expired(), Prune::new().max_entries(3)] {
