@@ -331,9 +331,11 @@ impl<E: Engine> FileStore<E> {
     pub(super) fn commit(&self, written: Written, new: &NewEntry<'_>, when: Precondition<'_>) -> Result<bool> {
         let name = self.name(new.id);
         let generation = when.since.map_or(0, |since| since.at);
+        // Before, since an error must mean that nothing was stored.
+        let rules = self.dir().rules()?;
         let put = self.put(name, new, generation, self.engine.prepared_file(written), when)?;
         if let Some(Published::Stored(added)) = put {
-            self.stored(&self.dir().rules()?, name, added);
+            self.stored(&rules, name, added);
             return Ok(true);
         }
         Ok(false)

@@ -69,7 +69,7 @@ fn what_is_not_understood_is_refused() {
         ("file:///x?default_ttl=1M", "or never"),
         ("file:///x?policy=best", "lru fifo random"),
         ("file:///x?durability=yes", "process disk"),
-        ("file:///x?layout=on", "off auto"),
+        ("file:///x?layout=on", "files indexed"),
         ("file:///x?read_only=1", "true, false"),
         ("file:///x?compression=zstd:23", "1 to 22"),
         ("file:///x?compression=gzip", "zstd:1 to zstd:22"),

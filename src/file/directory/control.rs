@@ -214,11 +214,11 @@ impl Control {
         if !writable && stat.size < len {
             return Err(invalid("the control file is too short for its scopes"));
         }
+        // Blocks that a sparse copy or a full disk left out would fault at the first store into a mapping.
+        if writable && (mapped || stat.size < len) {
+            fs::allocate(own.file.as_fd(), len)?;
+        }
         let words = if mapped {
-            if writable {
-                // Blocks that a sparse copy or a full disk left out would fault at the first store.
-                fs::allocate(own.file.as_fd(), len)?;
-            }
             Words::Mapped(map(&own.file, writable)?)
         } else {
             Words::Direct { root: root.clone(), own: PerProcess::new(own), writable }

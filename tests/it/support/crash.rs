@@ -234,6 +234,9 @@ impl Disk {
             return;
         }
         let Ok(bytes) = fs::read(Path::new(&self.root).join("control")) else { return };
+        // It grows by pages: until the next sync each of them may be missing.
+        let pages = bytes.len().div_ceil(PAGE).max(self.control.len());
+        self.control.resize_with(pages, || vec![Arc::default()]);
         for (known, page) in self.control.iter_mut().zip(bytes.chunks(PAGE)) {
             if known.last().is_none_or(|last| **last != *page) {
                 known.push(Arc::new(page.to_vec()));

@@ -87,8 +87,13 @@ impl Image {
                 Node::Control(pages) => {
                     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&at);
                     let mut file = file.expect("a new file");
-                    let parts: Vec<_> = pages.iter().map(|page| IoSlice::new(page)).collect();
-                    let len: usize = pages.iter().map(|page| page.len()).sum();
+                    // A page that is missing before one that is there is a hole.
+                    let end = pages.iter().rposition(|page| !page.is_empty()).map_or(0, |last| last + 1);
+                    let parts: Vec<_> = pages[..end]
+                        .iter()
+                        .map(|page| IoSlice::new(if page.is_empty() { &[0; 4096] } else { page.as_slice() }))
+                        .collect();
+                    let len: usize = parts.iter().map(|part| part.len()).sum();
                     let written = file.write_vectored(&parts).expect("a file to write");
                     assert_eq!(written, len, "the control file in one write");
                     if len > 0 {
