@@ -224,8 +224,8 @@ fn limits(scratch: &Scratch) -> Outcome {
         }
     }
     let du = on_disk(&dir);
-    // The files that hold the index and the segments end with a reserve of at most 4 MiB.
-    assert!(du <= 68 * MIB, "{du} bytes on disk");
+    // The index, and segments that are being filled and emptied, come on top of it: 6 MiB at the most.
+    assert!(du <= 70 * MIB, "{du} bytes on disk");
     let stats = cache.stats()?;
     let (du, entries, evicted) = (size(du), grouped(stats.entries), grouped(stats.evictions));
     line("400 MiB into 64", &format!("du says {du}: {entries} entries are kept, {evicted} were evicted"));
