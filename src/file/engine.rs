@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use crate::backend::{Expect, Reading};
 use crate::entry::{Encoding, Extra, Facts, Value};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::file::directory::control::ShardCounts;
 use crate::file::directory::{Directory, Rules};
-use crate::file::entry_files::read::{Found, Miss};
+use crate::file::entry_files::read::{self, Found, Miss};
 use crate::file::entry_files::write::Written;
 use crate::file::entry_files::{charged, reader};
 use crate::file::new_entry::NewEntry;
@@ -220,8 +220,23 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
         whole_up_to: usize,
     ) -> Result<Result<Self::Stored, Count>>;
 
-    /// Whether there is a live entry; one that can't be read counts as such.
-    fn is_live(&self, held: &Self::Held<'_>, id: Id<'_>, now: u64) -> Result<bool>;
+    /// Whether there is a live entry, where that is known without a look at the entry.
+    fn is_known_live(&self, _held: &Self::Held<'_>, _now: u64) -> Option<bool> {
+        None
+    }
+
+    /// Whether there is a live entry; one that can't be read just now counts as such.
+    fn is_live(&self, held: &Self::Held<'_>, id: Id<'_>, now: u64) -> Result<bool> {
+        if let Some(live) = self.is_known_live(held, now) {
+            return Ok(live);
+        }
+        match self.current(held, id, now, read::READ_HEAD) {
+            Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Full | ErrorKind::ReadOnly) => Err(e),
+            // It can't be read, but it can be removed, and that is what the caller wants.
+            Err(e) => Ok(e.kind() == ErrorKind::Busy),
+            Ok(found) => Ok(found.is_ok()),
+        }
+    }
 
     /// Tells this state of the name's entry from others.
     fn state(&self, held: &Self::Held<'_>) -> Self::State;

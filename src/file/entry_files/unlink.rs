@@ -1,25 +1,22 @@
 //! Removing entries' files.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::charged;
 use super::counts::account;
 use super::read::{self, Miss};
+use super::walk::open_shard;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::directory::Directory;
 use crate::format::header::Damage;
-use crate::format::names::{self, Name};
+use crate::format::names::Name;
 use crate::settings::Durability;
 use crate::stats::Count;
-use crate::sys::fs::{self, Open, Stat};
+use crate::sys::fs::{self, Stat};
 
 /// Opens a shard's directory, to change names in it without following a link; `None`: there's no such shard.
 pub(crate) fn shard_dir(dir: &Directory, shard: u8) -> Result<Option<OwnedFd>> {
-    match fs::open(dir.root(), &names::shard_path(shard), Open::Dir) {
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        other => Ok(Some(other.doing("can't open a shard")?)),
-    }
+    open_shard(dir.root(), shard).doing("can't open a shard")
 }
 
 /// Unlinks an entry that was looked at, unless another has taken its name since. The caller holds the shard's lock.

@@ -1,7 +1,7 @@
 //! Listing: the names in a shard, and the shards.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::format::names::{self, Name};
 use crate::sys::fs::{self, Open};
@@ -16,13 +16,18 @@ pub(crate) enum Listed {
     Foreign(String),
 }
 
-/// All names in a shard; none where it doesn't exist, or something else has its name.
+/// A shard's directory; `None`: it doesn't exist, or something else has its name.
+pub(crate) fn open_shard(root: BorrowedFd<'_>, shard: u8) -> io::Result<Option<OwnedFd>> {
+    match fs::open(root, &names::shard_path(shard), Open::Dir) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// All names in a shard; none where there is no such directory.
 pub(crate) fn shard(root: BorrowedFd<'_>, shard: u8) -> io::Result<Vec<Listed>> {
     let mut names = Vec::new();
-    let dir = match fs::open(root, &names::shard_path(shard), Open::Dir) {
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(names),
-        other => other?,
-    };
+    let Some(dir) = open_shard(root, shard)? else { return Ok(names) };
     fs::list(dir.as_fd(), |name| {
         names.push(match (Name::parse(name), names::parse_temp(name)) {
             (Some(entry), _) if entry.shard() == shard => Listed::Entry(entry),

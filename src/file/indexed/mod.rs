@@ -22,12 +22,12 @@ use std::sync::Arc;
 
 use crate::backend::Expect;
 use crate::entry::{Encoding, Value};
-use crate::error::{Doing, ErrorKind, Result};
+use crate::error::{Doing, Result};
 use crate::file::directory::control::ShardCounts;
 use crate::file::directory::make::MAPPED;
 use crate::file::directory::{Directory, Rules};
 use crate::file::engine::{Addition, Engine, Glance, Need, Published, Upkeep};
-use crate::file::entry_files::read::{self, Found, Miss};
+use crate::file::entry_files::read::{Found, Miss};
 use crate::file::entry_files::unlink::{names_to_sync, sync_names};
 use crate::file::entry_files::write::{self, Written};
 use crate::file::index::bucket::{At, Slot, Target};
@@ -169,16 +169,8 @@ impl Engine for IndexedEngine {
         lookup::standing(self, held.keys.found, held.hash, id, now, whole_up_to)
     }
 
-    fn is_live(&self, held: &Held<'_>, id: Id<'_>, now: u64) -> Result<bool> {
-        if let Some(live) = lookup::standing_by_head(self, held.keys.found, now) {
-            return Ok(live);
-        }
-        match self.current(held, id, now, read::READ_HEAD) {
-            // It can't be read, but it can be removed, and that is what the caller wants.
-            Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Full | ErrorKind::ReadOnly) => Err(e),
-            Err(e) => Ok(e.kind() == ErrorKind::Busy),
-            Ok(found) => Ok(found.is_ok()),
-        }
+    fn is_known_live(&self, held: &Held<'_>, now: u64) -> Option<bool> {
+        lookup::standing_by_head(self, held.keys.found, now)
     }
 
     fn state(&self, held: &Held<'_>) -> Self::State {

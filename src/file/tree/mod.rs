@@ -141,15 +141,6 @@ impl Engine for TreeEngine {
         Ok(reason.doing("can't read the control file")?.map_or(Ok(found), Err))
     }
 
-    fn is_live(&self, held: &Held<'_>, id: Id<'_>, now: u64) -> Result<bool> {
-        match self.current(held, id, now, read::READ_HEAD) {
-            // It can't be read, but it can be removed, and that is what the caller wants.
-            Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Full | ErrorKind::ReadOnly) => Err(e),
-            Err(e) => Ok(e.kind() == ErrorKind::Busy),
-            Ok(found) => Ok(found.is_ok()),
-        }
-    }
-
     fn state(&self, _: &Held<'_>) {}
 
     fn prepare_within(
