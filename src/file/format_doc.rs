@@ -57,7 +57,7 @@ const SOURCES: &[(&str, &str)] = &[
 const NOT_FORMAT: &[(&str, &str)] = &[
     ("control::BATCH", "how many counts a process gathers in memory"),
     ("control::SCOPES", "the file's length in words"),
-    ("control::MAPPED", "how much is mapped"),
+    ("control::MAPPED_PAGES", "how much is mapped"),
     ("control::SYNCED", "how much a process remembers"),
     ("scope_table::CROWDED", "when a writer doubles the table; any time will do"),
     ("scope_table::LEAST", "how far it does so, likewise"),
