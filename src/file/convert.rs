@@ -21,14 +21,14 @@ use crate::file::entry_files::counts::recount;
 use crate::file::entry_files::read::{self, Miss};
 use crate::file::entry_files::walk::{self, Listed};
 use crate::file::entry_files::{charged, write};
-use crate::file::index::bucket::Slot;
-use crate::file::index::table::Hash;
+use crate::file::indexed::index::bucket::Slot;
+use crate::file::indexed::index::table::Hash;
+use crate::file::indexed::recovery::findings;
+use crate::file::indexed::recovery::host::Site;
 use crate::file::indexed::{
     Buckets, IndexedEngine, Maps, Record, adopt_file, move_to_file, read_record, remove_stray, sync, take_out_waiting,
 };
 use crate::file::new_entry::NewEntry;
-use crate::file::recovery::findings;
-use crate::file::recovery::host::Site;
 use crate::file::validity::miss_reason;
 use crate::format::header::Damage;
 use crate::format::names::Name;

@@ -21,8 +21,8 @@ use crate::entry::{Codec, Extra, Facts, NEVER, Ttl};
 use crate::file::directory::control::{self, Control, Scope, ShardCounts};
 use crate::file::directory::marker::Marker;
 use crate::file::entry_files::read;
-use crate::file::index::table::{self, Hash};
-use crate::file::segments;
+use crate::file::indexed::index::table::{self, Hash};
+use crate::file::indexed::segments;
 use crate::format::header::{self, Damage, Header, Seal};
 use crate::format::location::Location;
 use crate::format::names::Name;
@@ -44,8 +44,8 @@ const SOURCES: &[(&str, &str)] = &[
     ("scope_table", include_str!("directory/scope_table.rs")),
     ("marker", include_str!("directory/marker.rs")),
     ("session", include_str!("directory/session.rs")),
-    ("table", include_str!("index/table.rs")),
-    ("segments", include_str!("segments/mod.rs")),
+    ("table", include_str!("indexed/index/table.rs")),
+    ("segments", include_str!("indexed/segments/mod.rs")),
     ("location", include_str!("../format/location.rs")),
     ("record", include_str!("../format/record.rs")),
     ("key", include_str!("../key.rs")),

@@ -17,16 +17,13 @@ mod flight;
 mod format_doc;
 #[cfg(feature = "__fault")]
 pub mod fuzz;
-pub(crate) mod index;
-mod indexed;
+pub(crate) mod indexed;
 pub(crate) mod new_entry;
 mod numbers;
 mod open;
 mod operations;
 mod prune;
-pub(crate) mod recovery;
 pub(crate) mod room;
-pub(crate) mod segments;
 mod stream;
 mod tree;
 pub(crate) mod validity;

@@ -9,7 +9,7 @@ use super::append::SCRATCH;
 use super::engine::IndexedEngine;
 use super::lookup::open_in;
 use crate::error::{Doing, Result};
-use crate::file::index::table::Hash;
+use crate::file::indexed::index::table::Hash;
 use crate::file::validity::miss_reason;
 use crate::format::location::Location;
 use crate::format::record::{self, Cell, Opened};

@@ -7,10 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::engine::IndexedEngine;
 use crate::error::{Error, ErrorKind};
 use crate::file::directory::make::MAPPED;
-use crate::file::index::Index;
-use crate::file::index::audit::{Shape, Source};
-use crate::file::index::table::{self, BUCKETS, FIRST_BUCKETS, LIFE, MAGIC_WORD, NODE, NODES, READY, ROOT, STRIDE};
-use crate::file::segments::{self, Segments};
+use crate::file::indexed::index::Index;
+use crate::file::indexed::index::audit::{Shape, Source};
+use crate::file::indexed::index::table::{
+    self, BUCKETS, FIRST_BUCKETS, LIFE, MAGIC_WORD, NODE, NODES, READY, ROOT, STRIDE,
+};
+use crate::file::indexed::segments::{self, Segments};
 use crate::format::names::{ARENA, INDEX, LIVE};
 use crate::format::record::RecordSeal;
 use crate::sys::fs::{self, Open};

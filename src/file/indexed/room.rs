@@ -15,10 +15,10 @@ use super::victims::evict;
 use crate::error::{Doing, Result};
 use crate::file::directory::Rules;
 use crate::file::entry_files::trash;
-use crate::file::index::bucket::At;
-use crate::file::index::table::{self, Hash};
+use crate::file::indexed::index::bucket::At;
+use crate::file::indexed::index::table::{self, Hash};
+use crate::file::indexed::segments::MAX_SEGMENTS;
 use crate::file::room::{FULL_SLICE, Over, disk_is_short};
-use crate::file::segments::MAX_SEGMENTS;
 use crate::format::location::Location;
 use crate::format::names::Name;
 use crate::format::record::UNIT;
@@ -100,7 +100,7 @@ pub(super) fn reclaim(engine: &IndexedEngine, rules: &Rules, bytes: u64) -> Resu
     let ground = engine.ground()?;
     let me = engine.dir.session()?;
     if reclaim.at.is_none() {
-        let alive = |session| crate::file::index::bucket::Estate::is_alive(&ground, session);
+        let alive = |session| crate::file::indexed::index::bucket::Estate::is_alive(&ground, session);
         let Some((segment, fullness)) = engine.segments.claim(me, alive) else { return Ok(false) };
         reclaim.at = Some((segment, 0));
         writer.note(&reclaim);
@@ -309,7 +309,7 @@ pub(super) fn take_out(
     engine: &IndexedEngine,
     hash: Hash,
     place: Location,
-    still: impl FnOnce(&crate::file::index::bucket::Slot) -> bool,
+    still: impl FnOnce(&crate::file::indexed::index::bucket::Slot) -> bool,
 ) -> Result<Option<u64>> {
     let ground = engine.ground()?;
     let shard = if place.is_file() {
@@ -387,7 +387,7 @@ mod tests {
     use crate::backend::{Backend, Condition};
     use crate::entry::{Extra, Facts, NEVER};
     use crate::file::directory::Unjoined;
-    use crate::file::index::table::Hash;
+    use crate::file::indexed::index::table::Hash;
     use crate::file::indexed::lookup::read_any;
     use crate::file::new_entry::NewEntry;
     use crate::file::open::{complete, open_indexed};

@@ -8,7 +8,7 @@ use super::engine::IndexedEngine;
 use super::room::{expire, used_bytes};
 use crate::error::Result;
 use crate::file::directory::Rules;
-use crate::file::index::table::{self, Hash};
+use crate::file::indexed::index::table::{self, Hash};
 use crate::file::room::Over;
 use crate::format::location::Location;
 use crate::policy::{self, Seen, Verdict};

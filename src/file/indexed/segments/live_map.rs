@@ -5,7 +5,7 @@
 use std::io;
 
 use super::{BITMAPS, COUNT, GENERATION, HEADER, HEADERS, MAGIC, MAGIC_WORD, MAX_SEGMENTS, UNITS};
-use crate::file::index::audit::Source;
+use crate::file::indexed::index::audit::Source;
 use crate::format::location::{GENERATION_BITS, Location};
 
 /// The live bits of all segments, and the generation of each.

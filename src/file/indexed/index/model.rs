@@ -17,7 +17,7 @@ use super::Index;
 use super::bucket::{At, Estate, Fill, Locked, Slot, Target};
 use super::table::{self, BUCKETS, Hash, NODES, READY};
 use crate::entry::{Facts, NEVER};
-use crate::file::segments::{self, Current, Segments};
+use crate::file::indexed::segments::{self, Current, Segments};
 use crate::format::header::expiry_word;
 use crate::format::location::Location;
 use crate::format::names::Name;

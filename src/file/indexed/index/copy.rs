@@ -15,7 +15,7 @@ use super::Index;
 use super::audit::{Found, Shape, Source, each_slot};
 use super::bucket::{At, Estate, Fill, Locked, Slot};
 use super::table::{self, AGE, BUCKETS, Hash, LOAD_TENTHS, READY};
-use crate::file::segments::live_map::LiveMap;
+use crate::file::indexed::segments::live_map::LiveMap;
 use crate::format::location::Location;
 use crate::format::names::Name;
 use crate::sys::mmap::Memory;

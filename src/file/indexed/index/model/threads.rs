@@ -16,10 +16,10 @@ use shuttle::thread;
 
 use super::{Has, copy_of, crowd, hash, key, spend};
 use crate::entry::{Facts, NEVER};
-use crate::file::index::Index;
-use crate::file::index::bucket::{At, Estate, Fill, Locked, Slot, Target};
-use crate::file::index::table::{self, BUCKETS, ENTRIES, NODES, READY, RECORD_BYTES};
-use crate::file::segments::{self, Current, Segments};
+use crate::file::indexed::index::Index;
+use crate::file::indexed::index::bucket::{At, Estate, Fill, Locked, Slot, Target};
+use crate::file::indexed::index::table::{self, BUCKETS, ENTRIES, NODES, READY, RECORD_BYTES};
+use crate::file::indexed::segments::{self, Current, Segments};
 use crate::format::header::Damage;
 use crate::format::location::Location;
 use crate::format::names::Name;

@@ -2,10 +2,10 @@
 //! missing, and with words that are damaged. Audit and copy are those that ship.
 
 use super::*;
-use crate::file::index::audit::{self, Audit, Shape, Source};
-use crate::file::index::copy::{self, Copy, Read};
-use crate::file::index::table::{ID, NODE, SLOT, SLOTS, USE};
-use crate::file::segments::live_map::LiveMap;
+use crate::file::indexed::index::audit::{self, Audit, Shape, Source};
+use crate::file::indexed::index::copy::{self, Copy, Read};
+use crate::file::indexed::index::table::{ID, NODE, SLOT, SLOTS, USE};
+use crate::file::indexed::segments::live_map::LiveMap;
 
 impl Source for Words {
     fn read(&self, at: usize, out: &mut [u64]) -> std::io::Result<()> {

@@ -11,8 +11,8 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::directory::control::Control;
 use crate::file::directory::files::{self, Owner};
 use crate::file::directory::session::Process;
+use crate::file::indexed::segments;
 use crate::file::indexed::{self, Maps};
-use crate::file::segments;
 use crate::format::header::Seal;
 use crate::format::names;
 use crate::format::record::RecordSeal;
@@ -80,7 +80,7 @@ impl Site<'_> {
         match &found.outcome {
             Outcome::Whole(audit) => {
                 let maps = Maps::open(self.root(), true, self.record_seal()).doing(doing)?;
-                crate::file::index::copy::mend(&maps.index, audit);
+                indexed::index::copy::mend(&maps.index, audit);
             }
             Outcome::Copied(index) => {
                 let random = fs::random().doing("no random bytes to be had")?;

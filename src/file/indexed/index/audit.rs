@@ -19,7 +19,7 @@ use super::bucket::MAX_CHAIN;
 use super::table::{
     self, Hash, ID, META, NEW, NODE, NODES, OLD, PLACE, SEQUENCE, SLOT, SLOTS, STRIDE, TAGS, TARGET, TIME, USE, WAYS,
 };
-use crate::file::segments::live_map::LiveMap;
+use crate::file::indexed::segments::live_map::LiveMap;
 use crate::format::location::Location;
 
 /// Words that are read in runs. What lies behind the end reads as zeros.
