@@ -83,7 +83,7 @@ sanitize:  ## unit tests and models under AddressSanitizer, and the pure modules
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" $(CARGO) test --all-features --lib \
 		--target $$(rustc -vV | sed -n 's/^host: //p') --target-dir target/sanitize
 	@if $(CARGO) miri --version >/dev/null 2>&1; then \
-		$(CARGO) miri test --lib -- format:: index::table policy:: units::tests; \
+		$(CARGO) miri test --lib -- format:: indexed::index::table policy:: units::tests; \
 	else \
 		echo "sanitize: Miri is not installed; it was left out"; \
 	fi
