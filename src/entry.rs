@@ -155,17 +155,19 @@ impl SetOptions {
         self
     }
 
-    /// Adds a tag. An entry may carry up to 64, each of up to 1,024 bytes; more fail with
+    /// Adds a tag, unless it's there already. An entry may carry up to 64, each of up to 1,024 bytes; more fail with
     /// [`TooLarge`](crate::ErrorKind::TooLarge).
     pub fn tag(mut self, tag: impl Into<String>) -> SetOptions {
-        self.extra.tags.push(tag.into());
+        let tag = tag.into();
+        if !self.extra.tags.contains(&tag) {
+            self.extra.tags.push(tag);
+        }
         self
     }
 
     /// Adds several tags.
-    pub fn tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> SetOptions {
-        self.extra.tags.extend(tags.into_iter().map(Into::into));
-        self
+    pub fn tags<T: Into<String>>(self, tags: impl IntoIterator<Item = T>) -> SetOptions {
+        tags.into_iter().fold(self, SetOptions::tag)
     }
 
     /// Stores a text of your own beside the value, under a name. All metadata and tags together may take 64 KiB.

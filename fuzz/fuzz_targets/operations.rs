@@ -30,6 +30,7 @@ fn bench() -> &'static (TempDir, Arc<AtomicU64>, Cache) {
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let (_, clock, cache) = bench();
-    let history = history::History::new(cache, clock, START);
+    let mut handles = history::Handles { both: [cache.clone(), cache.clone()], open: None };
+    let history = history::History::new(&mut handles, clock, START);
     history.run(&history::script(bytes, 60)).unwrap_or_else(|what| panic!("{what}"));
 });

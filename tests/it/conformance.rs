@@ -180,7 +180,7 @@ const MEMORY: Store = Store {
     name: "memory",
     open: |_, clock| Cache::memory().clock(clock.source()).open().expect("a cache"),
     shared: false,
-    histories: 1000,
+    histories: 300,
     ..FILE_IN_MEMORY
 };
 
@@ -239,13 +239,14 @@ const REDIS: Store = Store {
     name: "Redis",
     is_there: || servers::redis().is_some(),
     open: |room, clock| on(&redis_url(), room, clock).open().expect("a cache"),
-    histories: 30,
+    histories: 100,
     ..FILE_IN_MEMORY
 };
 
 #[cfg(feature = "redis")]
 const REDIS_SEALED: Store = Store {
     name: "Redis, sealed by a key",
+    histories: 30,
     open: |room, clock| on(&redis_url(), room, clock).mac_key([7; 32]).open().expect("a cache"),
     ..REDIS
 };
@@ -253,6 +254,7 @@ const REDIS_SEALED: Store = Store {
 #[cfg(feature = "redis")]
 const REDIS_BY_SOCKET: Store = Store {
     name: "Redis by a Unix socket",
+    histories: 30,
     open: |room, clock| {
         let socket = servers::redis().expect("a server").socket();
         let url = format!("redis+unix://{}", socket.display());
@@ -278,7 +280,7 @@ const REDIS_CLUSTER: Store = Store {
     name: "a cluster of Redis servers",
     is_there: || servers::cluster().is_some(),
     open: |room, clock| on(&cluster_url(), room, clock).open().expect("a cache"),
-    histories: 10,
+    histories: 30,
     ..REDIS
 };
 
@@ -287,13 +289,14 @@ const MEMCACHED: Store = Store {
     name: "Memcached",
     is_there: || servers::memcached().is_some(),
     open: |room, clock| on(&memcached_url(), room, clock).open().expect("a cache"),
-    histories: 20,
+    histories: 100,
     ..FILE_IN_MEMORY
 };
 
 #[cfg(feature = "memcached")]
 const MEMCACHED_SEALED: Store = Store {
     name: "Memcached by a Unix socket, sealed by a key",
+    histories: 20,
     is_there: || servers::memcached_by_socket().is_some(),
     open: |room, clock| {
         let socket = servers::memcached_by_socket().expect("a server").socket();
@@ -305,6 +308,7 @@ const MEMCACHED_SEALED: Store = Store {
 #[cfg(feature = "redis")]
 const FILE_BEFORE_REDIS: Store = Store {
     name: "a directory before Redis",
+    histories: 30,
     open: |room, clock| {
         let (near, far) = (Cache::file(room.join("near")), on(&redis_url(), room, clock));
         let options = Cache::tiered(near, far).near_ttl(Duration::from_secs(3600)).clock(clock.source());
@@ -316,6 +320,7 @@ const FILE_BEFORE_REDIS: Store = Store {
 #[cfg(all(feature = "redis", feature = "memory"))]
 const MEMORY_BEFORE_REDIS: Store = Store {
     name: "memory before Redis",
+    histories: 30,
     open: |room, clock| {
         let options = Cache::tiered(Cache::memory(), on(&redis_url(), room, clock)).clock(clock.source());
         options.near_ttl(Duration::from_secs(3600)).open().expect("a cache")
@@ -327,6 +332,7 @@ const MEMORY_BEFORE_REDIS: Store = Store {
 #[cfg(feature = "redis")]
 const REDIS_BARE: Store = Store {
     name: "bare values on Redis",
+    histories: 30,
     open: |room, clock| on(&redis_url(), room, clock).raw(true).open().expect("a cache"),
     bare: true,
     ..REDIS
@@ -337,6 +343,7 @@ const REDIS_CLUSTER_BARE: Store = Store {
     name: "bare values on a cluster of Redis servers",
     open: |room, clock| on(&cluster_url(), room, clock).raw(true).open().expect("a cache"),
     bare: true,
+    histories: 10,
     ..REDIS_CLUSTER
 };
 
@@ -605,4 +612,18 @@ suite! {
     redis_cluster_bare: super::REDIS_CLUSTER_BARE;
     #[cfg(feature = "memcached")]
     memcached_bare: super::MEMCACHED_BARE;
+}
+
+/// The store that keeps nothing has suites of its own; of the model's calls it answers each as where nothing is.
+mod null {
+    static STORE: super::Store = super::Store {
+        name: "null",
+        open: |_, clock| super::Cache::null().clock(clock.source()).open().expect("a cache"),
+        ..super::FILE_IN_MEMORY
+    };
+
+    #[test]
+    fn random_histories() {
+        super::model::histories(&STORE);
+    }
 }

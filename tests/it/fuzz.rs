@@ -18,7 +18,7 @@ mod names;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use history::{History, script};
+use history::{Handles, History, script};
 
 use crate::support::campaign::campaign;
 use crate::support::{Dice, START, fresh};
@@ -72,8 +72,9 @@ fn replay(test: &str, target: &str, times: u64, mut check: impl FnMut(&[u8], &st
 fn operations() {
     let (_dir, clock, cache) = fresh();
     let most = |unchanged| if unchanged { usize::MAX } else { 20 };
+    let mut handles = Handles { both: [cache.clone(), cache], open: None };
     replay("operations", "operations", 500, |bytes, _, unchanged| {
-        let history = History::new(&cache, clock.time(), START);
+        let history = History::new(&mut handles, clock.time(), START);
         history.run(&script(bytes, most(unchanged))).unwrap_or_else(|what| panic!("{what}"));
     });
 }
