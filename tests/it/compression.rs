@@ -250,17 +250,16 @@ fn zstd_bomb(blocks: usize) -> Vec<u8> {
     frame
 }
 
-/// A frame of LZ4 that becomes so many times 4 MiB of zeros: one block, again and again.
-fn lz4_bomb(blocks: usize) -> Vec<u8> {
-    use lz4_flex::frame::{BlockSize, FrameEncoder, FrameInfo};
-    let mut encoder = FrameEncoder::with_frame_info(FrameInfo::new().block_size(BlockSize::Max4MB), Vec::new());
-    encoder.write_all(&vec![0; 4 << 20]).expect("a block");
-    let frame = encoder.finish().expect("a frame");
-    let (head, rest) = frame.split_at(7);
-    let (block, end) = rest.split_at(rest.len() - 4);
-    let len = u32::from_le_bytes(*block.first_chunk().expect("a length")) as usize;
-    assert_eq!((len + 4, end), (block.len(), &[0; 4][..]), "one block alone");
-    [head, &block.repeat(blocks), end].concat()
+/// A block of LZ4 that becomes so many zeros: one of them, again and again.
+fn lz4_bomb(len: usize) -> Vec<u8> {
+    // A literal of one byte and a match of 19 or more, one byte back; a length goes on after each 255.
+    let repeated = len - 1 - 19 - 5;
+    let mut block = vec![0x1f, 0, 1, 0];
+    block.extend(vec![255; repeated / 255]);
+    block.push((repeated % 255).to_le_bytes()[0]);
+    // The last five bytes are literals.
+    block.extend([0x50, 0, 0, 0, 0, 0]);
+    block
 }
 
 /// Reads "k", and tells what that took.
@@ -286,10 +285,10 @@ fn a_bomb_takes_no_memory() {
         .open()
         .expect("a cache");
     // Each of them would be 4 GiB.
-    let bombs = [("lz4", 1, lz4_bomb(1024)), ("zstd", 2, zstd_bomb(32 * 1024))];
+    let bombs = [("lz4", 1, lz4_bomb(4 << 30)), ("zstd", 2, zstd_bomb(32 * 1024))];
     let mut keys = Vec::new();
     for (name, number, bomb) in &bombs {
-        let honest = if *number == 1 { (lz4_bomb(1), 4 << 20) } else { (zstd_bomb(8), 1 << 20) };
+        let honest = if *number == 1 { (lz4_bomb(4 << 20), 4 << 20) } else { (zstd_bomb(8), 1 << 20) };
         let planted = CLAIMS.map(|claim| (format!("{name} {claim}"), bomb, claim, "None".to_owned()));
         // And one that says 4 GiB of a few.
         let little = (format!("{name} little"), &honest.0, 1 << 32, "None".to_owned());

@@ -1,5 +1,6 @@
 //! Finding an entry by the index: without a lock and, where it's small, without a system call.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ const PATIENCE: u32 = 8;
 /// How often it begins anew where what seemed lost wasn't, under the lock.
 const LOOKS: u32 = 3;
 const PAUSE: Duration = Duration::from_micros(50);
+/// Most bytes that are decompressed at once, before it is known that so many come out.
+const DECOMPRESSED: usize = 1024 * 1024;
 
 /// An entry that was found and proved.
 #[allow(clippy::large_enum_variant, reason = "a box would be an allocation per read of a record")]
@@ -186,7 +189,8 @@ struct Sought<'a> {
 
 /// What the short way of a read comes to.
 enum Plain<B> {
-    Hit(B, Opened),
+    /// A live entry, which is a hit if its value can be made of it.
+    Found(B, Opened, At, Slot),
     Miss,
     /// It rests in a file.
     File(At, Slot),
@@ -413,10 +417,12 @@ pub(super) fn glance(
 ) -> Result<Glance<Option<Value>>> {
     let sought = Sought { hash, id, now, expect };
     Ok(match plain(engine, &sought, copy_shared)? {
-        Plain::Hit(mut bytes, mut opened) => {
+        Plain::Found(mut bytes, mut opened, at, slot) => {
             render(&mut opened, &mut bytes);
             let Ok(extra) = opened.told(&bytes) else { return Ok(Glance::Unknown) };
-            Glance::Known(Some(Value::of_record(bytes, opened.value_range(), opened.facts, extra)))
+            let Ok(value) = (Record { bytes, opened, extra }).value() else { return Ok(Glance::Unknown) };
+            hit(engine, hash, at, &slot)?;
+            Glance::Known(Some(value))
         }
         Plain::Miss => Glance::Known(None),
         Plain::File(at, slot) => match plain_file(engine, &sought, at, &slot)? {
@@ -442,9 +448,10 @@ pub(super) fn glance_into(
         out
     };
     Ok(match plain(engine, &Sought { hash, id, now, expect: None }, copy)? {
-        Plain::Hit(out, mut opened) => {
+        Plain::Found(out, mut opened, at, slot) => {
             opened.render(out);
-            let value = opened.value_range();
+            let Some(value) = decompress_in(out, &opened) else { return Ok(Glance::Unknown) };
+            hit(engine, hash, at, &slot)?;
             out.truncate(value.end);
             out.drain(..value.start);
             Glance::Known(Some(opened.facts.encoding()))
@@ -452,6 +459,19 @@ pub(super) fn glance_into(
         Plain::Miss => Glance::Known(None),
         Plain::File(..) | Plain::Other => Glance::Unknown,
     })
+}
+
+/// Where a value lies in its record's copy, behind which a compressed one is decompressed. `None`: that isn't done here.
+#[inline]
+fn decompress_in(out: &mut Vec<u8>, opened: &Opened) -> Option<Range<usize>> {
+    if opened.compression == 0 {
+        return Some(opened.value_range());
+    }
+    let len = usize::try_from(opened.raw_len).ok().filter(|len| *len <= DECOMPRESSED)?;
+    let stored = out.len();
+    out.resize(stored + len, 0);
+    let (record, value) = out.split_at_mut(stored);
+    compression::decompress_to(opened.compression, opened.value(record), value).then(|| stored..stored + len)
 }
 
 /// The common cases of a read: nothing there, or a record that is no more than a value: one look at the index, one
@@ -480,14 +500,12 @@ fn plain<B: AsRef<[u8]>>(
     };
     let facts = &opened.facts;
     if !opened.is(record, id)
-        || opened.compression != 0
         || !matches!(reason_in(&engine.dir, facts, opened.generation, opened.scopes(record), now), Ok(None))
         || !rules::is_expected(facts, expect)
     {
         return Ok(Plain::Other);
     }
-    hit(engine, hash, at, &slot)?;
-    Ok(Plain::Hit(bytes, opened))
+    Ok(Plain::Found(bytes, opened, at, slot))
 }
 
 /// The common case of a read of a file: the one that the index knows, as large as the index says.
