@@ -84,14 +84,19 @@ impl Computation {
 
     /// Does a part of it: calls its callback, or polls its future.
     pub(crate) fn run<T>(&self, work: impl FnOnce() -> T) -> T {
-        struct Leave;
+        struct Leave(u64);
         impl Drop for Leave {
             fn drop(&mut self) {
-                INSIDE.with_borrow_mut(Vec::pop);
+                // Not always the last: what switches stacks within a thread (greenlets) ends computations in any order.
+                INSIDE.with_borrow_mut(|inside| {
+                    if let Some(at) = inside.iter().rposition(|one| one.flight == self.0) {
+                        inside.remove(at);
+                    }
+                });
             }
         }
         INSIDE.with_borrow_mut(|inside| inside.push(self.clone()));
-        let _leave = Leave;
+        let _leave = Leave(self.flight);
         work()
     }
 }
