@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::backend::flights::{Flights, Made};
@@ -149,6 +150,13 @@ impl Cache {
     /// a thread that may block); what others change meanwhile may make it wrong. Costs a lookup in the index.
     pub fn is_in_memory(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         Ok(self.store.is_quick(Call::Get(self.id(key.as_ref())?)))
+    }
+
+    /// [`get_into`](Cache::get_into) where a [`get`](Cache::get) is answered from memory (see
+    /// [`is_in_memory`](Cache::is_in_memory)), in one lookup. `Poll::Pending`: it would have to wait for the disk or the
+    /// network; nothing was read or counted, and the buffer has no meaning. For callers who hold what others wait for.
+    pub fn get_if_in_memory(&self, key: impl AsRef<[u8]>, buffer: &mut Vec<u8>) -> Result<Poll<Option<Encoding>>> {
+        self.store.get_if_in_memory(self.id(key.as_ref())?, buffer)
     }
 
     /// The values of several keys: those that were found, in the order asked for.

@@ -27,6 +27,7 @@ pub use computing::Computing;
 /// nothing stale, and refreshes nothing early.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
+#[expect(clippy::struct_excessive_bools, reason = "each is an answer of its own to a question of yes or no")]
 pub struct Fetch {
     options: SetOptions,
     wait_max: Duration,
@@ -34,6 +35,7 @@ pub struct Fetch {
     while_revalidate: bool,
     if_error: bool,
     retry_failed: bool,
+    after_miss: bool,
     within: String,
 }
 
@@ -47,6 +49,7 @@ impl Fetch {
             while_revalidate: false,
             if_error: false,
             retry_failed: false,
+            after_miss: false,
             within: String::new(),
         }
     }
@@ -101,6 +104,13 @@ impl Fetch {
     /// anew in any case, and a panic or a dropped future is never shared: the next one computes.
     pub fn retry_failed(mut self, yes: bool) -> Fetch {
         self.retry_failed = yes;
+        self
+    }
+
+    /// Whether the caller has just had a [`get`](Cache::get) of this key that missed, so that the look with which this call
+    /// begins counts neither as a hit nor as a second miss. Default: false.
+    pub fn after_miss(mut self, yes: bool) -> Fetch {
+        self.after_miss = yes;
         self
     }
 

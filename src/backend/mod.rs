@@ -19,6 +19,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::capabilities::Capabilities;
@@ -320,6 +321,12 @@ pub(crate) trait Backend: Send + Sync {
     /// The same into a buffer, which then holds the value alone; `None`: there's none, and the buffer is empty.
     fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<Option<Encoding>> {
         Ok(put_into(out, self.get(id, None)?.as_ref()))
+    }
+
+    /// The same where that needs no waiting; else `Pending`, and then nothing MUST have been counted. By itself a call that
+    /// is [quick](Backend::is_quick).
+    fn get_if_in_memory(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<Poll<Option<Encoding>>> {
+        if self.is_quick(Call::Get(id)) { self.get_into(id, out).map(Poll::Ready) } else { Ok(Poll::Pending) }
     }
 
     /// The values of several keys, in their order. In one round trip where there's a wire; by itself key by key.

@@ -32,6 +32,7 @@ mod verify;
 use std::any::Any;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 
 use crate::backend::{
     Backend, Call, Condition, Expect, Lead, Listing, Maintained, Mutation, Outcome, Reading, Since, Writing,
@@ -78,6 +79,10 @@ impl<E: Upkeep> Backend for FileStore<E> {
 
     fn get_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<Option<Encoding>> {
         self.load_into(id, out)
+    }
+
+    fn get_if_in_memory(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<Poll<Option<Encoding>>> {
+        self.load_if_mapped(id, out)
     }
 
     fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {

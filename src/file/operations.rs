@@ -11,6 +11,7 @@
 //!    clear: it starts again from 1.
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use crate::backend::rules::{self, Act};
 use crate::backend::{Condition, Expect, Listing, Mutation, Outcome, Reading, Since, put_into};
@@ -66,6 +67,23 @@ impl<E: Engine> FileStore<E> {
         if let Glance::Known(encoding) = self.engine.glance_into(name, id, now, out)? {
             return Ok(encoding);
         }
+        self.read_into(id, name, now, out)
+    }
+
+    /// [`load_into`](Self::load_into) of a value that is in mapped memory.
+    pub(super) fn load_if_mapped(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<Poll<Option<Encoding>>> {
+        let (now, name) = (self.dir().now()?, self.name(id));
+        if let Glance::Known(encoding) = self.engine.glance_into(name, id, now, out)? {
+            return Ok(Poll::Ready(encoding));
+        }
+        if self.engine.is_mapped(name) {
+            self.read_into(id, name, now, out).map(Poll::Ready)
+        } else {
+            Ok(Poll::Pending)
+        }
+    }
+
+    fn read_into(&self, id: Id<'_>, name: Name, now: u64, out: &mut Vec<u8>) -> Result<Option<Encoding>> {
         let value = self.read(id, name, now, None, read::READ_WHOLE, |stored| stored.value(self.dir()))?;
         Ok(put_into(out, value.as_ref()))
     }

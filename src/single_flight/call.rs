@@ -92,7 +92,8 @@ impl<'a> Flight<'a> {
         F: FnOnce(Computing) -> Fut,
         Fut: Future<Output = Result<Vec<u8>, E>>,
     {
-        let known = self.calls.get(self.id, self.expect).await?;
+        let known =
+            if self.fetch.after_miss { self.look().await? } else { self.calls.get(self.id, self.expect).await? };
         match self.turn(known).await {
             Turn::Have(value) => Ok(value),
             Turn::Compute(part) => self.compute(*part, compute).await,
@@ -339,10 +340,14 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// A value that isn't stale.
+    /// A value that isn't stale. Counts nothing.
+    async fn look(&self) -> Result<Option<Value>> {
+        let now = self.calls.store().now()?;
+        Ok(self.calls.peek(self.id, self.expect).await?.filter(|value| value.facts().expires > now))
+    }
+
     async fn fresh(&self) -> Option<Value> {
-        let now = self.calls.store().now().ok()?;
-        self.peek().await.filter(|value| value.facts().expires > now)
+        self.look().await.ok().flatten()
     }
 
     async fn stale(&self) -> Option<Value> {

@@ -526,7 +526,7 @@ macro_rules! suite {
             static STORE: Store = $store;
             suite!(@checks
                 values { every_key invalid_keys one_key_by_text_and_bytes every_size held_values_stay metadata too_large_metadata }
-                values { too_large_values encodings }
+                values { too_large_values encodings from_memory_or_not_at_all }
                 calls { set_and_get add replace touch delete pop contains_and_ttl remove_where many_at_once some_of_many_fail }
                 calls { two_handles clones_and_threads one_winner_of_add one_winner_of_pop flush }
                 time { over_at_once far_and_near absolute_times extreme_times clear_and_after listing listing_disturbs_nothing }

@@ -60,10 +60,17 @@ pub(super) fn hit_and_miss(b: &Bench) {
     b.has_left(c, "k", if b.by_hand() { Ttl::secs(10) } else { Ttl::secs(100) }); // A hit changes nothing.
     let stats = c.stats().expect("stats");
     assert_eq!((stats.misses - misses, stats.hits, stats.sets, stats.stale), (1, 4, 1, 0));
+    let after_miss = Fetch::new(Ttl::secs(99)).after_miss(true);
+    assert_eq!(fetch(c, after_miss.clone(), never), value("one"));
+    let again = c.stats().expect("stats");
+    assert_eq!((again.misses, again.hits), (stats.misses, stats.hits), "the get before it was counted");
+    c.delete("k").expect("delete");
+    assert_eq!(fetch(c, after_miss, |_| value("two")), value("two"));
+    assert_eq!(c.stats().expect("stats").misses, again.misses);
     if !b.by_hand() {
         c.delete("k").expect("delete");
     }
-    b.clock.step(10_000);
+    b.clock.step(100_000);
     assert_eq!(fetch(c, Duration::from_secs(5), |_| value("")), value(""), "an expired one is none");
     assert_eq!(fetch(c, Ttl::Never, never), value(""), "an empty value is a hit");
 }

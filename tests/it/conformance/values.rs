@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
+use std::task::Poll;
 
-use larder::{Codec, ErrorKind, MAX_KEY_LEN, Meta, SetOptions, Ttl};
+use larder::{Codec, ErrorKind, MAX_KEY_LEN, Meta, SetOptions, Stats, Ttl};
 
 use super::Bench;
 use crate::support::{START, get};
@@ -205,6 +206,30 @@ pub(super) fn encodings(b: &Bench) {
     assert_eq!((encoding.codec, encoding.schema), (Codec::Custom(200), 0));
     assert_eq!(b.cache.get_into("none", &mut buffer).expect("get_into"), None);
     assert!(buffer.is_empty());
+}
+
+pub(super) fn from_memory_or_not_at_all(b: &Bench) {
+    let c = &b.cache;
+    let words = "many words that compress well, ".repeat(400).into_bytes();
+    c.set("short", "v", Ttl::secs(60)).expect("set");
+    c.set("words", &words, Ttl::secs(60)).expect("set");
+    let mut buffer = Vec::new();
+    for (key, value) in [("short", Some(&b"v"[..])), ("words", Some(&words)), ("none", None)] {
+        let counted = |stats: Stats| (stats.hits, stats.misses);
+        let before = counted(c.stats().expect("stats"));
+        let in_memory = c.is_in_memory(key).expect("is_in_memory");
+        let read = c.get_if_in_memory(key, &mut buffer).expect("get_if_in_memory");
+        let after = counted(c.stats().expect("stats"));
+        match read {
+            Poll::Ready(found) => {
+                assert!(in_memory, "{key}");
+                assert_eq!(found.is_some().then_some(&buffer[..]), value, "{key}");
+                let hit = u64::from(value.is_some());
+                assert_eq!(after, (before.0 + hit, before.1 + 1 - hit), "{key}");
+            }
+            Poll::Pending => assert_eq!(after, before, "{key}: what isn't answered isn't counted"),
+        }
+    }
 }
 
 fn of_size(mut meta: Meta, size: u64) -> Meta {
