@@ -12,6 +12,7 @@ use crate::backend::{Backend, Call, Condition, Listing, Maintained, Mutation, Ou
 use crate::capabilities::Capabilities;
 use crate::entry::{Encoding, Entry, NEVER, SetOptions, State, Token, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
+use crate::history::History;
 use crate::key::Id;
 use crate::options::Options;
 use crate::prune::{Prune, PruneReport};
@@ -352,6 +353,29 @@ impl Cache {
     /// What is known about a key's entry, live or not ([`Entry::state`]). Counts as no use.
     pub fn info(&self, key: impl AsRef<[u8]>) -> Result<Option<Entry>> {
         self.store.info(self.id(key.as_ref())?)
+    }
+
+    /// When a key's entry was removed last, and why; and when what it belongs to was invalidated last: of the cache, of
+    /// this handle's namespace, and of the tags of an entry that is still stored. Tells of removals by any process, as far
+    /// back as the journal of removals goes. For people who ask why a key is missing; costs some 100 µs, writes nothing and
+    /// counts as no use.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let cache = larder::Cache::file(dir.path().join("app")).open()?;
+    /// cache.set("k", "v", larder::Ttl::Never)?;
+    /// cache.delete("k")?;
+    /// let (_when, why) = cache.history("k")?.removed.ok_or("the journal knows it")?;
+    /// assert_eq!(why, larder::Reason::Deleted);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported`: the cache is not in a directory.
+    pub fn history(&self, key: impl AsRef<[u8]>) -> Result<History> {
+        self.directory("tell of removals")?.history(self.id(key.as_ref())?)
     }
 
     /// Removes everything in this handle's namespace, or everything where it has none, for all processes, at once:

@@ -63,6 +63,7 @@ mod entry;
 mod error;
 mod file;
 mod format;
+mod history;
 mod key;
 mod metrics;
 mod options;
@@ -93,6 +94,7 @@ pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "__fault")]
 #[doc(hidden)]
 pub use file::fuzz;
+pub use history::{History, Invalidated};
 pub use key::{MAX_KEY_LEN, MAX_NAMESPACE_LEN};
 pub use options::Options;
 pub use options::named::Caches;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::key::Readable;
+use crate::stats::Count;
 
 /// Why something is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +29,8 @@ pub enum Reason {
     Bytes,
     /// The file system has too little left.
     FreeSpace,
+    /// A caller deleted it. Never a prune's; see [`History`](crate::History).
+    Deleted,
 }
 
 impl Reason {
@@ -43,6 +46,20 @@ impl Reason {
             Reason::Entries => "entries",
             Reason::Bytes => "bytes",
             Reason::FreeSpace => "free_space",
+            Reason::Deleted => "deleted",
+        }
+    }
+
+    /// What a removal for this reason is counted as.
+    pub(crate) fn count(self) -> Option<Count> {
+        match self {
+            Reason::Leftover | Reason::Cleared => None,
+            Reason::Corrupt => Some(Count::CorruptRemoved),
+            Reason::Expired => Some(Count::Expired),
+            Reason::OlderThan | Reason::Idle | Reason::Deleted => Some(Count::Deletes),
+            Reason::Entries => Some(Count::EvictedEntries),
+            Reason::Bytes => Some(Count::EvictedBytes),
+            Reason::FreeSpace => Some(Count::EvictedFreeSpace),
         }
     }
 }

@@ -156,6 +156,7 @@ fn with_candidates(command: clap::Command) -> clap::Command {
         ("touch", "keys"),
         ("expire", "keys"),
         ("show", "key"),
+        ("why", "keys"),
         ("ttl", "key"),
     ];
     let command = named.into_iter().fold(command, |command, (name, arg)| {

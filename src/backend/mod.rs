@@ -25,6 +25,7 @@ use std::time::Duration;
 use crate::capabilities::Capabilities;
 use crate::entry::{Codec, Encoding, Entry, Meta, SetOptions, Token, Ttl, Value};
 use crate::error::Result;
+use crate::history::History;
 use crate::key::Id;
 use crate::prune::{Prune, PruneReport};
 use crate::settings::{Change, Settings};
@@ -477,6 +478,9 @@ pub(crate) trait Maintained: Backend {
     fn verify(&self, how: Verify<'_>, tell: &mut dyn FnMut(&Finding)) -> Result<VerifyReport>;
 
     /// Takes the lock of maintenance, which is given up when it's dropped; `None`: another has it.
+    /// What is known of entries of this key that are gone.
+    fn history(&self, id: Id<'_>) -> Result<History>;
+
     fn lock_for_maintenance(&self) -> Result<Option<Box<dyn Any + Send + Sync>>>;
 }
 

@@ -19,6 +19,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::entry::{Codec, Extra, Facts, NEVER, Ttl};
 use crate::file::directory::control::{self, Control, Scope, ShardCounts};
+use crate::file::directory::journal;
 use crate::file::directory::marker::Marker;
 use crate::file::entry_files::read;
 use crate::file::indexed::index::table::{self, Hash};
@@ -42,6 +43,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("write", include_str!("entry_files/write.rs")),
     ("control", include_str!("directory/control.rs")),
     ("scope_table", include_str!("directory/scope_table.rs")),
+    ("journal", include_str!("directory/journal.rs")),
     ("marker", include_str!("directory/marker.rs")),
     ("session", include_str!("directory/session.rs")),
     ("table", include_str!("indexed/index/table.rs")),
@@ -243,7 +245,7 @@ fn fields_follow_each_other_without_gap_or_overlap() {
     let live = segments::BITMAPS + segments::MAX_SEGMENTS * 1024;
     assert_eq!(
         ends(tables(&["word", "words"]), "word", "words"),
-        [control::LEN / 8, table::WORDS, table::NODE, table::SLOT, live, segments::HEADER]
+        [control::LEN / 8, journal::LEN / 8, table::WORDS, table::NODE, table::SLOT, live, segments::HEADER]
     );
     for row in rows(&["offset", "word"]) {
         assert_eq!(cell(&row, "offset"), 8 * cell(&row, "word"), "{row:?}");

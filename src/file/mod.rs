@@ -41,6 +41,7 @@ use crate::capabilities::{self, Capabilities};
 use crate::clock::from_ms;
 use crate::entry::{Encoding, Entry, SetOptions, Ttl, Value};
 use crate::error::{Doing, Result};
+use crate::history::History;
 use crate::key::Id;
 use crate::prune::{Prune, PruneReport};
 use crate::settings::{Change, Settings};
@@ -228,6 +229,10 @@ impl<E: Upkeep> Maintained for FileStore<E> {
 
     fn verify(&self, how: Verify<'_>, tell: &mut dyn FnMut(&Finding)) -> Result<VerifyReport> {
         self.verify_by(how, tell)
+    }
+
+    fn history(&self, id: Id<'_>) -> Result<History> {
+        self.history_of(id)
     }
 
     fn lock_for_maintenance(&self) -> Result<Option<Box<dyn Any + Send + Sync>>> {

@@ -28,7 +28,9 @@ use crate::file::entry_files::{charged, trash, walk};
 use crate::file::new_entry::NewEntry;
 use crate::file::validity::miss_reason;
 use crate::format::names::Name;
+use crate::history::History;
 use crate::key::Id;
+use crate::prune::Reason;
 use crate::stats::Count;
 use crate::sys::point;
 
@@ -151,6 +153,13 @@ impl<E: Engine> FileStore<E> {
     pub(super) fn describe(&self, id: Id<'_>) -> Result<Option<Entry>> {
         let (now, name) = (self.dir().now()?, self.name(id));
         self.look(name, id)?.map(|stored| entry(self.dir(), &stored, now)).transpose()
+    }
+
+    /// What the journal tells of a key; what belonged to its tags only while the entry that has them is stored.
+    pub(super) fn history_of(&self, id: Id<'_>) -> Result<History> {
+        let now = self.dir().now()?;
+        let tags = self.describe(id)?.map(|entry| entry.meta.tags).unwrap_or_default();
+        Ok(self.dir().history(self.name(id), id, &tags, now))
     }
 
     /// The entry of a key without its value, for a call that is no use of it.
@@ -371,7 +380,9 @@ impl<E: Engine> FileStore<E> {
             Ok(Outcome::Removed { live: gone && live })
         })?;
         self.engine.sound()?;
-        self.dir().count(Count::Deletes, u64::from(outcome.took_live()));
+        if outcome.took_live() {
+            self.dir().removed(name, Reason::Deleted);
+        }
         Ok(outcome)
     }
 
@@ -391,7 +402,9 @@ impl<E: Engine> FileStore<E> {
         })?;
         self.engine.sound()?;
         dir.count(taken.as_ref().err().copied().unwrap_or(Count::Hits), 1);
-        dir.count(Count::Deletes, u64::from(taken.is_ok()));
+        if taken.is_ok() {
+            dir.removed(name, Reason::Deleted);
+        }
         Ok(taken.ok())
     }
 
@@ -423,6 +436,7 @@ impl<E: Engine> FileStore<E> {
         let dir = self.dir();
         let now = dir.writable()?;
         let generation = dir.control.invalidate(Scope::All, now).doing("can't write the control file")?;
+        dir.invalidated(Scope::All, now);
         trace!(generation, "clear");
         dir.sync_control()?;
         point("clear: floor raised");

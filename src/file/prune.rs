@@ -18,7 +18,7 @@ use crate::file::entry_files::counts::recount;
 use crate::file::entry_files::unlink::sweep_temp;
 use crate::file::entry_files::{charged, trash};
 use crate::file::validity::miss_reason;
-use crate::format::names;
+use crate::format::names::{self, Name};
 use crate::prune::{Prune, PruneReport, Reason, Removal, Tally};
 use crate::stats::Count;
 use crate::sys::fs;
@@ -234,22 +234,9 @@ impl Run<'_> {
         })
     }
 
-    pub(super) fn count(&self, gone: bool, reason: Reason) {
-        if let (true, Some(count)) = (gone, count_of(reason)) {
-            self.dir.count(count, 1);
+    pub(super) fn count(&self, name: Name, gone: bool, reason: Reason) {
+        if gone {
+            self.dir.removed(name, reason);
         }
-    }
-}
-
-/// What a removal for this reason is counted as.
-fn count_of(reason: Reason) -> Option<Count> {
-    match reason {
-        Reason::Leftover | Reason::Cleared => None,
-        Reason::Corrupt => Some(Count::CorruptRemoved),
-        Reason::Expired => Some(Count::Expired),
-        Reason::OlderThan | Reason::Idle => Some(Count::Deletes),
-        Reason::Entries => Some(Count::EvictedEntries),
-        Reason::Bytes => Some(Count::EvictedBytes),
-        Reason::FreeSpace => Some(Count::EvictedFreeSpace),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Doing, Result};
 use crate::file::directory::Directory;
-use crate::stats::Count;
+use crate::prune::Reason;
 use crate::sys::fs;
 
 /// How long a set goes on making room on a full disk before it's tried once more.
@@ -21,11 +21,11 @@ pub(crate) enum Over {
 }
 
 impl Over {
-    pub(crate) fn count(self) -> Count {
+    pub(crate) fn reason(self) -> Reason {
         match self {
-            Over::Entries => Count::EvictedEntries,
-            Over::Bytes => Count::EvictedBytes,
-            Over::FreeSpace => Count::EvictedFreeSpace,
+            Over::Entries => Reason::Entries,
+            Over::Bytes => Reason::Bytes,
+            Over::FreeSpace => Reason::FreeSpace,
         }
     }
 }

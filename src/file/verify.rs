@@ -122,6 +122,7 @@ impl Run<'_> {
             (names::CONTROL, Open::Read),
             (names::LOCKS, Open::Read),
             (names::MAINTENANCE, Open::Read),
+            (names::JOURNAL, Open::Read),
             (names::CACHEDIR_TAG, Open::Read),
             (names::README, Open::Read),
             (names::SHARDS_DIR, Open::Dir),

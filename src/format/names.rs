@@ -5,6 +5,7 @@
 //! control         shared words: counters, generations, sessions (never replaced, never shrunk)
 //! locks           byte locks: one per shard, openers, creation
 //! maintenance     whole-file lock of prune, verify --repair and clear
+//! journal         the last removals, for people who ask
 //! index, live, arena   where small entries rest, and where all do (in indexed caches)
 //! CACHEDIR.TAG, README
 //! shards/ab/      entries whose name starts with "ab", and temporary files on their way to become one
@@ -17,6 +18,7 @@ pub(crate) const MARKER: &str = "marker";
 pub(crate) const CONTROL: &str = "control";
 pub(crate) const LOCKS: &str = "locks";
 pub(crate) const MAINTENANCE: &str = "maintenance";
+pub(crate) const JOURNAL: &str = "journal";
 pub(crate) const INDEX: &str = "index";
 pub(crate) const LIVE: &str = "live";
 pub(crate) const ARENA: &str = "arena";

@@ -37,6 +37,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("trace", Words),
     ("metrics", Words),
     ("prune", Words),
+    ("history", Words),
     ("verify", Words),
     ("format", Pure),
     ("file::indexed::index::table", Pure),

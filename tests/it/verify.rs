@@ -410,26 +410,27 @@ fn a_file_that_has_a_shards_name_is_told_and_stays() {
     for layout in [Layout::Files, Layout::Indexed] {
         let (dir, clock, cache) = fresh_with(|options| options.layout(layout));
         let path = cache.dir().expect("a directory").to_owned();
-        fs::create_dir_all(path.join("shards")).expect("the shards");
-        fs::write(path.join("shards/ab"), "not Larder's").expect("a file");
+        cache.set("k7", vec![7; 70_000], Ttl::Never).expect("set");
+        let place = cache.info("k7").expect("info").expect("an entry").place;
+        let shard = place.rsplit_once('/').expect("a path").0;
+        cache.delete("k7").expect("delete");
+        fs::remove_dir(path.join(shard)).expect("an empty shard");
+        fs::write(path.join(shard), "not Larder's").expect("a file");
         let failed: Vec<_> = (0..600)
             .filter_map(|i| cache.set(format!("k{i}"), vec![7; 70_000], Ttl::Never).err())
             .map(|e| (e.kind(), e.path().map(Path::to_owned)))
             .collect();
         assert!((1..30).contains(&failed.len()), "{layout}: {failed:?}");
-        assert!(failed.iter().all(|e| *e == (ErrorKind::Io, Some(path.join("shards/ab")))), "{layout}: {failed:?}");
+        assert!(failed.iter().all(|e| *e == (ErrorKind::Io, Some(path.join(shard)))), "{layout}: {failed:?}");
 
         let (findings, report) = verify(&cache, Verify::new().repair(true));
-        assert_eq!(
-            findings.iter().map(|f| (f.problem, &*f.place)).collect::<Vec<_>>(),
-            [(Problem::Foreign, "shards/ab")]
-        );
+        assert_eq!(findings.iter().map(|f| (f.problem, &*f.place)).collect::<Vec<_>>(), [(Problem::Foreign, shard)]);
         assert_eq!(report.entries, 600 - failed.len() as u64, "{layout}");
         let pruned = cache.prune(&Prune::new().max_entries(100)).expect("prune");
         assert!(pruned.finished && cache.stats().expect("stats").entries == 100, "{layout}");
-        assert_eq!(fs::read(path.join("shards/ab")).expect("the file"), b"not Larder's");
+        assert_eq!(fs::read(path.join(shard)).expect("the file"), b"not Larder's");
 
-        fs::remove_file(path.join("shards/ab")).expect("the file");
+        fs::remove_file(path.join(shard)).expect("the file");
         (0..600).for_each(|i| cache.set(format!("k{i}"), vec![7; 70_000], Ttl::Never).expect("set"));
         drop(cache);
         let cache = options(&dir, &clock).layout(layout).open().expect("the cache");

@@ -30,6 +30,7 @@ pub mod top;
 pub mod touch;
 pub mod ttl;
 pub mod verify;
+pub mod why;
 
 use clap::Subcommand;
 
@@ -49,6 +50,7 @@ pub fn run(context: &Context, command: Option<Command>) -> Ended {
         Command::Top(args) => args.run(context),
         Command::Hist(args) => args.run(context),
         Command::Show(args) => args.run(context),
+        Command::Why(args) => args.run(context),
         Command::Has(args) => args.run(context),
         Command::Ttl(args) => args.run(context),
         Command::Get(args) => args.run(context),
@@ -85,6 +87,7 @@ pub enum Command {
     Top(top::Top),
     Hist(hist::Hist),
     Show(show::Show),
+    Why(why::Why),
     Has(has::Has),
     Ttl(ttl::TtlOf),
     Get(get::Get),

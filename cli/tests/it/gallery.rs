@@ -51,7 +51,11 @@ fn as_it_is(page: &str) -> String {
 
 /// The text without what no two runs share.
 fn shape(page: &str) -> String {
-    let figures = Regex::new(r"<?\d[\d,.:TZ-]*( ?(KiB|MiB|GiB|kB|B|ms|s|m|h|d)\b)*|\[#+\.*\]|\[\.+\]").unwrap();
+    let figures = Regex::new(concat!(
+        r"(\d+(ms|[smhdw]))+\b|",
+        r"<?\d[\d,.:TZ-]*( ?(KiB|MiB|GiB|kB|B|ms|s|m|h|d)\b)*|\[#+\.*\]|\[\.+\]"
+    ))
+    .unwrap();
     let blanks = Regex::new(r" {2,}").unwrap();
     let lines = page.lines().map(|line| blanks.replace_all(&figures.replace_all(line, "N"), "  ").trim().to_owned());
     lines.collect::<Vec<_>>().join("\n")

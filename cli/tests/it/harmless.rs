@@ -53,6 +53,7 @@ fn looking() {
         (&["show", "old"], 0),
         (&["show", "broken"], 0),
         (&["show", "absent"], 5),
+        (&["why", "a", "old", "broken", "absent"], 5),
         (&["has", "a"], 0),
         (&["has", "old"], 5),
         (&["has", "absent"], 5),

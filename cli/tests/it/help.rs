@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::sandbox::{Run, Sandbox};
 
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 31] = [
     "init",
     "stats",
     "ls",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 30] = [
     "top",
     "hist",
     "show",
+    "why",
     "has",
     "ttl",
     "get",

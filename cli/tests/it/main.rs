@@ -23,6 +23,7 @@
 //! | `indexed` | turned on and off, and what is shown of it                                   |
 //! | `verify`      | findings and repairs                                                         |
 //! | `harmless`    | looking writes nothing; a dry run deletes nothing                            |
+//! | `why`         | whether a key would hit, and if not, what became of it                        |
 //! | `urls`        | caches by URL, and copy                                                      |
 //! | `terminal`    | what differs when a person looks on                                          |
 
@@ -55,3 +56,4 @@ mod terminal;
 mod urls;
 mod values;
 mod verify;
+mod why;

@@ -16,10 +16,10 @@ impl Sandbox {
 /// What a store that keeps things must do.
 fn keeps(sandbox: &Sandbox, url: &str) {
     let run = |args: &[&str]| sandbox.at(url, args);
-    run(&["set", "greeting", "hello", "--ttl", "1h", "--tag", "t"]).succeeds();
+    run(&["set", "greeting", "hello", "--ttl", "8d", "--tag", "t"]).succeeds();
     assert_eq!(run(&["get", "greeting"]).succeeds().text(), "hello");
     run(&["has", "greeting"]).succeeds();
-    assert!(run(&["ttl", "greeting"]).succeeds().text().starts_with("1h"), "{url}");
+    assert!(run(&["ttl", "greeting"]).succeeds().text().starts_with("8d"), "{url}");
     run(&["touch", "greeting", "--ttl", "never"]).succeeds();
     assert_eq!(run(&["ttl", "greeting"]).succeeds().text(), "never\n");
     assert_eq!(run(&["incr", "visits", "3"]).succeeds().text(), "3\n");
@@ -123,10 +123,10 @@ fn a_redis_server() {
     let url = format!("redis+unix://{}?prefix=app", socket.display());
     keeps(&sandbox, &url);
     sandbox.run(["init"]).succeeds();
-    sandbox.run(["set", "k", "v", "--ttl", "1h"]).succeeds();
+    sandbox.run(["set", "k", "v", "--ttl", "8d"]).succeeds();
     let run = Run::of(sandbox.cachectl().args(["copy", "--from", "app", "--to", &url])).succeeds();
     assert_eq!(run.text(), "copied 1 entry (1 B)\n");
-    assert!(sandbox.at(&url, &["ttl", "k"]).succeeds().text().starts_with("1h"));
+    assert!(sandbox.at(&url, &["ttl", "k"]).succeeds().text().starts_with("8d"));
     counts_nothing(&sandbox, &url);
     let other = format!("redis+unix://{}?prefix=other", socket.display());
     sandbox.at(&other, &["get", "k"]).ends_with(5);
@@ -150,9 +150,9 @@ fn a_memcached_server() {
     let Some(_server) = Server::start("memcached", &["-u", "root", "-s"], &socket) else { return };
     let url = format!("memcached+unix://{}?prefix=app", socket.display());
     let run = |args: &[&str]| sandbox.at(&url, args);
-    run(&["set", "greeting", "hello", "--ttl", "1h"]).succeeds();
+    run(&["set", "greeting", "hello", "--ttl", "8d"]).succeeds();
     assert_eq!(run(&["get", "greeting"]).succeeds().text(), "hello");
-    assert!(run(&["ttl", "greeting"]).succeeds().text().starts_with("1h"));
+    assert!(run(&["ttl", "greeting"]).succeeds().text().starts_with("8d"));
     assert_eq!(run(&["incr", "visits", "3"]).succeeds().text(), "3\n");
     let listed = run(&["ls"]).ends_with(2);
     assert!(listed.stderr.contains("memcached"), "{listed:?}");
@@ -209,7 +209,7 @@ fn mistakes_in_urls() {
 #[test]
 fn copy_keeps_all_that_belongs_to_an_entry() {
     let sandbox = Sandbox::new();
-    sandbox.run(["set", "user:1", "ann", "--ttl", "1h", "--tag", "people"]).succeeds();
+    sandbox.run(["set", "user:1", "ann", "--ttl", "8d", "--tag", "people"]).succeeds();
     sandbox.run(["set", "user:2", "bob", "--ns", "pages"]).succeeds();
     sandbox.run(["set", "page", "x"]).succeeds();
     sandbox.set_expired("old");
@@ -220,7 +220,7 @@ fn copy_keeps_all_that_belongs_to_an_entry() {
     assert_eq!(sandbox.state(), before, "the old cache is only looked at");
     let new = |args: &[&str]| Run::of(sandbox.cachectl().args(["-C", "new"]).args(args));
     assert_eq!(new(&["get", "user:1"]).succeeds().text(), "ann");
-    assert!(new(&["ttl", "user:1"]).succeeds().text().starts_with("1h"));
+    assert!(new(&["ttl", "user:1"]).succeeds().text().starts_with("8d"));
     assert_eq!(new(&["ttl", "page"]).succeeds().text(), "never\n");
     assert_eq!(new(&["get", "user:2", "--ns", "pages"]).succeeds().text(), "bob");
     new(&["rm", "--tag", "people"]).succeeds();

@@ -66,7 +66,12 @@ pub(crate) fn write_file(
 
 /// Opens the lock file, and makes it first where it's missing. It is never replaced: others may hold locks on it.
 pub(super) fn open_locks(root: BorrowedFd<'_>, access: Access, owner: Owner) -> io::Result<File> {
-    match fs::open(root, names::LOCKS, Open::New(access.file_mode())) {
+    open_or_make(root, names::LOCKS, access, owner)
+}
+
+/// Opens a file that all processes share, and makes it first where it's missing.
+pub(super) fn open_or_make(root: BorrowedFd<'_>, name: &str, access: Access, owner: Owner) -> io::Result<File> {
+    match fs::open(root, name, Open::New(access.file_mode())) {
         Ok(file) => {
             fs::set_mode(file.as_fd(), access.file_mode())?;
             if let Some((uid, gid)) = owner {
@@ -75,7 +80,7 @@ pub(super) fn open_locks(root: BorrowedFd<'_>, access: Access, owner: Owner) -> 
             Ok(File::from(file))
         }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let file = fs::open(root, names::LOCKS, Open::Write)?;
+            let file = fs::open(root, name, Open::Write)?;
             let stat = fs::stat(file.as_fd())?;
             if stat.regular && stat.links == 1 { Ok(File::from(file)) } else { Err(io::ErrorKind::InvalidInput.into()) }
         }

@@ -97,6 +97,7 @@ fn refuse_occupied(root: BorrowedFd<'_>) -> Result<()> {
         names::LOCKS,
         names::CONTROL,
         names::MAINTENANCE,
+        names::JOURNAL,
         names::INDEX,
         names::LIVE,
         names::ARENA,

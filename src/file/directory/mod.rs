@@ -3,6 +3,7 @@
 
 pub(crate) mod control;
 pub(crate) mod files;
+pub(crate) mod journal;
 pub(crate) mod leases;
 pub(crate) mod make;
 pub(crate) mod marker;
@@ -25,14 +26,18 @@ use crate::clock::Clock;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::format::header::Seal;
 use crate::format::names::{self, Name};
+use crate::history::{History, Invalidated};
+use crate::key::Id;
+use crate::prune::Reason;
 use crate::settings::{Access, Change, Compression, Durability, Settings};
 use crate::stats::{Count, Event, OnEvent};
 use crate::sys::fork::{PerProcess, Private};
 use crate::sys::fs::{self, Open};
 use crate::sys::lock;
 
-use control::{Control, Seen};
+use control::{Control, Scope, Seen};
 use files::{Owner, read_marker, write_marker};
+use journal::Journal;
 use marker::Marker;
 use session::{Process, ShardLock};
 use settings::CachedSettings;
@@ -72,6 +77,7 @@ pub(crate) struct Directory {
 
     // Shared with all processes.
     pub control: Control,
+    journal: Option<Journal>,
 
     // This process's own.
     own: PerProcess<Own>,
@@ -154,6 +160,11 @@ impl Directory {
         if marker.settings.layout != known.settings.layout {
             return Err(Error::new(ErrorKind::Busy, "another process has just changed the layout"));
         }
+        let journal = match config.read_only {
+            _ if !mapped => None,
+            true => Journal::look(root.as_fd()).ok(),
+            false => Journal::open(root.as_fd(), marker.settings.access, owner, config.clock.now()).ok(),
+        };
         Ok(Directory {
             path: config.dir.clone(),
             seed: marker.seed,
@@ -170,6 +181,7 @@ impl Directory {
             mapping,
             root,
             control,
+            journal,
             own: PerProcess::new(Own::new(process, version, marker.settings)),
             cached: CachedSettings::default(),
             pulse: AtomicU64::new(config.clock.now()),
@@ -369,6 +381,33 @@ impl Directory {
         if let (Some(call), Some(event)) = (&self.on_event, count.event()) {
             (0..n).for_each(|_| call(event));
         }
+    }
+
+    /// Counts the removal of an entry, and writes it into the journal.
+    pub(crate) fn removed(&self, name: Name, reason: Reason) {
+        if let Some(journal) = &self.journal {
+            journal.note_removal(name.hash(), reason, self.clock.now());
+        }
+        if let Some(count) = reason.count() {
+            self.count(count, 1);
+        }
+    }
+
+    /// Writes the invalidation of a scope into the journal.
+    pub(crate) fn invalidated(&self, scope: Scope<'_>, now: u64) {
+        if let Some(journal) = &self.journal {
+            journal.note_invalidation(self.scope_key(scope), now);
+        }
+    }
+
+    /// What the journal tells of a key whose entry has, or had, these tags.
+    pub(crate) fn history(&self, name: Name, id: Id<'_>, tags: &[String], now: u64) -> History {
+        let mut scopes = vec![(self.scope_key(Scope::All), Invalidated::All)];
+        if !id.namespace.is_empty() {
+            scopes.push((self.scope_key(Scope::Namespace(id.namespace)), Invalidated::Namespace));
+        }
+        scopes.extend(tags.iter().map(|tag| (self.scope_key(Scope::Tag(tag)), Invalidated::Tag(tag.clone()))));
+        self.journal.as_ref().map(|journal| journal.history(name.hash(), &scopes, now)).unwrap_or_default()
     }
 
     /// The number of this process's session.

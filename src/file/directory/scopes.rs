@@ -49,7 +49,7 @@ fn known(stored: &StoredScope) -> Known {
 
 impl Directory {
     /// Namespaces and tags by the same name are two.
-    fn scope_key(&self, scope: Scope<'_>) -> u64 {
+    pub(super) fn scope_key(&self, scope: Scope<'_>) -> u64 {
         let seed = self.seed.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         scope_table::key_of(match scope {
             Scope::All => 0,
@@ -139,6 +139,7 @@ impl Directory {
     /// Makes all entries of a scope invalid that were set before.
     pub(crate) fn invalidate(&self, scope: Scope<'_>, now: u64) -> Result<()> {
         self.control.invalidate(scope, now).doing("can't write the control file")?;
+        self.invalidated(scope, now);
         let key = self.scope_key(scope);
         // Who makes an id from now on sets afterwards.
         if scope_table::id_of(&self.control, key, None).doing("can't read the control file")?.is_some() {

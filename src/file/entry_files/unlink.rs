@@ -10,8 +10,8 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::directory::Directory;
 use crate::format::header::Damage;
 use crate::format::names::Name;
+use crate::prune::Reason;
 use crate::settings::Durability;
-use crate::stats::Count;
 use crate::sys::fs::{self, Stat};
 
 /// Opens a shard's directory, to change names in it without following a link; `None`: there's no such shard.
@@ -55,7 +55,7 @@ pub(crate) fn remove_damaged(dir: &Directory, name: Name, seen: &Stat) -> Result
     drop(lock);
     if removed {
         trace!(place = name.path(), "removed a damaged entry");
-        dir.count(Count::CorruptRemoved, 1);
+        dir.removed(name, Reason::Corrupt);
     }
     Ok(removed)
 }

@@ -25,6 +25,7 @@ use crate::format::location::Location;
 use crate::format::names::ARENA;
 use crate::format::record::{self, CREATED_WORD, GENERATION_WORD, Opened};
 use crate::key::Id;
+use crate::prune::Reason;
 use crate::stats::Count;
 use crate::sys::fs::Stat;
 use crate::sys::mmap::{SharedWords, copy_into, copy_shared};
@@ -322,7 +323,7 @@ pub(super) fn remove_unfit(engine: &IndexedEngine, hash: Hash, id: Id<'_>, place
     drop((locked, shard));
     if damaged {
         trace!(place = hash.name().path(), "removed a damaged entry");
-        engine.dir.count(Count::CorruptRemoved, 1);
+        engine.dir.removed(hash.name(), Reason::Corrupt);
     }
     Ok(true)
 }

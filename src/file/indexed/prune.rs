@@ -146,7 +146,7 @@ fn prune_slot(run: &mut Run<'_>, engine: &IndexedEngine, hash: Hash, at: At, slo
     let now = run.now;
     let still = |slot: &Slot| reason != Reason::Expired || slot.expires <= now;
     let gone = take_out_waiting(engine, hash, slot, still)?;
-    run.count(gone, reason);
+    run.count(hash.name(), gone, reason);
     if !gone {
         run.take_back(reason, slot.size);
     }
@@ -269,7 +269,7 @@ fn evict_slot(run: &mut Run<'_>, engine: &IndexedEngine, hash: Hash, reason: Rea
     }
     let gone = run.rules.dry_run || take_out_waiting(engine, hash, &slot, |_| true)?;
     if !run.rules.dry_run {
-        run.count(gone, reason);
+        run.count(hash.name(), gone, reason);
     }
     if !gone {
         run.take_back(reason, slot.size);

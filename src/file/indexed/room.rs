@@ -22,7 +22,7 @@ use crate::file::room::{FULL_SLICE, Over, disk_is_short};
 use crate::format::location::Location;
 use crate::format::names::Name;
 use crate::format::record::UNIT;
-use crate::stats::Count;
+use crate::prune::Reason;
 
 /// Bytes of a segment being reclaimed that a set moves: so many times its own, and something on top. At the limit the fullest
 /// victim is three quarters live: four bytes then make room for one.
@@ -175,7 +175,7 @@ fn move_record(
     } else {
         locked.remove(at, &slot, || {});
         drop(locked);
-        engine.dir.count(if expired { Count::Expired } else { Count::EvictedBytes }, 1);
+        engine.dir.removed(hash.name(), if expired { Reason::Expired } else { Reason::Bytes });
     }
     Ok(true)
 }
@@ -288,7 +288,7 @@ pub(super) fn expire(engine: &IndexedEngine, now: u64, most: usize) -> Result<us
                 .collect();
             for (_, hash, place) in due {
                 if take_out(engine, hash, place, |slot| slot.expires <= now)?.is_some() {
-                    engine.dir.count(Count::Expired, 1);
+                    engine.dir.removed(hash.name(), Reason::Expired);
                     gone += 1;
                 }
                 if gone >= most && start.elapsed() > SLICE {

@@ -26,7 +26,7 @@ use crate::format::header::Damage;
 use crate::format::location::Location;
 use crate::format::names::{ARENA, INDEX, LIVE, Name};
 use crate::format::record::UNIT;
-use crate::stats::Count;
+use crate::prune::Reason;
 use crate::sys::fs::Stat;
 use crate::verify::Problem;
 
@@ -134,7 +134,9 @@ fn slot_of_record(run: &mut Run<'_>, engine: &IndexedEngine, hash: Hash, slot: &
         }
         Err(damage) => {
             let gone = run.how.repair && drop_at(engine, hash, slot);
-            engine.dir.count(Count::CorruptRemoved, u64::from(gone));
+            if gone {
+                engine.dir.removed(hash.name(), Reason::Corrupt);
+            }
             run.find(&place, Problem::Corrupt, damage.as_str(), gone);
             return false;
         }
@@ -252,7 +254,7 @@ pub(super) fn remove_with_slot(engine: &IndexedEngine, name: Name, seen: &Stat, 
     let gone = remove_file(engine, Hash::of(name), unfit).unwrap_or(false);
     if gone && damage.is_some() {
         trace!(place = name.path(), "removed a damaged entry");
-        engine.dir.count(Count::CorruptRemoved, 1);
+        engine.dir.removed(name, Reason::Corrupt);
     }
     gone
 }

@@ -145,7 +145,7 @@ fn evict_candidate(
     }
     drop((locked, shard));
     trace!(place = victim.hash.name().path(), ?over, "evict");
-    engine.dir.count(over.count(), 1);
+    engine.dir.removed(victim.hash.name(), over.reason());
     Ok(Outcome::Evicted(slot.size))
 }
 

@@ -28,7 +28,7 @@ use crate::file::entry_files::{charged, read, trash, write};
 use crate::file::room::{FULL_SLICE, Over, disk_is_short};
 use crate::format::names::{Name, SHARDS};
 use crate::policy::{self, Candidate, Order};
-use crate::stats::Count;
+use crate::prune::Reason;
 use crate::sys::fs::{self, Stat};
 
 /// Entries of one shard in the queue; 256 times that is some 3 MiB.
@@ -319,7 +319,7 @@ fn evict(engine: &TreeEngine, victim: &Victim, over: Over) -> Result<Option<u64>
         return Ok(None);
     }
     trace!(place = name.path(), expired, ?over, "evict");
-    engine.dir.count(if expired { Count::Expired } else { over.count() }, 1);
+    engine.dir.removed(*name, if expired { Reason::Expired } else { over.reason() });
     Ok(Some(charged(seen.size)))
 }
 

@@ -142,7 +142,7 @@ fn remove(run: &Run<'_>, name: Name, seen: &Stat, reason: Reason) -> Result<bool
     };
     let gone = still && unlink(run.dir, name, seen)?;
     drop(lock);
-    run.count(gone, reason);
+    run.count(name, gone, reason);
     Ok(gone)
 }
 
@@ -211,7 +211,7 @@ fn evict(run: &mut Run<'_>, ranked: &Ranked, reason: Reason) -> Result<bool> {
     let lock = run.dir.lock(ranked.name.shard())?;
     let gone = unlink_unused(run.dir, ranked.name, &ranked.seen)?;
     drop(lock);
-    run.count(gone, reason);
+    run.count(ranked.name, gone, reason);
     if !gone {
         run.take_back(reason, bytes);
     }
