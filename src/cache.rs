@@ -320,8 +320,8 @@ impl Cache {
     /// an eviction removes them.
     ///
     /// Each tag in use takes some 40 bytes in a directory beside what its entries take, up to a sixteenth of `max_bytes` for
-    /// all; beyond that, the tags that weren't used for longest are forgotten, and their entries are misses. On Redis, two
-    /// tags in 4,096 share their state by chance: invalidating one then makes misses of the other.
+    /// all; beyond that, the tags that weren't used for longest are forgotten, and their entries are misses. On Redis each
+    /// is a key of some 180 bytes, on Memcached an item of some 100; where the server evicts one, its entries are misses.
     pub fn invalidate_tag(&self, tag: impl AsRef<str>) -> Result<()> {
         self.store.invalidate_tag(tag.as_ref())
     }

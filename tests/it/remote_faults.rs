@@ -21,6 +21,8 @@ mod crowd;
 mod failover;
 #[cfg(feature = "redis")]
 mod rights;
+#[cfg(feature = "redis")]
+mod scopes;
 
 fn url(program: Program, port: u16, parameters: &str) -> String {
     let scheme = match program {

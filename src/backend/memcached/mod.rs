@@ -65,7 +65,7 @@ fn seconds(n: u64, now: u64) -> String {
 }
 
 fn is(cas: u64) -> Is {
-    Is::This(cas.to_string().into_bytes())
+    Is::this(cas.to_string().into_bytes())
 }
 
 /// The flag that holds a command to a state.
@@ -73,7 +73,7 @@ fn under(is: &Is) -> String {
     match is {
         Is::Anything => String::new(),
         Is::Absent => " ME".to_owned(),
-        Is::This(cas) => format!(" C{}", String::from_utf8_lossy(cas)),
+        Is::This(exact) => format!(" C{}", String::from_utf8_lossy(&exact.state)),
     }
 }
 

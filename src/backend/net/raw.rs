@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::backend::net::envelope::Label;
 use crate::backend::net::leases::{ServerLease, Taken};
-use crate::backend::net::store::{Found, Is, Networked, Put, Scope, Server, Stored, When, name_of, unexpected};
+use crate::backend::net::store::{Exact, Found, Is, Networked, Put, Scope, Server, Stored, When, name_of, unexpected};
 use crate::backend::net::wire::Until;
 use crate::backend::{End, Listing, Since};
 use crate::capabilities::Capabilities;
@@ -102,7 +102,9 @@ fn unsupported(what: &str) -> Error {
 /// What tells a key's state from others, and from those of other keys: as far as the server tells them apart.
 fn nonce_of(key: &[u8], is: &Is) -> u128 {
     match is {
-        Is::This(state) => twox_hash::XxHash3_128::oneshot_with_seed(twox_hash::XxHash3_64::oneshot(key), state),
+        Is::This(Exact { state, .. }) => {
+            twox_hash::XxHash3_128::oneshot_with_seed(twox_hash::XxHash3_64::oneshot(key), state)
+        }
         _ => 1,
     }
 }

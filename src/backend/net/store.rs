@@ -31,8 +31,26 @@ use crate::stats::{Count, Counts, Network};
 pub(crate) enum Is {
     Anything,
     Absent,
+    This(Exact),
+}
+
+/// What is there, told from all else that was or will be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Exact {
     /// In a server's own words.
-    This(Vec<u8>),
+    pub state: Vec<u8>,
+    /// Where it counts: what it stands under, as the server names it, and the ids that show it.
+    pub stood: Vec<(String, u64)>,
+}
+
+impl Is {
+    pub(crate) fn this(state: Vec<u8>) -> Is {
+        Is::This(Exact { state, stood: Vec::new() })
+    }
+
+    pub(crate) fn stood(&self) -> &[(String, u64)] {
+        if let Is::This(exact) = self { &exact.stood } else { &[] }
+    }
 }
 
 /// What was found under a key.
@@ -40,6 +58,12 @@ pub(crate) struct Found<T> {
     pub is: Is,
     /// What is there, or why it doesn't count. The clock hasn't been asked yet.
     pub held: Result<T, Count>,
+}
+
+impl<T> Found<T> {
+    pub(crate) fn map<U>(self, to: impl FnOnce(T) -> U) -> Found<U> {
+        Found { is: self.is, held: self.held.map(to) }
+    }
 }
 
 /// What is to be put in place.
@@ -58,12 +82,15 @@ pub(crate) struct When<'a> {
     pub since: Option<(&'a Since, &'a Extra)>,
     /// …this lease is held.
     pub lease: Option<&'a ServerLease>,
+    /// The new entry stands under the very ids that what is there stood under: it's the same value, gone on. Otherwise it's
+    /// another one, for which ids are found or made.
+    pub goes_on: bool,
 }
 
 impl<'a> When<'a> {
     /// Depending on the state alone.
     pub(crate) fn state(is: &'a Is) -> When<'a> {
-        When { is, since: None, lease: None }
+        When { is, since: None, lease: None, goes_on: false }
     }
 }
 
@@ -106,7 +133,8 @@ pub(crate) trait Server: Send + Sync + Sized + 'static {
     /// What an entry says of itself.
     fn look(&self, id: Id<'_>, until: Until) -> impl Future<Output = Result<Found<Label>>> + Send;
 
-    /// Puts an entry in place, or removes what is there (`None`). Whoever computes the key must not store it any more.
+    /// Puts an entry in place, or removes what is there (`None`). Whoever computes the key must not store it any more. Where
+    /// what is there counted when it was read, it must count still.
     fn store(
         &self,
         id: Id<'_>,
@@ -343,12 +371,13 @@ impl<S: Server> Networked<S> {
                 // It had been stored: the answer to an attempt of the same was lost.
                 return Ok(done);
             }
+            let is_live = held.is_ok();
             let (done, put) = match decide(held)? {
                 Decision::Put(outcome, facts, extra, value) => (outcome, Some((facts, extra, value))),
                 Decision::Remove(outcome) => (outcome, None),
             };
             let put = put.as_ref().map(|(facts, extra, value)| Put { facts: *facts, extra, value });
-            let when = When::state(&found.is);
+            let when = When { goes_on: is_live, ..When::state(&found.is) };
             if self.server.store(id, put, when, until).await? == Stored::Done {
                 return Ok(done);
             }
@@ -416,9 +445,9 @@ impl<S: Server> Networked<S> {
             _ => None,
         };
         let first = match condition {
-            Condition::Always if put.is_some() => Some(When { is: &Is::Anything, since, lease: None }),
-            Condition::Leased(_) => Some(When { is: &Is::Anything, since, lease: lease.as_deref() }),
-            Condition::IfAbsent if put.is_some() => Some(When { is: &Is::Absent, since, lease: None }),
+            Condition::Always if put.is_some() => Some(When { is: &Is::Anything, since, lease: None, goes_on: false }),
+            Condition::Leased(_) => Some(When { is: &Is::Anything, since, lease: lease.as_deref(), goes_on: false }),
+            Condition::IfAbsent if put.is_some() => Some(When { is: &Is::Absent, since, lease: None, goes_on: false }),
             _ => None,
         };
         let mut tried = first.is_some();
@@ -443,7 +472,7 @@ impl<S: Server> Networked<S> {
             if rules::holds(condition, live) != Some(true) {
                 return Ok(Outcome::Refused);
             }
-            match self.server.store(id, put, When { is: &found.is, since, lease: None }, until).await? {
+            match self.server.store(id, put, When { is: &found.is, since, lease: None, goes_on: false }, until).await? {
                 Stored::Done => return Ok(done(live.is_some())),
                 Stored::Refused => return Ok(Outcome::Refused),
                 Stored::Changed if until.is_over() => return Err(busy()),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use redis::{Value as Answer, cmd};
 
 use super::Redis;
-use super::client::{Batch, refusal};
-use super::generations::Seen;
+use super::client::Batch;
+use super::judge::judge;
+use super::parts::{Part, Seen};
 use super::scripts::{self, Name};
 use crate::backend::Listing;
 use crate::backend::net::config::Address;
-use crate::backend::net::envelope;
 use crate::backend::net::node::Again;
 use crate::backend::net::store::{Networked, unexpected};
 use crate::backend::net::wire::{Until, Way, here};
@@ -23,8 +23,8 @@ use crate::key::Id;
 /// Keys that a server looks at for one answer.
 const STEP: u32 = 500;
 
-/// Whether a key is one that a cache with metadata has, whatever its prefix of so many bytes at least: an entry or a lease,
-/// `prefix:{part}:e:name`, or the hash of a part, `prefix:{part}:g`.
+/// Whether a key is one that a cache with metadata has, whatever its prefix of so many bytes at least: an entry, a lease or a
+/// scope, `prefix:{part}:e:name`, or the hash of a part, `prefix:{part}:g`.
 pub(super) fn is_of_entries(key: &[u8], prefix: usize) -> bool {
     let Some(rest) = key.get(prefix..) else { return false };
     let Some(open) = rest.windows(2).position(|two| two == b":{") else { return false };
@@ -33,7 +33,7 @@ pub(super) fn is_of_entries(key: &[u8], prefix: usize) -> bool {
     let name = |name: &[u8]| name.len() == 32 && name.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     match rest[digits..].strip_prefix(b"}:") {
         Some(b"g") => digits > 0,
-        Some([b'e' | b'l', b':', rest @ ..]) => digits > 0 && name(rest),
+        Some([b'e' | b'l' | b's', b':', rest @ ..]) => digits > 0 && name(rest),
         _ => false,
     }
 }
@@ -47,10 +47,11 @@ struct Walk {
 }
 
 impl Redis {
-    async fn walk(&self, until: Until) -> Result<Walk> {
+    /// Over the keys of these kinds.
+    async fn walk(&self, kinds: &str, until: Until) -> Result<Walk> {
         let nodes = self.local()?.client.find_servers(until).await?;
         // No character of a prefix means anything in a pattern.
-        Ok(Walk { nodes, cursor: 0, pattern: format!("{}:{{*}}:e:*", self.remote.prefix) })
+        Ok(Walk { nodes, cursor: 0, pattern: format!("{}:{{*}}:[{kinds}]:*", self.remote.prefix) })
     }
 
     /// Some more keys, and the node that has them; `None`: that was all.
@@ -73,9 +74,9 @@ impl Redis {
         Ok(Some((node, keys.collect())))
     }
 
-    /// Removes entries of other epochs, until the time is over.
+    /// Removes entries and scopes of other epochs, until the time is over.
     pub(super) async fn sweep(&self, epoch: [u8; 8], until: Until) -> Result<()> {
-        let mut walk = self.walk(until).await?;
+        let mut walk = self.walk("es", until).await?;
         while let Some((node, keys)) = self.step(&mut walk, until).await? {
             let mut batch = Batch::default();
             for key in &keys {
@@ -96,26 +97,22 @@ pub(super) fn list(store: Arc<Networked<Redis>>) -> Result<Listing> {
     let local = store.server.local()?;
     let mut batch = Batch::default();
     for part in &local.parts {
-        batch.push(part.slot, cmd("HGETALL").arg(&part.hash));
+        batch.push(part.slot, &Seen::command(part));
     }
-    let mut generations = HashMap::new();
-    for (part, answer) in local.parts.iter().zip(here(local.run(&batch, Again::Yes, until))?) {
-        if let Answer::ServerError(error) = &answer {
-            return Err(refusal(error));
-        }
-        generations.insert(part.prefix.clone(), Seen::parse_all(&answer).ok_or_else(unexpected)?);
-    }
-    let walk = here(store.server.walk(until))?;
+    let answers = here(local.run(&batch, Again::Yes, until))?;
+    let read = |(part, answer): (&Part, Answer)| Ok((part.slot, part.read(answer)?));
+    let seen = local.parts.iter().zip(answers).map(read).collect::<Result<_>>()?;
+    let walk = here(store.server.walk("e", until))?;
     let (met, ready) = (HashSet::new(), VecDeque::new());
-    Ok(Box::new(Entries { store, walk, generations, met, ready, failed: false }))
+    Ok(Box::new(Entries { store, walk, seen, met, ready, failed: false }))
 }
 
 /// A listing on its way. Each step takes its own time.
 struct Entries {
     store: Arc<Networked<Redis>>,
     walk: Walk,
-    /// As they were when it began.
-    generations: HashMap<String, Seen>,
+    /// The parts as they were when it began.
+    seen: HashMap<u16, Seen>,
     /// The server may tell of a key twice.
     met: HashSet<Vec<u8>>,
     ready: VecDeque<Entry>,
@@ -134,27 +131,33 @@ impl Entries {
         if batch.len() == 0 {
             return Ok(true);
         }
-        let answers = here(self.store.server.local()?.client.run_on(&node, &batch, until))?;
-        for (key, answer) in keys.iter().zip(answers) {
-            let Answer::Array(parts) = answer else { continue };
-            let [Answer::Int(len), Answer::BulkString(head)] = parts.as_slice() else { continue };
-            self.ready.extend(self.entry(key, u64::try_from(*len).unwrap_or(0), head));
+        let local = self.store.server.local()?;
+        let answers = here(local.client.run_on(&node, &batch, until))?;
+        let (mut entries, mut read) = (Vec::new(), Vec::new());
+        for (key, answer) in keys.iter().zip(&answers) {
+            let Some(id) = id_in(answer) else { continue };
+            let place = local.place(id);
+            let Some(seen) = self.seen.get(&place.part.slot).filter(|_| place.entry == *key) else { continue };
+            let one = self.store.server.read_label((&place, id), *seen, answer)?;
+            if let Ok((label, ())) = &one.held {
+                entries.push((key, id, label.clone()));
+                read.push(Ok(one));
+            }
+        }
+        for ((key, id, label), judged) in entries.into_iter().zip(here(judge(local, read, until))) {
+            let cleared = judged?.held.is_err();
+            self.ready.push_back(self.store.describe(id, &label, cleared, key));
         }
         Ok(true)
     }
+}
 
-    fn entry(&self, key: &[u8], len: u64, head: &[u8]) -> Option<Entry> {
-        // Who it is stands in the head alone, and is held against the sum with the rest of it.
-        let header = header::parse_lengths(head, len).ok()?;
-        let id = head.get(header.head_len() - header.id_len..header.head_len())?;
-        let id = Id::parse(id)?;
-        let label = envelope::decode_label(&self.store.server.seal, id, head, len).ok()?;
-        let end = key.iter().position(|byte| *byte == b'}')? + 2;
-        let seen = self.generations.get(std::str::from_utf8(key.get(..end)?).ok()?)?;
-        // All fields that there are were read: what isn't among them never was invalidated.
-        let cleared = seen.is_cleared(&label, id.namespace).unwrap_or(false);
-        Some(self.store.describe(id, &label, cleared, key))
-    }
+/// Who an entry is, by its head alone: what is held against its sum later.
+fn id_in(answer: &Answer) -> Option<Id<'_>> {
+    let Answer::Array(parts) = answer else { return None };
+    let [Answer::Int(len), Answer::BulkString(head)] = parts.as_slice() else { return None };
+    let header = header::parse_lengths(head, u64::try_from(*len).unwrap_or(0)).ok()?;
+    Id::parse(head.get(header.head_len() - header.id_len..header.head_len())?)
 }
 
 impl Iterator for Entries {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use redis::{Cmd, Value as Answer};
 
 use super::client::{Batch, Client, refusal};
-use super::generations::{PARTS, Part};
 use super::heard::Heard;
+use super::parts::{PARTS, Part};
 use super::scripts::{self, Name};
 use crate::backend::End;
 use crate::backend::net::config::Remote;
@@ -43,7 +43,7 @@ impl Local {
         let hash = hash_of(id);
         let name = name_of(&hash);
         let part = &self.parts[usize::from(hash.as_bytes()[31]) % self.parts.len()];
-        Place { entry: part.key('e', &name), part, name }
+        Place { entry: part.key('e', &name).into_bytes(), part, name }
     }
 
     pub(super) async fn run(&self, batch: &Batch, again: Again, until: Until) -> Result<Vec<Answer>> {
@@ -117,6 +117,6 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     pub(super) fn lease(&self) -> Vec<u8> {
-        self.part.key('l', &self.name)
+        self.part.key('l', &self.name).into_bytes()
     }
 }

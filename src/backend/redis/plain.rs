@@ -15,7 +15,7 @@ use crate::backend::net::config::Remote;
 use crate::backend::net::leases::{ServerLease, Taken};
 use crate::backend::net::node::Again;
 use crate::backend::net::raw::{Bytes, Plain};
-use crate::backend::net::store::{Is, unexpected};
+use crate::backend::net::store::{Exact, Is, unexpected};
 use crate::backend::net::wire::Until;
 use crate::capabilities::{self, Capabilities};
 use crate::error::{Error, ErrorKind, Result};
@@ -89,7 +89,7 @@ impl Plain for PlainRedis {
         let found = answers.into_iter().map(|answer| match answer? {
             Answer::Nil => Ok(None),
             Answer::BulkString(bytes) => {
-                let is = Is::This(bytes.clone());
+                let is = Is::this(bytes.clone());
                 Ok(Some((bytes, is)))
             }
             Answer::ServerError(error) => Err(refusal(&error)),
@@ -121,7 +121,7 @@ impl Plain for PlainRedis {
                     _ => Answer::Nil,
                 })?
             }
-            (bytes, Is::This(old)) => {
+            (bytes, Is::This(Exact { state: old, .. })) => {
                 let mut command = scripts::call(Name::Swap, &[key]);
                 command.arg(old).arg(bytes.map_or("0", |_| "1")).arg(bytes.unwrap_or_default());
                 match ms {

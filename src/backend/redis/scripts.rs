@@ -1,13 +1,13 @@
 //! What has to happen in one step on the server. Pure.
 //!
-//! `KEYS` are the entry, its lease and the generations of its part, which one slot has. The state of an entry is
+//! `KEYS` are the entry, its lease, the hash of its part and keys of scopes, which one slot has. The state of an entry is
 //! `length:nonce`, which only an absent one shares with another.
 
 use std::sync::LazyLock;
 
 use redis::{Cmd, Script, cmd};
 
-use crate::format::header::{AT_ID_LEN, AT_NONCE, HEADER_LEN};
+use crate::format::header::{AT_GENERATION, AT_ID_LEN, AT_NONCE, HEADER_LEN};
 
 /// The beginning of an entry up to its value.
 const HEAD: &str = "
@@ -25,35 +25,60 @@ end
 ";
 const _: () = assert!(HEADER_LEN == 160 && AT_ID_LEN == 60 && AT_NONCE == 112);
 
-/// `STORE epoch generation state bytes px word since fields…`: puts `bytes` in place, or nothing where they are empty.
+/// The id of a scope, whose key then lasts for `need` milliseconds at least (empty: for ever), and where it's changed for
+/// `long`. One of another epoch counts as absent; an absent one is made from `fresh`, or is empty where that is.
+const SCOPE: &str = "
+local function scope(key, epoch, need, long, fresh)
+  local value = redis.call('GET', key)
+  if value and string.sub(value, 1, 8) == epoch then
+    local left = redis.call('PTTL', key)
+    if left >= 0 and need == '' then redis.call('PERSIST', key)
+    elseif left >= 0 and left < tonumber(need) then redis.call('PEXPIRE', key, long) end
+    return string.sub(value, 9)
+  end
+  if fresh == '' then return '' end
+  if need == '' then redis.call('SET', key, epoch .. fresh)
+  else redis.call('SET', key, epoch .. fresh, 'PX', long) end
+  return fresh
+end
+";
+
+/// `STORE epoch state bytes px word since need long fresh n {id early floor}… stood…`: puts `bytes` in place, or nothing
+/// where they are empty.
 ///
-/// Of generations: either the current one is `generation` (`since` is empty), or nothing in `fields` was invalidated
-/// after `since`. `state`: what is there must be in it (empty: may be in any). `word`: of the lease that must be held.
+/// The part must have the epoch. `state`: what is there must be in it (empty: may be in any). `word`: of the lease that must
+/// be held. `n` keys of scopes follow in `KEYS`: each must have the `id` that is in the bytes. `since`: of a scope whose id
+/// isn't `early` the floor must not be above this generation (empty: nothing depends on it). The other keys are those of
+/// scopes that what is there stood under: they must still have their ids.
 ///
-/// Answers 1 (done), 0 (invalidated, or the lease is lost), {epoch, generation} (others than were expected), or
-/// {state, length, head} (another state than was expected).
+/// Answers 1 (done), 0 (invalidated, or the lease is lost), 2 (another state than was expected), or {epoch, ids…}: those
+/// that there are instead, or the epoch alone.
 const STORE: &str = "
-local now = redis.call('HMGET', KEYS[3], 'e', 'g')
-if ARGV[7] == '' then
-  if now[1] ~= ARGV[1] or now[2] ~= ARGV[2] then return {now[1] or '', now[2] or ''} end
-else
-  if now[1] ~= ARGV[1] then return 0 end
-  if ARGV[6] ~= '' and redis.call('GET', KEYS[2]) ~= ARGV[6] then return 0 end
-  local floors = redis.call('HMGET', KEYS[3], unpack(ARGV, 8))
-  for i = 1, #floors do
-    if floors[i] and tonumber(floors[i]) > tonumber(ARGV[7]) then return 0 end
+local epoch, late = redis.call('HGET', KEYS[3], 'e'), ARGV[6] ~= ''
+if epoch ~= ARGV[1] then return late and 0 or {epoch or ''} end
+if ARGV[5] ~= '' and redis.call('GET', KEYS[2]) ~= ARGV[5] then return 0 end
+if ARGV[2] ~= '' and state(KEYS[1]) ~= ARGV[2] then return 2 end
+local n = tonumber(ARGV[10])
+for i = n + 4, #KEYS do
+  if redis.call('GET', KEYS[i]) ~= epoch .. ARGV[7 + 2 * n + i] then return 2 end
+end
+local ids, same = {epoch}, true
+for i = 1, n do
+  local id = scope(KEYS[3 + i], epoch, ARGV[7], ARGV[8], ARGV[9])
+  ids[i + 1] = id
+  same = same and id == ARGV[8 + 3 * i]
+  if late and id ~= ARGV[9 + 3 * i] then
+    local floor = redis.call('HGET', KEYS[3], ARGV[10 + 3 * i])
+    if floor and tonumber(floor) > tonumber(ARGV[6]) then return 0 end
   end
 end
-if ARGV[3] ~= '' then
-  local is = state(KEYS[1])
-  if is ~= ARGV[3] then return {is, redis.call('STRLEN', KEYS[1]), head(KEYS[1])} end
-end
-if ARGV[4] == '' then
+if ARGV[3] == '' then
   redis.call('DEL', KEYS[1], KEYS[2])
   return 1
 end
-if ARGV[5] == '' then redis.call('SET', KEYS[1], ARGV[4])
-else redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5]) end
+if not same then return ids end
+if ARGV[4] == '' then redis.call('SET', KEYS[1], ARGV[3])
+else redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4]) end
 redis.call('DEL', KEYS[2])
 return 1
 ";
@@ -68,21 +93,30 @@ return was
 /// `LOOK`: {length, head}.
 const LOOK: &str = "return {redis.call('STRLEN', KEYS[1]), head(KEYS[1])}";
 
-/// `TOUCH state bytes px`: new bytes for the expiry. Answers 1, or 0 where the state is another.
+/// `TOUCH state bytes px need long epoch ids…`: new bytes for the expiry, and time for the scopes, whose keys follow that of
+/// the part. Answers 1, or 0 where the state is another or they have other ids.
 const TOUCH: &str = "
-if state(KEYS[1]) ~= ARGV[1] then return 0 end
+if redis.call('HGET', KEYS[2], 'e') ~= ARGV[6] or state(KEYS[1]) ~= ARGV[1] then return 0 end
+for i = 3, #KEYS do
+  if scope(KEYS[i], ARGV[6], ARGV[4], ARGV[5], '') ~= ARGV[4 + i] then return 0 end
+end
 redis.call('SETRANGE', KEYS[1], 8, ARGV[2])
 if ARGV[3] == '' then redis.call('PERSIST', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return 1
 ";
 
-/// `BEGIN epoch generation leases`: makes the generations where there are none, and notes that there are leases (1). Where
-/// all is there already nothing is written, as near tiers are told of each write.
-/// Answers {epoch, generation}.
-const BEGIN: &str = "
-if redis.call('HSETNX', KEYS[1], 'e', ARGV[1]) == 1 then redis.call('HSET', KEYS[1], 'g', ARGV[2]) end
+/// `FIND epoch generation leases need long fresh`: finds or makes epoch and generation, and the ids of the scopes whose keys
+/// follow that of the part; notes that there are leases (1). Where all is there already nothing is written, as near tiers
+/// are told of each write. Answers {epoch, generation, ids…}.
+const FIND: &str = "
+local found = redis.call('HMGET', KEYS[1], 'e', 'g')
+if not (found[1] and found[2]) then
+  found = {ARGV[1], ARGV[2]}
+  redis.call('HSET', KEYS[1], 'e', ARGV[1], 'g', ARGV[2])
+end
 if ARGV[3] == '1' then redis.call('HSETNX', KEYS[1], 'l', 1) end
-return redis.call('HMGET', KEYS[1], 'e', 'g')
+for i = 2, #KEYS do found[i + 1] = scope(KEYS[i], found[1], ARGV[4], ARGV[5], ARGV[6]) end
+return found
 ";
 
 /// `CLEAR epoch generation`: a new epoch, in which no older entry counts. The generation grows.
@@ -94,12 +128,14 @@ redis.call('HSET', KEYS[1], 'e', ARGV[1], 'g', new)
 return new
 ";
 
-/// `INVALIDATE field`: what was set in a generation before the one that begins now counts no more.
+/// `INVALIDATE floor generation`: takes a scope's id away. Where there is no epoch nothing is valid anyway.
 const INVALIDATE: &str = "
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-local new = redis.call('HINCRBY', KEYS[1], 'g', 1)
-redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', new))
-return new
+local was = redis.call('HGET', KEYS[1], 'g')
+if was then
+  local new = string.format('%.0f', math.max(tonumber(was) + 1, tonumber(ARGV[2])))
+  redis.call('HSET', KEYS[1], 'g', new, ARGV[1], new)
+end
+return redis.call('DEL', KEYS[2])
 ";
 
 /// `LEASE word ms seen`: takes a lease that is free, or a note of another one than `seen`. Answers 1, or what is there.
@@ -124,17 +160,17 @@ redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 ";
 
-/// `SWEEP epoch`: removes those of the `KEYS` that are entries of an epoch that is over.
+/// `SWEEP epoch`: removes those of the `KEYS` that are entries or scopes of an epoch that is over.
 const SWEEP: &str = "
 local n = 0
 for i = 1, #KEYS do
-  local h = head(KEYS[i])
-  if #h >= 160 and string.sub(h, 161 - 8 + struct.unpack('<I4', h, 65), 160 + struct.unpack('<I4', h, 65)) ~= ARGV[1] then
-    n = n + redis.call('UNLINK', KEYS[i])
-  end
+  local head = redis.call('GETRANGE', KEYS[i], 0, 159)
+  local epoch = #head == 16 and string.sub(head, 1, 8) or #head == 160 and string.sub(head, 105, 112)
+  if epoch and epoch ~= ARGV[1] then n = n + redis.call('UNLINK', KEYS[i]) end
 end
 return n
 ";
+const _: () = assert!(AT_GENERATION == 104);
 
 /// `SWAP old there new px`, of bare values: puts `new` in place of `old`, or nothing (`there` is 0).
 const SWAP: &str = "
@@ -163,7 +199,7 @@ pub(super) enum Name {
     Take,
     Look,
     Touch,
-    Begin,
+    Find,
     Clear,
     Invalidate,
     Lease,
@@ -176,13 +212,14 @@ pub(super) enum Name {
 
 /// Each script's text and its hash.
 static SCRIPTS: LazyLock<[(String, String); 13]> = LazyLock::new(|| {
-    let texts = [(HEAD, STORE), (HEAD, TAKE), (HEAD, LOOK), (HEAD, TOUCH), ("", BEGIN), ("", CLEAR)];
+    let both = [HEAD, SCOPE].concat();
+    let texts = [(&*both, STORE), (HEAD, TAKE), (HEAD, LOOK), (&*both, TOUCH), (SCOPE, FIND), ("", CLEAR)];
     let texts = texts.into_iter().chain([
         ("", INVALIDATE),
         ("", LEASE),
         ("", RENEW),
         ("", RELEASE),
-        (HEAD, SWEEP),
+        ("", SWEEP),
         ("", SWAP),
         ("", ADD),
     ]);
