@@ -326,14 +326,15 @@ impl Cache {
         self.store.invalidate_tag(tag.as_ref())
     }
 
-    /// Whether a `get` would find a value. Reads the head of the entry alone, counts as no use, and can't tell a value
-    /// whose bytes are damaged.
+    /// Whether a `get` would find a value. Counts as no use. In a directory it reads the index and the head of the entry
+    /// alone, so it can't tell an entry whose bytes are damaged, which a `get` would miss and remove; of a cache with a key,
+    /// it can.
     pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         Ok(self.store.expiry(self.id(key.as_ref())?)?.is_some())
     }
 
     /// How long a key has left: `None` where there's no live value, else [`Ttl::Never`] or [`Ttl::After`]. Counts as
-    /// no use.
+    /// no use, and reads what [`contains`](Cache::contains) does.
     pub fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
         self.store.expiry(self.id(key.as_ref())?)?.map(|expires| self.ttl_until(expires)).transpose()
     }

@@ -256,8 +256,8 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// Removes what the name leads to; `false`: nothing was there that could go.
     fn remove(&self, held: Self::Held<'_>) -> Result<bool>;
 
-    /// Gives the live entry, which `stored` is, another expiry; `false`: it has gone meanwhile.
-    fn retime(&self, held: Self::Held<'_>, stored: Self::Stored, id: Id<'_>, now: u64, expires: u64) -> Result<bool>;
+    /// Gives a live entry another expiry; `false`: there is none, or it has gone meanwhile.
+    fn retime(&self, held: Self::Held<'_>, id: Id<'_>, now: u64, expires: u64) -> Result<bool>;
 
     /// Adds to a number in place, where it is stored so that this can be done.
     fn add_in_place(&self, _name: Name, _id: Id<'_>, _by: i64, _now: u64) -> Result<Option<i64>> {

@@ -410,14 +410,13 @@ impl<E: Engine> FileStore<E> {
 
     /// Gives a live entry another expiry where the condition holds.
     fn retime(&self, name: Name, id: Id<'_>, now: u64, expires: u64, when: Precondition<'_>) -> Result<Outcome> {
+        let when = match when.condition {
+            // Where there is none, no expiry changes.
+            Condition::IfPresent => Precondition { condition: Condition::Always, ..when },
+            _ => when,
+        };
         let done = self.engine.locked(name, Need::Entry, |held| {
-            if !self.may_change(&held, (name, id, now), when)? {
-                return Ok(false);
-            }
-            match self.engine.current(&held, id, now, read::READ_HEAD)? {
-                Ok(stored) => self.engine.retime(held, stored, id, now, expires),
-                Err(_) => Ok(false),
-            }
+            Ok(self.may_change(&held, (name, id, now), when)? && self.engine.retime(held, id, now, expires)?)
         })?;
         self.engine.sound()?;
         Ok(if done { Outcome::Stored } else { Outcome::Refused })

@@ -51,6 +51,43 @@ fn the_default_ttl_stands_in_for_default_alone() {
     assert!(cache.configure(&Change::new().default_ttl(Ttl::Default)).is_err(), "a default that stands for itself");
 }
 
+/// `contains`, `ttl` and `touch` go by the index and a record's first words where those are enough; where they aren't, by all.
+#[test]
+fn what_is_told_without_the_value_agrees_with_a_get() {
+    let (_dir, clock, cache) = fresh();
+    let pages = cache.namespace("pages");
+    let far = Ttl::After(Duration::from_millis(1000 * YEAR));
+    cache.set("never", "v", Ttl::Never).expect("set");
+    cache.set("far", "v", far).expect("set");
+    cache.set("short", "v", Ttl::secs(10)).expect("set");
+    cache.set("stale", "v", Ttl::secs(10).stale_for(Duration::from_secs(100))).expect("set");
+    cache.set("tagged", "v", Ttl::Never.tag("t")).expect("set");
+    cache.incr_or("counter", 1, 1, Ttl::secs(10)).expect("incr");
+    cache.set("large", vec![7; 200_000], Ttl::secs(10)).expect("set");
+    pages.set("k", "v", Ttl::Never).expect("set");
+    assert_eq!(cache.ttl("far").expect("ttl"), Some(far));
+    for key in ["never", "far", "short", "stale", "tagged", "counter", "large"] {
+        assert!(is_live(&cache, key), "{key}");
+    }
+    assert!(is_live(&pages, "k") && !is_live(&cache, "k"));
+    for key in ["short", "counter", "large", "stale"] {
+        assert!(cache.touch(key, Ttl::secs(20)).expect("touch"), "{key}");
+        assert_eq!(cache.ttl(key).expect("ttl"), Some(Ttl::secs(20)), "{key}");
+    }
+    clock.step(20_000);
+    for key in ["short", "counter", "large", "stale"] {
+        assert!(!is_live(&cache, key) && !cache.touch(key, Ttl::Never).expect("touch"), "{key}");
+    }
+    cache.invalidate_tag("t").expect("invalidate");
+    pages.clear().expect("clear");
+    assert!(!is_live(&cache, "tagged") && !cache.touch("tagged", Ttl::Never).expect("touch"));
+    assert!(!is_live(&pages, "k") && !pages.touch("k", Ttl::Never).expect("touch"));
+    assert!(is_live(&cache, "never") && is_live(&cache, "far"));
+    cache.clear().expect("clear");
+    assert!(!is_live(&cache, "never") && !cache.touch("far", Ttl::Never).expect("touch"));
+    counts_match(&cache);
+}
+
 #[test]
 fn a_clock_that_steps_back_makes_misses_and_destroys_nothing() {
     let (_dir, clock, cache) = fresh();

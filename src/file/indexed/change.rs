@@ -265,10 +265,9 @@ pub(super) fn retime(
     let Placed { hash, at, slot, entry } = stored;
     let facts = Facts { expires, ..*entry.facts() };
     match entry {
-        // The word is outside the record's sum and proves itself.
         Rest::Record(_) if !engine.seal.is_mac() => {
-            engine.segments.set_word(slot.place, EXPIRY_WORD, expiry_word(expires));
-            point("touch: record");
+            retime_record(engine, keys, (at, slot), expires, facts.gone_at());
+            return Ok(true);
         }
         Rest::Record(record) => {
             // With a key the sum covers the expiry: another record takes this one's place.
@@ -291,11 +290,28 @@ pub(super) fn retime(
         }
         Rest::File(found) => write::touch(dir, &found, hash.name(), now, expires)?,
     }
-    keys.bucket.retime(at, &slot, facts.gone_at());
+    retime_slot(engine, keys, (at, slot), facts.gone_at());
+    Ok(true)
+}
+
+/// Gives a record another expiry in place, and gives the locks up. The word is outside the record's sum and proves itself.
+pub(super) fn retime_record(
+    engine: &IndexedEngine,
+    keys: Keys<'_>,
+    (at, slot): (At, Slot),
+    expires: u64,
+    gone_at: u64,
+) {
+    engine.segments.set_word(slot.place, EXPIRY_WORD, expiry_word(expires));
+    point("touch: record");
+    retime_slot(engine, keys, (at, slot), gone_at);
+}
+
+fn retime_slot(engine: &IndexedEngine, keys: Keys<'_>, (at, slot): (At, Slot), gone_at: u64) {
+    keys.bucket.retime(at, &slot, gone_at);
     let bucket = keys.bucket.bucket();
     drop(keys);
-    engine.index.note_due(bucket, facts.gone_at());
-    Ok(true)
+    engine.index.note_due(bucket, gone_at);
 }
 
 /// Puts an entry in place of one that must not have changed since it was read. A record in place of a record keeps the

@@ -20,10 +20,10 @@ use crate::file::indexed::index::table::{self, Hash};
 use crate::file::indexed::segments::word_of;
 use crate::file::validity::{miss_reason, reason_in};
 use crate::format::compression;
-use crate::format::header::{Damage, Header};
+use crate::format::header::{Damage, Header, parse_expiry};
 use crate::format::location::Location;
 use crate::format::names::ARENA;
-use crate::format::record::{self, CREATED_WORD, GENERATION_WORD, Opened};
+use crate::format::record::{self, CREATED_WORD, EXPIRY_WORD, GENERATION_WORD, Opened};
 use crate::key::Id;
 use crate::prune::Reason;
 use crate::stats::Count;
@@ -362,18 +362,29 @@ pub(super) fn standing(
     Ok(reason.map_or(Ok(Placed { hash, at, slot, entry: rest }), Err))
 }
 
-/// Whether the entry in a slot is live, as far as the slot and a record's first words tell: enough for one that is
-/// about to go. `None`: they don't.
-pub(super) fn standing_by_head(engine: &IndexedEngine, found: Option<(At, Slot)>, now: u64) -> Option<bool> {
-    let (_, slot) = found?;
-    let plain = slot.uses & (table::SCOPED | table::STALE) == 0 && slot.expires < table::LATEST;
+/// Until when the entry in a slot is live, as far as the slot and the first words of its record tell.
+///
+/// The slot has the whole name, so its record is the key's. The record's bytes aren't proved: only the words that say when it
+/// was set, and until when it lives, which has check bits, are looked at. They are that record's as long as the slot leads
+/// there: a place is given to another record only after every slot has left it, and after a change of its generation.
+pub(super) fn expiry_by_head(engine: &IndexedEngine, at: At, slot: &Slot, now: u64) -> Glance<Option<u64>> {
+    let plain = slot.uses & (table::SCOPED | table::STALE) == 0;
     if !plain || !slot.place.is_record() || engine.seal.is_mac() {
-        return None;
+        return Glance::Unknown;
     }
-    let generation = engine.segments.word(slot.place, GENERATION_WORD)?;
-    let created = record::created_of(engine.segments.word(slot.place, CREATED_WORD)?);
-    let facts = Facts { created, expires: slot.expires, ..Facts::default() };
-    Some(matches!(miss_reason(&engine.dir, &facts, generation, "", None, now), Ok(None)))
+    let words = engine.segments.words(slot.place, [0, EXPIRY_WORD, GENERATION_WORD, CREATED_WORD]);
+    let Some([first, expiry, generation, created]) = words else { return Glance::Unknown };
+    let expires = if slot.expires < table::LATEST { Some(slot.expires) } else { parse_expiry(expiry) };
+    let Some(expires) = expires else { return Glance::Unknown };
+    // An addition notes its time beside the number.
+    if record::is_counter(first) || engine.index.place(at) != slot.place {
+        return Glance::Unknown;
+    }
+    let facts = Facts { created: record::created_of(created), expires, ..Facts::default() };
+    match reason_in(&engine.dir, &facts, generation, Some(&[]), now) {
+        Ok(reason) => Glance::Known(reason.is_none().then_some(expires)),
+        Err(_) => Glance::Unknown,
+    }
 }
 
 /// The entry of a key for a reader, who is told no more than the reason of a miss.
@@ -394,17 +405,21 @@ pub(super) fn search(engine: &IndexedEngine, hash: Hash, id: Id<'_>, whole: usiz
     }
 }
 
-/// Until when a live entry is, from the index alone where that knows enough.
+/// Until when a live entry is, from its slot and the first words of its record, where those know enough.
 pub(super) fn glance_expiry(engine: &IndexedEngine, hash: Hash, now: u64) -> Result<Glance<Option<u64>>> {
-    if let Some((_, slot)) = engine.index.look(hash)
-        && slot.place.is_file()
-        && slot.uses & (table::SCOPED | table::STALE) == 0
-        && !slot.place.is_file_before(epoch_of(engine, hash)?)
-        && slot.expires < table::LATEST
-    {
-        return Ok(Glance::Known((slot.expires > now).then_some(slot.expires)));
-    }
-    Ok(Glance::Unknown)
+    let known = match engine.index.look(hash) {
+        None => Glance::Known(None),
+        Some((at, slot)) if slot.place.is_record() => expiry_by_head(engine, at, &slot, now),
+        Some((_, slot)) => {
+            let is_enough = slot.uses & (table::SCOPED | table::STALE) == 0
+                && slot.place.is_file()
+                && !slot.place.is_file_before(epoch_of(engine, hash)?)
+                && slot.expires < table::LATEST;
+            if is_enough { Glance::Known((slot.expires > now).then_some(slot.expires)) } else { Glance::Unknown }
+        }
+    };
+    engine.sound()?;
+    Ok(known)
 }
 
 /// The value of a record, or of a file that is as the index says.

@@ -30,7 +30,7 @@ use crate::file::directory::control::ShardCounts;
 use crate::file::directory::make::MAPPED;
 use crate::file::directory::{Directory, Rules};
 use crate::file::engine::{Addition, Engine, Glance, Need, Published, Upkeep};
-use crate::file::entry_files::read::{Found, Miss};
+use crate::file::entry_files::read::{self, Found, Miss};
 use crate::file::entry_files::unlink::{names_to_sync, sync_names};
 use crate::file::entry_files::write::{self, Written};
 use crate::file::indexed::index::bucket::{At, Slot, Target};
@@ -173,7 +173,11 @@ impl Engine for IndexedEngine {
     }
 
     fn is_known_live(&self, held: &Held<'_>, now: u64) -> Option<bool> {
-        lookup::standing_by_head(self, held.keys.found, now)
+        let (at, slot) = held.keys.found?;
+        match lookup::expiry_by_head(self, at, &slot, now) {
+            Glance::Known(live) => Some(live.is_some()),
+            Glance::Unknown => None,
+        }
     }
 
     fn state(&self, held: &Held<'_>) -> Self::State {
@@ -227,8 +231,18 @@ impl Engine for IndexedEngine {
         Ok(found.is_some())
     }
 
-    fn retime(&self, held: Held<'_>, stored: Placed, id: Id<'_>, now: u64, expires: u64) -> Result<bool> {
-        change::retime(self, held.keys, stored, id, now, expires)
+    fn retime(&self, held: Held<'_>, id: Id<'_>, now: u64, expires: u64) -> Result<bool> {
+        let Some((at, slot)) = held.keys.found else { return Ok(false) };
+        if let Glance::Known(live) = lookup::expiry_by_head(self, at, &slot, now) {
+            if live.is_some() {
+                change::retime_record(self, held.keys, (at, slot), expires, expires);
+            }
+            return Ok(live.is_some());
+        }
+        match self.current(&held, id, now, read::READ_HEAD)? {
+            Ok(stored) => change::retime(self, held.keys, stored, id, now, expires),
+            Err(_) => Ok(false),
+        }
     }
 
     fn add_in_place(&self, name: Name, id: Id<'_>, by: i64, now: u64) -> Result<Option<i64>> {

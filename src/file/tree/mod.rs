@@ -172,7 +172,8 @@ impl Engine for TreeEngine {
         Ok(gone)
     }
 
-    fn retime(&self, held: Held<'_>, found: Found, id: Id<'_>, now: u64, expires: u64) -> Result<bool> {
+    fn retime(&self, held: Held<'_>, id: Id<'_>, now: u64, expires: u64) -> Result<bool> {
+        let Ok(found) = self.current(&held, id, now, read::READ_HEAD)? else { return Ok(false) };
         if found.stat.links == 1 {
             return write::touch(&self.dir, &found, held.name, now, expires).map(|()| true);
         }

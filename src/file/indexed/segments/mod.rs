@@ -199,7 +199,16 @@ impl<M: Memory> Segments<M> {
         (place.is_record() && current).then_some((segment, unit))
     }
 
+    /// Where a place lies, in whichever life of its segment; `None`: nowhere. For a reader, whom the record's own sum tells
+    /// whether it is of that life: the segment's header is a line more to wait for.
+    #[inline]
+    fn within(&self, place: Location) -> Option<(usize, usize)> {
+        let (segment, unit) = self.split(place);
+        (place.is_record() && segment < self.count()).then_some((segment, unit))
+    }
+
     /// The segment of a place, in whichever life, and the unit in it.
+    #[inline]
     fn split(&self, place: Location) -> (usize, usize) {
         let unit = place.unit() as usize;
         (unit / self.units, unit & (self.units - 1))
@@ -301,10 +310,10 @@ impl<M: Memory> Segments<M> {
         }
     }
 
-    /// How many bytes the record at a place has; `None`: there's none.
+    /// How many bytes the record at a place has, as far as its first words tell; `None`: there's none.
     #[inline]
     pub(crate) fn len(&self, place: Location) -> Option<usize> {
-        let (_, unit) = self.locate(place)?;
+        let (_, unit) = self.within(place)?;
         let at = word_of(place, 0);
         let left = (self.units - unit) * UNIT;
         let first = self.arena.load(at);
@@ -387,6 +396,14 @@ impl<M: Memory> Segments<M> {
     /// A word of a record's header, unchecked; `None`: the place leads nowhere.
     pub(crate) fn word(&self, place: Location, word: usize) -> Option<u64> {
         self.locate(place).map(|_| self.arena.load(word_of(place, word)))
+    }
+
+    /// Several words of a record's header, unchecked, for a caller who sees afterwards that a slot still leads there.
+    #[inline]
+    pub(crate) fn words<const N: usize>(&self, place: Location, words: [usize; N]) -> Option<[u64; N]> {
+        let (_, unit) = self.within(place)?;
+        // A damaged slot may lead so close to the end that no header fits.
+        (unit + record::HEADER / UNIT <= self.units).then(|| words.map(|word| self.arena.load(word_of(place, word))))
     }
 
     /// One of the words of a record that change in place.
