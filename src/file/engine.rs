@@ -198,6 +198,11 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// Writes a new entry where no reader sees it. `generation`: what was current when the set began.
     fn prepare(&self, rules: &Rules, name: Name, generation: u64, new: &NewEntry<'_>) -> Result<Self::Prepared<'_>>;
 
+    /// How long a value may be that is stored as a record, and so is collected in memory if it comes in pieces; 0: none is.
+    fn record_limit(&self, _rules: &Rules) -> usize {
+        0
+    }
+
     /// Takes over a file that is written.
     fn prepared_file(&self, written: Written) -> Self::Prepared<'_>;
 

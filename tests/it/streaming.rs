@@ -251,3 +251,46 @@ fn many_write_at_once() {
     assert_eq!(counts_match(&cache).entries, 9);
     cache.verify(Verify::new(), |finding| panic!("{finding:?}")).expect("verify");
 }
+
+/// Values above 4 KiB, and all that came in pieces, were files: 16 KiB took 21 times as long to set as LMDB takes.
+#[test]
+fn values_up_to_a_sixteenth_of_a_segment_are_records_streamed_ones_too() {
+    for (max_bytes, limit) in [(0, 65_536), (64 << 20, 65_536), (16 << 20, 16_384)] {
+        let (_dir, _clock, cache) = crate::support::fresh_with(|options| options.max_bytes(max_bytes));
+        let files = || cache.stats().expect("stats").entries_by.files;
+        for (len, is_file) in [(0, false), (9000.min(limit), false), (limit, false), (limit + 1, true)] {
+            let (value, is_file) = (vec![7; len], u64::from(is_file));
+            cache.set("set", &value, Ttl::Never).expect("set");
+            let mut writer = cache.writer("streamed", Ttl::Never.meta("type", "bytes")).expect("writer");
+            value.chunks(1000).for_each(|piece| writer.write_all(piece).expect("write"));
+            assert!(writer.commit().expect("commit"));
+            assert_eq!(files(), 2 * is_file, "{len} bytes in {max_bytes}");
+            for key in ["set", "streamed"] {
+                assert_eq!(get(&cache, key), Some(value.clone()), "{key}, {len} bytes in {max_bytes}");
+                let mut read = Vec::new();
+                cache.reader(key).expect("reader").expect("a value").read_to_end(&mut read).expect("read");
+                assert_eq!(read, value, "{key}, {len} bytes in {max_bytes}");
+            }
+        }
+        let meta = cache.info("streamed").expect("info").expect("an entry").meta;
+        assert_eq!(meta.user.get("type").map(String::as_str), Some("bytes"));
+        counts_match(&cache);
+    }
+}
+
+#[test]
+fn a_small_value_that_was_begun_before_a_clear_or_an_invalidation_is_not_stored() {
+    let (_dir, _clock, cache) = crate::support::fresh();
+    let begin = |key: &str| {
+        let mut writer = cache.writer(key, Ttl::Never.tag("t")).expect("writer");
+        writer.write_all(b"from before").expect("write");
+        writer
+    };
+    let (cleared, invalidated) = (begin("cleared"), begin("invalidated"));
+    cache.invalidate_tag("t").expect("invalidate");
+    assert!(!invalidated.commit().expect("commit"));
+    cache.clear().expect("clear");
+    assert!(!cleared.commit().expect("commit"));
+    assert_eq!((get(&cache, "cleared"), get(&cache, "invalidated")), (None, None));
+    assert_eq!(counts_match(&cache).entries, 0);
+}

@@ -144,6 +144,10 @@ impl Engine for IndexedEngine {
         change::prepare(self, rules, Hash::of(name), generation, new)
     }
 
+    fn record_limit(&self, rules: &Rules) -> usize {
+        if rules.durable { 0 } else { self.segments.value_limit() }
+    }
+
     fn prepared_file(&self, written: Written) -> Fresh<'_> {
         Fresh::File(written)
     }
