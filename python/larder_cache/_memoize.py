@@ -99,11 +99,13 @@ def _synchronous(
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         call = make_key(*args, **kwargs)
+        get_or_set = part.get_or_set
         if "early_refresh" not in how:
             found = part.get(call, _Miss)
             if found is not _Miss:
                 counts.hits += 1
                 return found
+            get_or_set = part._set_after_miss
         called = False
 
         def compute() -> Any:
@@ -111,7 +113,7 @@ def _synchronous(
             called = True
             return function(*args, **kwargs)
 
-        value = part.get_or_set(call, compute, ttl, **how)
+        value = get_or_set(call, compute, ttl, **how)
         if called:
             counts.misses += 1
         else:

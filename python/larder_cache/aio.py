@@ -180,10 +180,13 @@ class Cache(Generic[V]):
         tasks, threads and processes that miss at once, one computes; the others wait for its value. A caller that is
         cancelled ends its own waiting; the computation goes on, since others may wait for it.
         """
+        call = self._cache.get_or_set
         if "early_refresh" not in how:
             answered, value = self._cache._get_quick(key, _MISS)
-            if answered and value is not _MISS:
-                return value
+            if answered:
+                if value is not _MISS:
+                    return value
+                call = self._cache._set_after_miss
         loop = asyncio.get_running_loop()
         flights = _flights.setdefault(loop, {})
         flight = self._cache._identity(key)
@@ -193,7 +196,7 @@ class Cache(Generic[V]):
             flights[flight] = under_way
             under_way.add_done_callback(lambda _: flights.pop(flight, None))
             compute = _on(loop, default)
-            _fly(loop, under_way, lambda: self._cache.get_or_set(key, compute, ttl, **how))
+            _fly(loop, under_way, lambda: call(key, compute, ttl, **how))
         return await asyncio.shield(under_way)
 
     async def _read(self, call: Callable[..., T], key: str | bytes) -> T:
@@ -207,8 +210,8 @@ class Cache(Generic[V]):
 
 
 _MISS = object()
-#: Characters or bytes of a value that is stored in mapped memory.
-_SMALL = 1024
+#: Characters or bytes of a value that is stored in mapped memory, in some 30 µs with its compression.
+_SMALL = 16 * 1024
 
 
 async def wait(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:

@@ -1,6 +1,7 @@
 //! Calls of many keys at once.
 
 use std::borrow::Cow;
+use std::task::Poll;
 
 use larder::{SetOptions, Value};
 use pyo3::prelude::*;
@@ -95,11 +96,12 @@ impl Cache {
 pub(crate) fn get_many<'py>(py: Python<'py>, handle: &Handle, keys: &[Given<'py>]) -> PyResult<Bound<'py, PyDict>> {
     let found = PyDict::new(py);
     // What is in memory is read one by one; the rest together.
-    let quick = |key: &Given<'_>| keys.len() <= AT_ONCE && handle.is_quick(&key.bytes);
-    let (quick, rest): (Vec<&Given<'_>>, Vec<&Given<'_>>) = keys.iter().partition(|key| quick(key));
-    for key in quick {
-        if let Some(value) = handle.get(py, &key.bytes)? {
-            found.set_item(&key.object, value)?;
+    let mut rest = Vec::new();
+    for key in keys {
+        match if keys.len() <= AT_ONCE { handle.get_at_once(py, &key.bytes)? } else { Poll::Pending } {
+            Poll::Ready(Some(value)) => found.set_item(&key.object, value)?,
+            Poll::Ready(None) => {}
+            Poll::Pending => rest.push(key),
         }
     }
     if !rest.is_empty() {

@@ -1,5 +1,7 @@
 //! `Cache`: the calls of one key. Those of many are in [`bulk`](crate::bulk), the rest beside it.
 
+use std::task::Poll;
+
 use larder::{Codec, SetOptions};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
@@ -143,12 +145,10 @@ impl Cache {
         key: &Bound<'py, PyAny>,
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<(bool, Option<Bound<'py, PyAny>>)> {
-        let (py, bytes) = (key.py(), key::bytes(key)?);
-        if self.handle.is_quick(&bytes) {
-            Ok((true, self.handle.get(py, &bytes)?.or(default)))
-        } else {
-            Ok((false, None))
-        }
+        Ok(match self.handle.get_at_once(key.py(), &key::bytes(key)?)? {
+            Poll::Ready(value) => (true, value.or(default)),
+            Poll::Pending => (false, None),
+        })
     }
 
     /// Whether reads of this key are answered from memory: for asyncio.

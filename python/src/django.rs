@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 use larder::{SetOptions, Ttl};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -192,10 +193,10 @@ impl DjangoCalls {
     ) -> PyResult<(bool, Option<Bound<'py, PyAny>>)> {
         Self::call(slf, |config| {
             let key = Self::key(slf, config, key, version)?;
-            if !config.handle.is_quick(&key) {
-                return Ok((false, None));
-            }
-            Ok((true, config.handle.get(slf.py(), &key)?.or_else(|| default.clone())))
+            Ok(match config.handle.get_at_once(slf.py(), &key)? {
+                Poll::Ready(value) => (true, value.or_else(|| default.clone())),
+                Poll::Pending => (false, None),
+            })
         })
     }
 

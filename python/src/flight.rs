@@ -78,17 +78,46 @@ impl Cache {
         let (py, name) = (key.py(), key::bytes(key)?);
         let fetch = fetch(ttl, how)?;
         let early = how.is_some_and(|how| how.contains("early_refresh").unwrap_or(false));
-        // The frequent case needs neither a flight nor the GIL's release.
-        if !early && let Some(value) = self.handle.get(py, &name)? {
-            return Ok(value);
+        if early {
+            return self.compute(py, &name, &fetch, default);
         }
-        if let Some(value) = self.fly(py, &name, &fetch, default)? {
+        // The frequent case needs neither a flight nor the GIL's release.
+        match self.handle.get(py, &name)? {
+            Some(value) => Ok(value),
+            None => self.compute(py, &name, &fetch.after_miss(true), default),
+        }
+    }
+
+    /// `get_or_set` by a caller who has just had a `get` that missed and was counted.
+    #[pyo3(signature = (key, default, ttl=None, **how))]
+    fn _set_after_miss<'py>(
+        &self,
+        key: &Bound<'py, PyAny>,
+        default: &Bound<'py, PyAny>,
+        ttl: Option<&Bound<'py, PyAny>>,
+        how: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let fetch = fetch(ttl, how)?.after_miss(true);
+        self.compute(key.py(), &key::bytes(key)?, &fetch, default)
+    }
+}
+
+impl Cache {
+    /// The value that a flight ends with.
+    fn compute<'py>(
+        &self,
+        py: Python<'py>,
+        name: &[u8],
+        fetch: &Fetch,
+        default: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(value) = self.fly(py, name, fetch, default)? {
             return Ok(value);
         }
         // What can't be decoded here is replaced, once: programs that don't read one another's values must not go on
         // removing them in turns.
-        self.handle.wait(py, |cache| cache.delete(&name))?;
-        match self.fly(py, &name, &fetch, default)? {
+        self.handle.wait(py, |cache| cache.delete(name))?;
+        match self.fly(py, name, fetch, default)? {
             Some(value) => Ok(value),
             None => computed(default),
         }

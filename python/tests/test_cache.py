@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import math
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import larder_cache
-from larder_cache import NEVER, Cache, Caches
+from larder_cache import NEVER, Cache, Caches, aio
 
 
 def test_get_set_delete(store: Cache[Any]) -> None:
@@ -242,6 +243,30 @@ def test_get_or_set(store: Cache[Any]) -> None:
     assert store.get("plain") == 5
     assert store.get_or_set("none", lambda: None) is None
     assert "none" in store
+
+
+def test_a_call_counts_as_one_hit_or_one_miss(cache: Cache[Any]) -> None:
+    """`get_or_set` looked first, and its flight looked again: each miss was counted twice, so rates came out wrong."""
+
+    def counted(call: Callable[[], Any]) -> tuple[int, int]:
+        before = cache.stats()
+        call()
+        after = cache.stats()
+        return after.hits - before.hits, after.misses - before.misses
+
+    double = cache.memoize(lambda n: 2 * n)
+    tasks = aio.Cache(cache)
+    calls: list[Callable[[str], Any]] = [
+        lambda key: cache.get(key),
+        lambda key: cache.get_or_set(key, 1),
+        lambda key: cache.get_or_set(key, 1, 60, early_refresh=1.0),
+        lambda key: double(key),
+        lambda key: asyncio.run(tasks.get_or_set(key, 1)),
+    ]
+    for n, call in enumerate(calls):
+        assert counted(lambda: call(f"k{n}")) == (0, 1), n
+        cache.set(f"k{n}", 1)
+        assert counted(lambda: call(f"k{n}")) == (1, 0), n
 
 
 def test_what_the_function_raises_is_raised(store: Cache[Any]) -> None:

@@ -123,7 +123,8 @@ pub(crate) fn encoded<'a>(value: &Bound<'_, PyAny>) -> PyResult<Encoded<'a>> {
 pub(crate) fn decode<'py>(py: Python<'py>, codec: Codec, bytes: &[u8]) -> PyResult<Option<Bound<'py, PyAny>>> {
     Ok(match codec {
         Codec::Bytes => Some(PyBytes::new(py, bytes).into_any()),
-        Codec::Text => std::str::from_utf8(bytes).ok().map(|text| PyString::new(py, text).into_any()),
+        // Python itself finds out whether it is UTF-8.
+        Codec::Text => PyString::from_bytes(py, bytes).ok().map(Bound::into_any),
         Codec::Int => match std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<i64>().ok()) {
             Some(number) => Some(number.into_pyobject(py)?.into_any()),
             None => None,
