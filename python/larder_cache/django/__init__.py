@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from larder_cache.django.backend import LarderCache
 from larder_cache.django.page import larder_cache_page
+from larder_cache.django.properties import larder_cached_property
 from larder_cache.django.signals import cache_read
 
-__all__ = ["LarderCache", "cache_read", "larder_cache_page"]
+__all__ = ["LarderCache", "cache_read", "larder_cache_page", "larder_cached_property"]

@@ -17,3 +17,4 @@ class LarderCacheConfig(AppConfig):
         from larder_cache.django import checks
 
         register(checks.check_caches, Tags.caches)
+        register(checks.check_limits, Tags.caches, deploy=True)

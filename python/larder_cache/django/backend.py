@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.conf import settings
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
+from django.core.exceptions import ImproperlyConfigured
 
 from larder_cache import Cache, Stats, Vanished
 from larder_cache._larder import DjangoCalls
@@ -67,6 +70,29 @@ def larder_options(params: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+#: Whether this platform has caches in directories.
+HAS_DIRECTORIES = sys.platform == "linux"
+#: Options that memory has too.
+_OF_MEMORY = frozenset({"max_entries", "max_bytes", "default_ttl", "serializer", "pickle_key"})
+
+
+def is_url(location: Any) -> bool:
+    """Whether a ``LOCATION`` is the URL of a store, and no directory."""
+    return isinstance(location, str) and re.match(r"[a-z+-]+:", location) is not None
+
+
+def _where(location: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What is opened for a ``LOCATION``: in development on a platform without caches in directories, memory."""
+    if HAS_DIRECTORIES or is_url(location):
+        return location, options
+    if not settings.DEBUG:
+        raise ImproperlyConfigured(
+            f"LarderCache keeps caches in directories, such as {str(location)!r}, on Linux alone, and this is "
+            f'{sys.platform}. Set LOCATION to a server ("redis://host"). With DEBUG = True the memory of each process stands in.'
+        )
+    return "memory://", {name: value for name, value in options.items() if name in _OF_MEMORY}
+
+
 class LarderCache(DjangoCalls, BaseCache):
     """A cache that all processes of a machine share, in a directory; or another store of Larder's, by its URL.
 
@@ -81,8 +107,8 @@ class LarderCache(DjangoCalls, BaseCache):
         options.setdefault("serializer", "pickle")
         if options["serializer"] == "pickle":
             options.setdefault("pickle_key", _secrets())
-        self._where = (location, options)
-        self._store = _open.get(location, options)
+        self._where = _where(location, options)
+        self._store = _open.get(*self._where)
         self._configured = True
         self._reconfigure()
         if params.get("OPTIONS", {}).get("SIGNALS"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, Warning
 from django.utils.module_loading import import_string
 
-from larder_cache.django.backend import LarderCache, larder_options
+from larder_cache.django import backend
+from larder_cache.django.backend import LarderCache, is_url, larder_options
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "fuse.s3fs", "ceph", "glusterfs", "afs", "lustre"}
 #: Directories that systemd-tmpfiles and its like clean by age.
@@ -23,10 +24,10 @@ def _aliases() -> dict[str, dict[str, Any]]:
     found = {}
     for alias, params in settings.CACHES.items():
         try:
-            backend = import_string(params.get("BACKEND", ""))
+            found_class = import_string(params.get("BACKEND", ""))
         except ImportError:
             continue
-        if isinstance(backend, type) and issubclass(backend, LarderCache):
+        if isinstance(found_class, type) and issubclass(found_class, LarderCache):
             found[alias] = params
     return found
 
@@ -38,7 +39,10 @@ def check_caches(**_: Any) -> list[CheckMessage]:
     for alias, params in _aliases().items():
         location = os.fspath(params.get("LOCATION", ""))
         messages += _options(alias, params)
-        if re.match(r"[a-z+-]+:", location):
+        if is_url(location):
+            continue
+        if not backend.HAS_DIRECTORIES:
+            messages.append(_stand_in(alias))
             continue
         messages += _directory(alias, location)
         own = {name: value for name, value in larder_options(params).items() if name in _SHARED}
@@ -53,6 +57,28 @@ def check_caches(**_: Any) -> list[CheckMessage]:
                 )
             )
     return messages
+
+
+def check_limits(**_: Any) -> list[CheckMessage]:
+    """What ``check --deploy`` tells besides: caches that may fill the disk."""
+    return [
+        Warning(
+            f"The cache {alias!r} has no limit of bytes.",
+            hint='Set one in OPTIONS, such as "max_bytes": "2GiB". The limit of entries alone says little of the disk.',
+            id="larder_cache.W005",
+        )
+        for alias, params in _aliases().items()
+        if not is_url(os.fspath(params.get("LOCATION", ""))) and not larder_options(params).get("max_bytes")
+    ]
+
+
+def _stand_in(alias: str) -> CheckMessage:
+    """What is said of a directory on a platform that has none."""
+    hint = f"Larder keeps caches in directories on Linux; this is {sys.platform}. Set LOCATION to a server: redis://host."
+    if settings.DEBUG:
+        text = f"The cache {alias!r} is in the memory of each process, and ends with it."
+        return Warning(text, hint=hint, id="larder_cache.W004")
+    return Error(f"The cache {alias!r} can't be opened on this platform.", hint=hint, id="larder_cache.E003")
 
 
 #: Options that belong to the directory and so to all who open it.

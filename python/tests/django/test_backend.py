@@ -20,6 +20,7 @@ import pytest
 from django.core.cache import caches
 from django.core.cache.backends.base import CacheKeyWarning
 from django.core.cache.backends.locmem import LocMemCache
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 from django.utils.safestring import SafeString, mark_safe
@@ -358,6 +359,33 @@ def test_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(messages(a=one, b=two)) == {"larder_cache.W001"}
     monkeypatch.setattr("larder_cache.django.checks._file_system", lambda path: "nfs4")
     assert set(messages(a={"BACKEND": BACKEND, "LOCATION": here})) == {"larder_cache.W002"}
+
+
+def test_a_cache_without_a_limit_of_bytes_is_told_of_before_a_deployment(tmp_path: Path) -> None:
+    from larder_cache.django.checks import check_limits
+
+    unlimited = {"BACKEND": BACKEND, "LOCATION": str(tmp_path)}
+    limited = {**unlimited, "OPTIONS": {"max_bytes": "1GiB"}}
+    with override_settings(CACHES={"default": limited, "server": {"BACKEND": BACKEND, "LOCATION": "redis://localhost"}}):
+        assert check_limits() == []
+    with override_settings(CACHES={"default": unlimited}):
+        assert [message.id for message in check_limits()] == ["larder_cache.W005"]
+
+
+def test_a_platform_without_directories(monkeypatch: pytest.MonkeyPatch, make: Any, tmp_path: Path) -> None:
+    """On a colleague's laptop the project runs, and says how; in production it must not lose the cache silently."""
+    monkeypatch.setattr("larder_cache.django.backend.HAS_DIRECTORIES", False)
+    here = {"BACKEND": BACKEND, "LOCATION": str(tmp_path / "cache")}
+    with pytest.raises(ImproperlyConfigured, match=r"Linux.*redis://.*DEBUG"):
+        make()
+    assert set(messages(a=here)) == {"larder_cache.E003"}
+    assert make("memory://").get("k") is None
+    with override_settings(DEBUG=True):
+        assert set(messages(a=here)) == {"larder_cache.W004"}
+        cache = make(OPTIONS={"max_entries": 50, "max_bytes": "1MiB", "policy": "lru", "compression": "zstd", "min_free_bytes": 1})
+        assert cache.larder.store == "memory" and not (tmp_path / "cache").exists()
+        cache.set("k", Thing("x"), 60, tags=["t"])
+        assert cache.get("k") == Thing("x") and make(OPTIONS={"max_entries": 50, "max_bytes": "1MiB"}).get("k") == Thing("x")
 
 
 def test_a_directory_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,52 @@ def test_the_cache_panel_of_the_debug_toolbar(tmp_path: Path) -> None:
     assert {"set", "get", "get_or_set", "get_many", "set_many", "incr", "has_key", "touch", "delete"} <= set(recorded)
 
 
+TOOLBAR = """
+import re, sys
+import django
+from django.conf import settings
+settings.configure(
+    SECRET_KEY="x", DEBUG=True, ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], STATIC_URL="/static/",
+    INSTALLED_APPS=["django.contrib.staticfiles", "debug_toolbar", "larder_cache.django"],
+    MIDDLEWARE=["debug_toolbar.middleware.DebugToolbarMiddleware"],
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
+    DEBUG_TOOLBAR_PANELS=["debug_toolbar.panels.cache.CachePanel"],
+    DEBUG_TOOLBAR_CONFIG={"SHOW_TOOLBAR_CALLBACK": lambda request: True, "IS_RUNNING_TESTS": False},
+    CACHES={"default": {"BACKEND": "larder_cache.django.LarderCache", "LOCATION": sys.argv[1]}},
+)
+django.setup()
+from debug_toolbar.toolbar import debug_toolbar_urls
+from django.core.cache import cache
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import path
+
+def front(request):
+    cache.get("nothing")
+    cache.set("k", [1], 60)
+    cache.get("k")
+    cache.get_or_set("k", list)
+    cache.get_many(["k", "nothing"])
+    return HttpResponse("<html><body>front</body></html>")
+
+urlpatterns = [path("", front), *debug_toolbar_urls()]
+client = Client()
+shown = client.get("/").content.decode()
+where = re.search(r'data-request-id="([^"]+)"', shown)[1]
+panel = client.get("/__debug__/render_panel/", {"request_id": where, "panel_id": "CachePanel"}).json()["content"]
+cells = [cell.strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", panel, re.DOTALL)]
+print(cells[0], cells[2], cells[3], "default (LarderCache)" in panel)
+"""
+
+
+def test_the_cache_panel_shows_calls_hits_and_misses(tmp_path: Path) -> None:
+    """A page of a project with the toolbar, and the panel as the browser fetches it."""
+    pytest.importorskip("debug_toolbar")
+    command = [sys.executable, "-W", "ignore", "-c", TOOLBAR, str(tmp_path / "cache")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "5 3 2 True\n", done.stdout + done.stderr
+
+
 XDIST = """
 import os, pytest
 from django.conf import settings
@@ -167,3 +215,39 @@ def test_sessions_are_kept_in_the_cache(cache: LarderCache) -> None:
     assert SessionStore(session.session_key)["user"] == 42
     caches["default"].clear()
     assert "user" not in SessionStore(session.session_key)
+
+
+def test_one_request_of_a_session_asks_the_database(cache: LarderCache) -> None:
+    """The requests of a page's scripts come at once: after an eviction each of them asked for the same row."""
+    from django.utils import timezone
+
+    from larder_cache.django.sessions import SessionStore
+
+    asked: list[str] = []
+    class Session(SessionStore):
+        def _get_session_from_db(self) -> Any:
+            asked.append(str(self.session_key))
+            threading.Event().wait(0.2)
+            return row if self.session_key == row.session_key else None
+
+        async def _aget_session_from_db(self) -> Any:
+            return self._get_session_from_db()
+
+    row = Session.get_model_class()(
+        session_key="s" * 32,
+        session_data=Session().encode({"user": 42}),
+        expire_date=timezone.now() + timedelta(seconds=1000),
+    )
+    users: list[Any] = []
+    threads = [threading.Thread(target=lambda: users.append(Session(row.session_key)["user"])) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (users, len(asked)) == ([42] * 6, 1)
+    left = cache.larder.ttl(cache.make_key(Session(row.session_key).cache_key))
+    assert left is not None and 900 < left <= 1000, "it is cached until the session ends"
+    assert asyncio.run(Session(row.session_key).aload()) == {"user": 42} and len(asked) == 1
+    assert Session("n" * 32).load() == {} and asyncio.run(Session("n" * 32).aload()) == {}
+    cache.clear()
+    assert asyncio.run(Session(row.session_key).aload()) == {"user": 42} and len(asked) == 4

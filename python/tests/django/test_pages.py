@@ -14,7 +14,7 @@ from django.core.cache import caches
 from django.template import Context, Engine, TemplateSyntaxError
 from django.test import AsyncClient, Client
 
-from larder_cache.django import LarderCache
+from larder_cache.django import LarderCache, larder_cached_property
 
 sys.path.insert(0, str(Path(__file__).parent))
 import site_urls  # noqa: E402
@@ -129,3 +129,33 @@ def test_a_fragment_is_rendered_once() -> None:
 def test_a_wrong_tag_says_what_is_wrong(text: str, why: str) -> None:
     with pytest.raises(TemplateSyntaxError, match=why):
         render(text)
+
+
+class Article:
+    """As far as the property is concerned, a model's instance."""
+
+    computed = 0
+
+    def __init__(self, pk: int | None) -> None:
+        self.pk = pk
+
+    @larder_cached_property(60, tags=lambda article: [f"article:{article.pk}"])
+    def rendered(self) -> str:
+        """As HTML."""
+        Article.computed += 1
+        return f"<h1>{self.pk}, {Article.computed}</h1>"
+
+
+def test_a_property_is_computed_once_for_all_instances(cache: LarderCache) -> None:
+    Article.computed = 0
+    first = Article(1)
+    assert [first.rendered, first.rendered, Article(1).rendered] == ["<h1>1, 1</h1>"] * 3
+    assert Article(2).rendered == "<h1>2, 2</h1>"
+    cache.invalidate_tag("article:1")
+    assert (first.rendered, Article(1).rendered) == ("<h1>1, 1</h1>", "<h1>1, 3</h1>"), "an instance keeps its own"
+    Article.rendered.forget(first)
+    assert first.rendered == "<h1>1, 4</h1>"
+    assert [Article(None).rendered for _ in range(2)] == ["<h1>None, 5</h1>", "<h1>None, 6</h1>"], "unsaved ones share none"
+    assert Article.rendered.__doc__ == "As HTML."
+    with pytest.raises(TypeError, match="timeout first"):
+        type("Wrong", (), {"pk": 1, "rendered": larder_cached_property(lambda self: 1)})().rendered  # type: ignore[arg-type]
