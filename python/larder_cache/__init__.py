@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping as _MutableMapping
 
+from larder_cache import _build as _build
 from larder_cache import errors
 from larder_cache._larder import (
     Cache,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 
 from larder_cache import Cache, __version__
 
@@ -20,4 +21,6 @@ with tempfile.TemporaryDirectory() as home:
     # The program on PATH is the wheel's, and reads what Python compressed.
     assert run("cachectl", "-C", f"{home}/cache", "get", "greeting") == ("Hello, friend! " * 100).strip()
     assert __version__ in run(sys.executable, "-m", "larder_cache", "--version")
+installed = metadata.distribution("larder-cache")
+assert {path.name for path in installed.files or [] if "licenses" in path.parts} >= {"LICENSE-APACHE", "LICENSE-MIT"}
 print(f"larder_cache {__version__} and cachectl work from the wheel, in Python {sys.version.split()[0]}")
