@@ -327,6 +327,15 @@ impl Options {
     #[doc(hidden)]
     pub fn boot(mut self, id: u64) -> Options {
         self.config.boot = Some(id);
+        self.apart()
+    }
+
+    /// Shares nothing with other handles of this process, as if it were another one.
+    #[cfg(feature = "__fault")]
+    #[doc(hidden)]
+    pub fn apart(mut self) -> Options {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        self.config.apart = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self
     }
 

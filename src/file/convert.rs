@@ -26,7 +26,8 @@ use crate::file::indexed::index::table::Hash;
 use crate::file::indexed::recovery::findings;
 use crate::file::indexed::recovery::host::Site;
 use crate::file::indexed::{
-    Buckets, IndexedEngine, Maps, Record, adopt_file, move_to_file, read_record, remove_stray, sync, take_out_waiting,
+    self, Buckets, IndexedEngine, Maps, Record, adopt_file, move_to_file, read_record, remove_stray, sync,
+    take_out_waiting,
 };
 use crate::file::new_entry::NewEntry;
 use crate::file::validity::miss_reason;
@@ -37,7 +38,7 @@ use crate::settings::{Change, Layout, Policy, Settings};
 use crate::stats::Count;
 use crate::sys::fs;
 
-const SHARED: &str = "other processes have the cache open, or this one more than once: who changes the layout must \
+pub(super) const SHARED: &str = "other processes have the cache open, or this one more than once: who changes the layout must \
                       have it to himself";
 
 /// Turns a cache of files alone into an indexed one, and makes the other changes of settings that came with it. The
@@ -97,7 +98,7 @@ fn make_indexed(dir: &Arc<Directory>, config: &Config) -> Result<()> {
         site.repair(&findings::examine(&site)?)?;
         site.give_life()?;
         let maps = Maps::open(dir.root(), true, RecordSeal::new(&dir.seed, mac_key)).doing("can't map the index")?;
-        let engine = IndexedEngine::new(dir.clone(), maps);
+        let engine = IndexedEngine::new(dir.clone(), Arc::new(indexed::Shared::new(dir.shared().clone(), maps)));
         check_files(&engine)?;
         sync(&engine).doing("can't sync the index")
     };

@@ -1,16 +1,19 @@
 //! Opening a cache: which layout it has decides which engine stores its entries.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use crate::backend::Maintained;
+use crate::clock::Wait;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::directory::{Config, Directory, Mapping, Unjoined};
+use crate::file::directory::registry::{self, Taken};
+use crate::file::directory::{Config, Directory, Found, Mapping, Shared, Unjoined};
 use crate::file::engine::Upkeep;
 use crate::file::entry_files::counts::recount;
-use crate::file::indexed::IndexedEngine;
 use crate::file::indexed::recovery::host::Site;
 use crate::file::indexed::recovery::{self, Recovered};
-use crate::file::tree::TreeEngine;
+use crate::file::indexed::{self, IndexedEngine};
+use crate::file::tree::{self, TreeEngine};
 use crate::file::{FileStore, convert};
 use crate::settings::Layout;
 use crate::sys::fs;
@@ -39,25 +42,60 @@ pub(super) fn complete(config: Config) -> Config {
 
 /// `Ok(None)`: the cache was converted, and is to be opened as what it is from now on.
 fn try_open(config: &Config) -> Result<Option<Arc<dyn Maintained>>> {
-    let unjoined = Unjoined::open(config)?;
-    let wanted = config.layout.filter(|wanted| unjoined.mapped || *wanted == Layout::Files);
-    match unjoined.marker.settings.layout {
+    let found = Found::open(config)?;
+    let may_map = found.may_map();
+    let wanted = config.layout.filter(|wanted| found.mapped || *wanted == Layout::Files);
+    let slot = registry::slot(found.key)?;
+    let mut slot = slot.take(config.lock_wait)?;
+    let handle = |shared: &Arc<Shared>| Arc::new(Directory::new(shared.clone(), config, may_map));
+    match found.marker.settings.layout {
         Layout::Files => {
-            unjoined.join(config)?;
-            let dir = Arc::new(Directory::new(unjoined, config, None)?);
+            let shared = share(&mut slot, found, config, |shared: &tree::Shared| &shared.dir, open_tree)?;
             if wanted == Some(Layout::Indexed) {
-                return convert::to_indexed(&dir, config).map(|()| None);
+                wait_alone(&shared.dir, config)?;
+                return convert::to_indexed(&handle(&shared.dir), config).map(|()| None);
             }
-            store(TreeEngine::open(dir), config).map(Some)
+            store(TreeEngine::new(handle(&shared.dir), shared), config).map(Some)
         }
         Layout::Indexed => {
-            let engine = open_indexed(unjoined, config)?;
+            let shared = share(&mut slot, found, config, |shared: &indexed::Shared| &shared.dir, open_indexed)?;
             if wanted == Some(Layout::Files) {
+                wait_alone(&shared.dir, config)?;
+                let engine = IndexedEngine::new(handle(&shared.dir), shared);
                 return convert::to_tree(&engine, config).map(|()| None);
             }
-            store(engine, config).map(Some)
+            store(IndexedEngine::new(handle(&shared.dir), shared), config).map(Some)
         }
     }
+}
+
+/// What other handles of this process have open, if it still is what was found; else what is opened now.
+fn share<T: Any + Send + Sync>(
+    slot: &mut Taken<'_>,
+    found: Found,
+    config: &Config,
+    dir: impl Fn(&T) -> &Arc<Shared>,
+    open: impl Fn(Found, &Config) -> Result<T>,
+) -> Result<Arc<T>> {
+    if let Some(shared) = slot.get::<T>().filter(|shared| dir(shared).is_still(&found)) {
+        return Ok(shared);
+    }
+    let shared = Arc::new(open(found, config)?);
+    slot.put(&shared);
+    Ok(shared)
+}
+
+/// Waits until no handle of this process has the directory open but what holds its slot: the locks of who changes the
+/// layout are theirs too.
+fn wait_alone(dir: &Arc<Shared>, config: &Config) -> Result<()> {
+    let mut wait = Wait::new(config.lock_wait);
+    // Its engine has it once.
+    while Arc::strong_count(dir) > 1 {
+        if !wait.again() {
+            return Err(Error::new(ErrorKind::Busy, convert::SHARED));
+        }
+    }
+    Ok(())
 }
 
 fn store<E: Upkeep>(engine: E, config: &Config) -> Result<Arc<dyn Maintained>> {
@@ -67,13 +105,21 @@ fn store<E: Upkeep>(engine: E, config: &Config) -> Result<Arc<dyn Maintained>> {
     Ok(Arc::new(FileStore { engine: Arc::new(engine) }))
 }
 
+fn open_tree(found: Found, config: &Config) -> Result<tree::Shared> {
+    let unjoined = Unjoined::open(found, config)?;
+    unjoined.join(config)?;
+    Ok(tree::Shared::new(Arc::new(Shared::new(unjoined, config, None)?)))
+}
+
 /// Maps index and segments, and recovers them first where no process has in this boot of the machine.
-pub(super) fn open_indexed(unjoined: Unjoined, config: &Config) -> Result<IndexedEngine> {
-    if !unjoined.mapped {
+pub(super) fn open_indexed(found: Found, config: &Config) -> Result<indexed::Shared> {
+    if !found.mapped {
         let text = "the cache is indexed, which takes memory that all processes share: not here (a network file system, \
                     or shared_memory(false))";
         return Err(Error::new(ErrorKind::Refused, text));
     }
+    let may_map = found.may_map();
+    let unjoined = Unjoined::open(found, config)?;
     let site = Site {
         root: &unjoined.root,
         control: &unjoined.control,
@@ -88,10 +134,13 @@ pub(super) fn open_indexed(unjoined: Unjoined, config: &Config) -> Result<Indexe
     };
     let Recovered { maps, seen, is_private, recount: uncounted } = recovery::open(site, config.lock_wait)?;
     let mapping = Mapping { seen, is_private, names: maps.files.names() };
-    let dir = Arc::new(Directory::new(unjoined, config, Some(mapping))?);
-    for shard in uncounted {
-        // Counts of the files alone; a prune finds them too.
-        let _ = dir.lock(shard).and_then(|_lock| recount(&dir, shard));
+    let shared = Arc::new(Shared::new(unjoined, config, Some(mapping))?);
+    if !uncounted.is_empty() {
+        let dir = Directory::new(shared.clone(), config, may_map);
+        for shard in uncounted {
+            // Counts of the files alone; a prune finds them too.
+            let _ = dir.lock(shard).and_then(|_lock| recount(&dir, shard));
+        }
     }
-    Ok(IndexedEngine::new(dir, maps))
+    Ok(indexed::Shared::new(shared, maps))
 }

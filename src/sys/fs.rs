@@ -20,6 +20,7 @@ use super::call::{Op, call, sized_call};
 /// What `stat` says of a file, in the units that Larder uses.
 #[derive(Default, Clone, Copy, Debug)]
 pub(crate) struct Stat {
+    pub dev: u64,
     pub ino: u64,
     pub size: u64,
     /// Permission bits, without the file type.
@@ -42,6 +43,7 @@ impl Stat {
             Err(_) => 0,
         };
         Stat {
+            dev: st.st_dev,
             ino: st.st_ino,
             size: u64::try_from(st.st_size).unwrap_or(0),
             mode: st.st_mode & 0o7777,
@@ -407,8 +409,18 @@ pub(crate) fn room(fd: BorrowedFd<'_>) -> io::Result<Room> {
     Ok(Room { free_bytes: st.f_bavail.saturating_mul(st.f_frsize), free_inodes: st.f_favail, total_inodes: st.f_files })
 }
 
-/// True for file systems that several machines may share, whose mapped pages are not coherent between them.
-pub(crate) fn is_network(fd: BorrowedFd<'_>) -> io::Result<bool> {
+/// How a directory is mounted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mount {
+    /// On a file system that several machines may share, whose mapped pages are not coherent between them.
+    pub network: bool,
+    /// Nothing can be changed by this way; there may be others to the same directory.
+    pub read_only: bool,
+}
+
+pub(crate) fn mount(fd: BorrowedFd<'_>) -> io::Result<Mount> {
+    // `ST_RDONLY` of statfs(2).
+    const READ_ONLY: u64 = 1;
     // From statfs(2): NFS, SMB, SMB2, CIFS, AFS, Coda, NCP, 9P, Ceph, FUSE (whose far end is unknown), GFS2, OCFS2, Lustre.
     const NETWORK: [u64; 13] = [
         0x6969,
@@ -425,13 +437,14 @@ pub(crate) fn is_network(fd: BorrowedFd<'_>) -> io::Result<bool> {
         0x7461_636f,
         0x0bd0_0bd0,
     ];
+    let found = call(Op::FileSystem(fd), || os::fstatfs(fd))?;
     #[allow(
         clippy::cast_sign_loss,
         clippy::unnecessary_cast,
-        reason = "a magic number; its type differs by architecture"
+        reason = "a magic number and flags; their types differ by architecture"
     )]
-    let kind = call(Op::FileSystem(fd), || os::fstatfs(fd))?.f_type as u64 & 0xffff_ffff;
-    Ok(NETWORK.contains(&kind))
+    let (kind, flags) = (found.f_type as u64 & 0xffff_ffff, found.f_flags as u64);
+    Ok(Mount { network: NETWORK.contains(&kind), read_only: flags & READ_ONLY != 0 })
 }
 
 /// Text that differs with each start of the machine.

@@ -74,6 +74,8 @@ mod remote_faults;
 mod restarts;
 /// Caches sealed by a key.
 mod sealed;
+/// Handles of one process: what they share, and how many there may be.
+mod sharing;
 /// What is special to a store.
 mod stores;
 /// Values larger than memory.

@@ -412,13 +412,26 @@ fn a_lost_control_file_is_remade_once_nobody_uses_the_old_one() {
     let (dir, clock, cache) = fresh();
     cache.set("key", "value", Ttl::Never).expect("set");
     fs::remove_file(cache.dir().expect("a directory").join("control")).expect("to remove the control file");
-    let quick = || options(&dir, &clock).lock_wait(Duration::from_millis(50)).open();
+    let quick = || options(&dir, &clock).apart().lock_wait(Duration::from_millis(50)).open();
     assert_eq!(kind(quick()), Some(ErrorKind::Busy), "a handle is still open on the old one");
     clock.step(1000);
     assert_eq!(kind(cache.get("key")), Some(ErrorKind::Vanished));
     let again = quick().expect("the cache");
     assert_eq!(get(&again, "key"), None, "what had been cleared is not known any more, so all is gone");
     assert_eq!(counts_match(&again).entries, 0);
+}
+
+#[test]
+fn a_lost_control_file_is_remade_at_once_where_this_process_alone_used_the_old_one() {
+    let (dir, clock, cache) = fresh();
+    cache.set("key", "value", Ttl::Never).expect("set");
+    fs::remove_file(cache.dir().expect("a directory").join("control")).expect("to remove the control file");
+    let again = options(&dir, &clock).lock_wait(Duration::from_millis(50)).open().expect("the cache");
+    assert_eq!(kind(cache.get("key")), Some(ErrorKind::Vanished));
+    assert_eq!(kind(cache.set("key", "value", Ttl::Never)), Some(ErrorKind::Vanished));
+    assert_eq!(get(&again, "key"), None, "what had been cleared is not known any more, so all is gone");
+    again.set("key", "new", Ttl::Never).expect("set");
+    assert_eq!(get(&again, "key").as_deref(), Some(b"new".as_slice()));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use super::control::{self, Control};
 use super::files::{Owner, open_locks, read_marker};
 use super::make::{make, remake_control};
 use super::marker::Marker;
+use super::registry::Key;
 use super::session::Process;
 use crate::clock::Clock;
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -41,6 +42,8 @@ pub(crate) struct Config {
     pub clock: Clock,
     /// What a test wants for this run of the machine; 0: not to be had.
     pub boot: Option<u64>,
+    /// What a test wants to share nothing with handles that have another number, as if it were another process.
+    pub apart: u64,
 }
 
 impl Config {
@@ -60,6 +63,7 @@ impl Config {
             on_event: None,
             clock: Clock::default(),
             boot: None,
+            apart: 0,
         }
     }
 }
@@ -67,29 +71,28 @@ impl Config {
 /// Why a lost file can't be made anew.
 const LOST: &str = "one of the cache's shared files is lost, and other processes still have the cache open";
 
-/// A cache's directory that was found fit to be opened, and isn't joined yet.
-pub(crate) struct Unjoined {
-    pub root: Arc<OwnedFd>,
+/// A cache's directory that was found fit to be opened.
+pub(crate) struct Found {
+    root: Arc<OwnedFd>,
+    /// Which handles of this process share it.
+    pub key: Key,
     pub marker: Marker,
-    pub process: Process,
-    pub control: Control,
-    pub owner: Owner,
+    owner: Owner,
     /// Memory can be shared with the other processes that have it open.
     pub mapped: bool,
     /// No other user can write it.
-    pub is_ours: bool,
-    /// A number for this run of the machine; 0 where it can't be had.
-    pub boot: u64,
+    is_ours: bool,
 }
 
-impl Unjoined {
-    /// Opens a cache's directory, and makes the cache first where that's wanted and needed.
-    pub(crate) fn open(config: &Config) -> Result<Unjoined> {
+impl Found {
+    /// Looks at a cache's directory, and makes the cache first where that's wanted and needed.
+    pub(crate) fn open(config: &Config) -> Result<Found> {
         let create = config.create && !config.read_only;
         let root = Arc::new(open_root(&config.dir, create, config.change.durability == Some(Durability::Disk))?);
         let stat = fs::stat(root.as_fd()).doing("can't look at the directory")?;
         check_owner(&stat, config.access)?;
-        let mapped = config.shared_memory && !fs::is_network(root.as_fd()).doing("can't ask for the file system")?;
+        let mount = fs::mount(root.as_fd()).doing("can't ask for the file system")?;
+        let mapped = config.shared_memory && !mount.network;
         let marker = match read_marker(root.as_fd(), config.read_only) {
             Err(e) if e.kind() == ErrorKind::NotFound && create => {
                 make(root.as_fd(), &stat, config, mapped)?;
@@ -97,9 +100,42 @@ impl Unjoined {
             }
             other => other?,
         };
-        let access = marker.settings.access;
         let stat = check_marker(&root, &marker, config)?;
         let (owner, is_ours) = (owner(&stat), is_ours(&stat));
+        let key = Key {
+            device: stat.dev,
+            inode: stat.ino,
+            writable: !config.read_only,
+            mapped,
+            read_only_mount: mount.read_only,
+            apart: config.apart,
+        };
+        Ok(Found { root, key, marker, owner, mapped, is_ours })
+    }
+
+    /// Whether values may be mapped, in what no other user can write.
+    pub(crate) fn may_map(&self) -> bool {
+        self.mapped && self.is_ours
+    }
+}
+
+/// The same with its shared files open, and not joined yet.
+pub(crate) struct Unjoined {
+    pub root: Arc<OwnedFd>,
+    pub marker: Marker,
+    pub process: Process,
+    pub control: Control,
+    pub owner: Owner,
+    pub mapped: bool,
+    /// A number for this run of the machine; 0 where it can't be had.
+    pub boot: u64,
+}
+
+impl Unjoined {
+    /// Opens the shared files.
+    pub(crate) fn open(found: Found, config: &Config) -> Result<Unjoined> {
+        let Found { root, marker, owner, mapped, .. } = found;
+        let access = marker.settings.access;
         if !config.read_only {
             // Where it was removed. Those who still hold locks on the old one notice within a second.
             open_locks(root.as_fd(), access, owner).doing("can't open the lock file")?;
@@ -107,7 +143,7 @@ impl Unjoined {
         let boot = config.boot.unwrap_or_else(control::boot);
         let process = Process::open(root.as_fd(), config.read_only)?;
         let control = open_control(&root, &process, config, access, (mapped, owner, boot))?;
-        Ok(Unjoined { root, marker, process, control, owner, mapped, is_ours, boot })
+        Ok(Unjoined { root, marker, process, control, owner, mapped, boot })
     }
 
     /// Joins those who have it open, where all entries are files, and leaps ahead where no process has in this boot of the

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
@@ -45,6 +45,9 @@ pub(crate) struct Process {
     /// The same in front of the byte of scopes.
     scopes: Mutex<()>,
     session: OnceLock<Session>,
+    /// The control file, to ask whether sessions live. No byte of it is ever locked: who holds a lock is answered that it is
+    /// free, and a forked child would take its parent for dead.
+    liveness: OnceLock<OwnedFd>,
     /// What random names and nonces are drawn from: a key of the kernel's, and how often it was used.
     entropy: ([u8; 32], AtomicU64),
 }
@@ -69,6 +72,7 @@ impl Process {
             leads: Mutex::default(),
             scopes: Mutex::new(()),
             session: OnceLock::new(),
+            liveness: OnceLock::new(),
             entropy: (key, AtomicU64::new(0)),
         })
     }
@@ -137,7 +141,7 @@ impl Process {
 
     /// Runs `work` while holding the right to change the marker.
     pub(crate) fn while_creating<T>(&self, bound: Duration, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let _mutex = self.creation.lock().unwrap_or_else(PoisonError::into_inner);
+        let _mutex = take(&self.creation, bound, CREATING)?;
         while_creating(&self.locks, bound, work)
     }
 
@@ -171,7 +175,14 @@ impl Process {
         if self.session.get().is_some_and(|own| own.id == id) {
             return Ok(true);
         }
-        lock::is_held(fs::open(root, CONTROL, Open::Read)?.as_fd(), id)
+        if self.liveness.get().is_none() {
+            // Where two threads come here at once, one of the two is kept.
+            let _ = self.liveness.set(fs::open(root, CONTROL, Open::Read)?);
+        }
+        match self.liveness.get() {
+            Some(file) => lock::is_held(file.as_fd(), id),
+            None => Ok(true),
+        }
     }
 
     /// Becomes the one who computes a key, by the hash in its name; `false`: a process or a thread of this one does. Two keys
@@ -256,6 +267,22 @@ impl Drop for ShardLock<'_> {
     }
 }
 
+/// Why the creation byte can't be had.
+const CREATING: &str = "another process or thread is making or changing this cache";
+
+/// Takes a mutex of this process, waiting up to `bound`: its holder may be waiting for other processes.
+pub(super) fn take<'a, T>(mutex: &'a Mutex<T>, bound: Duration, why: &'static str) -> Result<MutexGuard<'a, T>> {
+    let mut wait = Wait::new(bound);
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if wait.again() => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::new(ErrorKind::Busy, why)),
+        }
+    }
+}
+
 /// Runs `work` while holding the byte that only one creator of a cache can hold.
 pub(crate) fn while_creating<T>(locks: &File, bound: Duration, work: impl FnOnce() -> Result<T>) -> Result<T> {
     struct Unlock<'a>(&'a File);
@@ -265,7 +292,7 @@ pub(crate) fn while_creating<T>(locks: &File, bound: Duration, work: impl FnOnce
             let _ = lock::unlock(self.0.as_fd(), CREATION);
         }
     }
-    wait_for(locks, CREATION, Hold::Exclusive, bound, "another process is making or changing this cache")?;
+    wait_for(locks, CREATION, Hold::Exclusive, bound, CREATING)?;
     let _unlock = Unlock(locks);
     work()
 }

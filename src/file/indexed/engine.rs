@@ -1,5 +1,6 @@
 //! What an open indexed cache is made of, and the locks of its buckets.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +9,7 @@ use super::files::{Files, Maps};
 use super::room::Reclaim;
 use super::victims::Candidate;
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::file::directory::Directory;
+use crate::file::directory::{self, Directory};
 use crate::file::entry_files::read::{self, Miss};
 use crate::file::entry_files::unlink::shard_dir;
 use crate::file::indexed::index::bucket::{Busy, Estate, Locked};
@@ -23,9 +24,24 @@ use crate::sys::fork::PerProcess;
 use crate::sys::fs;
 use crate::sys::mmap::{Memory, SharedWords};
 
-/// An open indexed cache.
+/// A handle of an open indexed cache.
 pub(in crate::file) struct IndexedEngine {
     pub(in crate::file) dir: Arc<Directory>,
+    shared: Arc<Shared>,
+}
+
+impl Deref for IndexedEngine {
+    type Target = Shared;
+
+    #[inline]
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// What all handles of a process share.
+pub(in crate::file) struct Shared {
+    pub(in crate::file) dir: Arc<directory::Shared>,
     pub(in crate::file) index: Index<SharedWords>,
     pub(super) segments: Segments<SharedWords>,
     pub(super) files: Files,
@@ -49,11 +65,42 @@ pub(super) struct Writer {
     pub(super) victims: Mutex<Vec<Candidate>>,
 }
 
-impl IndexedEngine {
-    /// An engine over what was mapped of a directory that was joined.
-    pub(in crate::file) fn new(dir: Arc<Directory>, maps: Maps) -> IndexedEngine {
+impl Shared {
+    /// What was mapped of a directory that was joined.
+    pub(in crate::file) fn new(dir: Arc<directory::Shared>, maps: Maps) -> Shared {
         let Maps { index, segments, files, seal, life } = maps;
-        IndexedEngine { dir, index, segments, files, seal, life, own: PerProcess::new(Writer::default()) }
+        Shared { dir, index, segments, files, seal, life, own: PerProcess::new(Writer::default()) }
+    }
+
+    pub(super) fn writer_of(&self) -> Result<&Writer> {
+        self.own.get(|| Ok(Writer::default())).doing("can't join the cache")
+    }
+
+    /// Gives the current segment back, for the next session to go on with.
+    fn hand_back(&self) {
+        if let (Ok(process), Ok(writer)) = (self.dir.process(), self.writer_of())
+            && let Some(session) = process.known_session()
+        {
+            let mut appending = writer.current.lock().unwrap_or_else(PoisonError::into_inner);
+            appending.hand_back(|current, full| self.segments.leave(current, session, full));
+            let reclaim = writer.reclaim.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(segment) = reclaim.segment() {
+                self.segments.unclaim(segment, session);
+            }
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.hand_back();
+    }
+}
+
+impl IndexedEngine {
+    /// A handle; `dir` is one of the same directory.
+    pub(in crate::file) fn new(dir: Arc<Directory>, shared: Arc<Shared>) -> IndexedEngine {
+        IndexedEngine { dir, shared }
     }
 
     pub(in crate::file) fn ground(&self) -> Result<Ground<'_>> {
@@ -74,24 +121,6 @@ impl IndexedEngine {
     pub(super) fn sound(&self) -> Result<()> {
         let sound = self.index.words.is_sound() && self.segments.live.is_sound() && self.segments.arena.is_sound();
         if sound { Ok(()) } else { Err(self.dir.vanish()) }
-    }
-
-    pub(super) fn writer_of(&self) -> Result<&Writer> {
-        self.own.get(|| Ok(Writer::default())).doing("can't join the cache")
-    }
-
-    /// Gives the current segment back, for the next session to go on with.
-    fn hand_back(&self) {
-        if let (Ok(process), Ok(writer)) = (self.dir.process(), self.writer_of())
-            && let Some(session) = process.known_session()
-        {
-            let mut appending = writer.current.lock().unwrap_or_else(PoisonError::into_inner);
-            appending.hand_back(|current, full| self.segments.leave(current, session, full));
-            let reclaim = writer.reclaim.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(segment) = reclaim.segment() {
-                self.segments.unclaim(segment, session);
-            }
-        }
     }
 
     /// Whether a recovery met files that it couldn't read.
@@ -116,12 +145,6 @@ impl IndexedEngine {
     /// What sets the tokens of a name's entries apart from all others'.
     pub(super) fn salt(&self, hash: Hash) -> u128 {
         self.life ^ hash.number()
-    }
-}
-
-impl Drop for IndexedEngine {
-    fn drop(&mut self) {
-        self.hand_back();
     }
 }
 

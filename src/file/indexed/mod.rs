@@ -52,7 +52,7 @@ use lookup::Placed;
 use walk::Walk;
 
 pub(super) use change::move_to_file;
-pub(super) use engine::IndexedEngine;
+pub(super) use engine::{IndexedEngine, Shared};
 pub(super) use files::{
     InRuns, Maps, OpenedSegments, index_words, is_lost, make_segments, no_addresses, open_segments, set_life, sync,
     write_index,

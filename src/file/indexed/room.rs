@@ -386,7 +386,8 @@ mod tests {
 
     use crate::backend::{Backend, Condition};
     use crate::entry::{Extra, Facts, NEVER};
-    use crate::file::directory::Unjoined;
+    use crate::file::directory::{Directory, Found};
+    use crate::file::indexed::IndexedEngine;
     use crate::file::indexed::index::table::Hash;
     use crate::file::indexed::lookup::read_any;
     use crate::file::new_entry::NewEntry;
@@ -404,8 +405,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let config = Config { change: Change::new().max_bytes(1 << 20), ..Config::new(dir.path().join("cache")) };
         let config = complete(config);
-        let engine =
-            Arc::new(open_indexed(Unjoined::open(&config).expect("a cache"), &config).expect("an indexed one"));
+        let shared = Arc::new(open_indexed(Found::open(&config).expect("a cache"), &config).expect("an indexed one"));
+        let dir = Arc::new(Directory::new(shared.dir.clone(), &config, true));
+        let engine = Arc::new(IndexedEngine::new(dir, shared));
         let store = FileStore { engine: engine.clone() };
         let engine = &*engine;
         let put = |key: &[u8], value: &[u8], compression: u8| {

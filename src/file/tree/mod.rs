@@ -15,7 +15,7 @@ use crate::entry::Facts;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::directory::control::ShardCounts;
 use crate::file::directory::session::ShardLock;
-use crate::file::directory::{Directory, Rules};
+use crate::file::directory::{self, Directory, Rules};
 use crate::file::engine::{Addition, Engine, Need, Published, Upkeep};
 use crate::file::entry_files::charged;
 use crate::file::entry_files::read::{self, Found, Miss};
@@ -38,8 +38,20 @@ use walk::Walk;
 /// One file per entry.
 pub(super) struct TreeEngine {
     dir: Arc<Directory>,
+    shared: Arc<Shared>,
+}
+
+/// What all handles of a process share.
+pub(super) struct Shared {
+    pub dir: Arc<directory::Shared>,
     /// What this process knows about whom to evict next.
     evictor: PerProcess<Mutex<Evictor>>,
+}
+
+impl Shared {
+    pub(super) fn new(dir: Arc<directory::Shared>) -> Shared {
+        Shared { dir, evictor: PerProcess::new(Mutex::default()) }
+    }
 }
 
 /// A shard's lock, for a change of this name.
@@ -51,12 +63,12 @@ pub(super) struct Held<'a> {
 }
 
 impl TreeEngine {
-    pub(super) fn open(dir: Arc<Directory>) -> TreeEngine {
-        TreeEngine { dir, evictor: PerProcess::new(Mutex::default()) }
+    pub(super) fn new(dir: Arc<Directory>, shared: Arc<Shared>) -> TreeEngine {
+        TreeEngine { dir, shared }
     }
 
     fn evictor(&self) -> Result<&Mutex<Evictor>> {
-        self.evictor.get(|| Ok(Mutex::default())).doing("can't join the cache")
+        self.shared.evictor.get(|| Ok(Mutex::default())).doing("can't join the cache")
     }
 }
 

@@ -37,7 +37,7 @@ impl<F: FnMut()> Injector for At<F> {
 fn a_touch_between_reading_a_number_and_storing_its_sum_is_kept() {
     let (dir, clock, cache) = fresh();
     cache.set("n", "5", Ttl::secs(60)).expect("set");
-    let other = options(&dir, &clock).open().expect("the cache");
+    let other = options(&dir, &clock).apart().open().expect("the cache");
     let toucher = cache.clone();
     let touch = move || assert!(toucher.touch("n", Ttl::hours(9)).expect("touch"));
     let sum = inject(At { point: "take: open", act: Some(touch) }, || other.incr("n", 1)).expect("incr");
