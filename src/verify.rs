@@ -2,19 +2,22 @@
 
 use std::fmt;
 
+/// All values.
+pub(crate) const MILLION: u64 = 1_000_000;
+
 /// How to verify a cache.
-#[derive(Default)]
 #[must_use]
 pub struct Verify<'a> {
     pub(crate) repair: bool,
-    pub(crate) quick: bool,
+    /// Of how many values in a million the bytes are read.
+    pub(crate) values: u64,
     pub(crate) on_examine: Option<Box<dyn Fn(u64) -> bool + 'a>>,
 }
 
 impl<'a> Verify<'a> {
     /// Everything, without repairs.
     pub fn new() -> Self {
-        Verify::default()
+        Verify { repair: false, values: MILLION, on_examine: None }
     }
 
     /// Removes damaged and misplaced entries and leftovers, mends modes and counts. Default: false.
@@ -25,7 +28,20 @@ impl<'a> Verify<'a> {
 
     /// Checks the head of each entry alone and doesn't read its value. Default: false.
     pub fn quick(mut self, yes: bool) -> Self {
-        self.quick = yes;
+        self.values = if yes { 0 } else { MILLION };
+        self
+    }
+
+    /// Checks the head of each entry, and reads the values of this share of them: 0.01 is one in a hundred, others with each
+    /// call. What is in segments is checked whole, as its head and its value are one. Default: 1.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "a million"
+    )]
+    pub fn sample(mut self, share: f64) -> Self {
+        self.values = (share.clamp(0.0, 1.0) * MILLION as f64).ceil() as u64;
         self
     }
 
@@ -36,9 +52,15 @@ impl<'a> Verify<'a> {
     }
 }
 
+impl Default for Verify<'_> {
+    fn default() -> Self {
+        Verify::new()
+    }
+}
+
 impl fmt::Debug for Verify<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verify").field("repair", &self.repair).field("quick", &self.quick).finish_non_exhaustive()
+        f.debug_struct("Verify").field("repair", &self.repair).field("values", &self.values).finish_non_exhaustive()
     }
 }
 

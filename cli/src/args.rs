@@ -144,9 +144,12 @@ pub fn command() -> clap::Command {
 /// What completion offers for arguments that take any text: keys, names of commands and settings.
 fn with_candidates(command: clap::Command) -> clap::Command {
     let commands: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    let command = command.mut_subcommand("man", |man| {
-        man.mut_arg("command", |arg| {
-            arg.add(ArgValueCandidates::new(move || commands.iter().map(CompletionCandidate::new).collect()))
+    let command = ["man", "schema"].into_iter().fold(command, |command, name| {
+        let commands = commands.clone();
+        command.mut_subcommand(name, |of_commands| {
+            of_commands.mut_arg("command", |arg| {
+                arg.add(ArgValueCandidates::new(move || commands.iter().map(CompletionCandidate::new).collect()))
+            })
         })
     });
     let named = [

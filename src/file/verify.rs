@@ -18,7 +18,7 @@ use crate::format::header::Damage;
 use crate::format::names::{self, Name};
 use crate::settings::Access;
 use crate::sys::fs::{self, Open, Stat};
-use crate::verify::{Finding, Problem, Verify, VerifyReport};
+use crate::verify::{Finding, MILLION, Problem, Verify, VerifyReport};
 
 /// One verification on its way.
 pub(crate) struct Run<'a> {
@@ -29,6 +29,8 @@ pub(crate) struct Run<'a> {
     /// User and group of the directory.
     owner: (u32, u32),
     examined: u64,
+    /// Which entries a sample is of.
+    salt: u64,
     pub stopped: bool,
     pub report: VerifyReport,
     tell: &'a mut dyn FnMut(&Finding),
@@ -52,6 +54,7 @@ impl<E: Upkeep> FileStore<E> {
             how,
             owner: (root.uid, root.gid),
             examined: 0,
+            salt: fs::random().map_or(0, |bytes| u64::from_le_bytes(*bytes.first_chunk().unwrap_or(&[0; 8]))),
             stopped: false,
             report: VerifyReport::default(),
             tell,
@@ -90,6 +93,11 @@ impl Run<'_> {
         self.examined += 1;
         self.stopped |= !self.how.on_examine.as_ref().is_none_or(|call| call(self.examined));
         !self.stopped
+    }
+
+    /// Whether an entry is one of those whose value is read.
+    pub(super) fn reads_value(&self, name: Name) -> bool {
+        (name.hash() ^ self.salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) / (u64::MAX / MILLION) < self.how.values
     }
 
     /// Owner and permissions of something that is open.
@@ -223,7 +231,9 @@ impl Run<'_> {
 
     fn entry<E: Upkeep>(&mut self, engine: &E, name: Name) -> Result<()> {
         let place = name.path();
-        let miss = match read::load(self.dir.root(), &place, &self.dir.seal, read::READ_WHOLE) {
+        let whole = self.reads_value(name);
+        let much = if whole { read::READ_WHOLE } else { read::READ_HEAD };
+        let miss = match read::load(self.dir.root(), &place, &self.dir.seal, much) {
             Ok(found) => {
                 let stat = found.stat;
                 self.mode(&place, found.fd(), &stat);
@@ -236,8 +246,7 @@ impl Run<'_> {
                 if !engine.verify_file(self, name, &found) {
                     return Ok(());
                 }
-                let value =
-                    if self.how.quick { Ok(()) } else { found.value(&self.dir.seal, self.dir.may_map).map(drop) };
+                let value = if whole { found.value(&self.dir.seal, self.dir.may_map).map(drop) } else { Ok(()) };
                 match value {
                     Ok(()) => {
                         self.report.entries += 1;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended};
@@ -41,8 +42,8 @@ pub struct Apply {
     if_locked: OrFail,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     dry_run: bool,
     finished: bool,

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use larder::{Cache, ErrorKind, Problem, Prune, Reason, Verify};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended, path_of};
@@ -44,8 +45,8 @@ pub struct Clear {
     if_locked: OrFail,
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer<'a> {
     schema: &'static str,
     name: &'a str,
     namespace: Option<&'a str>,

@@ -1,6 +1,10 @@
 //! `config show` and `config set`: the cache's settings, and where each came from.
 
+use std::path::PathBuf;
+
 use clap::{Args, FromArgMatches};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::cmd::settings::Wanted;
 use crate::context::{Context, Ended, path_of};
@@ -17,7 +21,8 @@ Examples:
 const PATH_EXAMPLES: &str = "\
 Examples:
   cd \"$(cachectl config path)\"
-  du -sh \"$(cachectl -C @app config path)\"";
+  du -sh \"$(cachectl -C @app config path)\"
+  cachectl config path --json | jq .exists";
 
 const VALIDATE_EXAMPLES: &str = "\
 Examples:
@@ -68,22 +73,56 @@ pub struct Set {
     settings: Vec<String>,
 }
 
+#[derive(JsonSchema, Serialize)]
+pub struct Directory {
+    schema: &'static str,
+    dir: String,
+    exists: bool,
+}
+
+#[derive(JsonSchema, Serialize)]
+pub struct Files {
+    schema: &'static str,
+    files: Vec<SettingsFile>,
+}
+
+#[derive(JsonSchema, Serialize)]
+pub struct SettingsFile {
+    file: String,
+    /// Its own, by directory or URL, and those that it names, as @NAME.
+    caches: Vec<String>,
+}
+
 impl Config {
     pub fn run(self, context: &Context) -> Ended {
         match self {
             Config::Show(_) => show(context),
             Config::Set(args) => args.run(context),
-            Config::Path(_) => {
-                context.output.line(absolute(&context.directory()?))?;
-                Ok(Exit::Done)
-            }
+            Config::Path(_) => path(context),
             Config::Validate(_) => validate(context),
         }
     }
 }
 
+fn path(context: &Context) -> Ended {
+    let dir = context.directory()?;
+    if context.output.json {
+        let answer = Directory { schema: "larder.path/1", dir: absolute(&dir), exists: dir.exists() };
+        context.output.record(&answer)?;
+    } else {
+        context.output.line(absolute(&dir))?;
+    }
+    Ok(Exit::Done)
+}
+
 fn validate(context: &Context) -> Ended {
     let files = Surroundings::of_this_process().validate()?;
+    if context.output.json {
+        let named = |(file, caches): (PathBuf, _)| SettingsFile { file: file.display().to_string(), caches };
+        let files = files.into_iter().map(named).collect();
+        context.output.record(&Files { schema: "larder.validate/1", files })?;
+        return Ok(Exit::Done);
+    }
     for (file, caches) in &files {
         let caches = if caches.is_empty() { "no cache".to_owned() } else { caches.join(", ") };
         context.output.line(format_args!("{}: {caches}", file.display()))?;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
 use larder::{Cache, Entry};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended};
@@ -39,8 +40,8 @@ pub struct Copy {
     tag: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     entries: u64,
     bytes: u64,

@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use larder::{Cache, Settings, Stats};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended, path_of};
@@ -25,16 +26,16 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Doctor {}
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Verdict {
+pub enum Verdict {
     Ok,
     Warn,
     Fail,
 }
 
-#[derive(Serialize)]
-struct Check {
+#[derive(JsonSchema, Serialize)]
+pub struct Check {
     name: &'static str,
     verdict: Verdict,
     detail: String,
@@ -42,8 +43,8 @@ struct Check {
     fix: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     dir: String,
     checks: Vec<Check>,

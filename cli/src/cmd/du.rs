@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::str::FromStr;
 
 use larder::Entry;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended, now};
@@ -81,8 +82,8 @@ struct Sum {
     value_bytes: u64,
 }
 
-#[derive(Serialize)]
-struct Group {
+#[derive(JsonSchema, Serialize)]
+pub struct Group {
     #[serde(flatten)]
     name: json::Name,
     entries: u64,
@@ -90,8 +91,8 @@ struct Group {
     value_bytes: u64,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     by: &'static str,
     finished: bool,

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use larder::{Cache, ErrorKind, Reader, Value};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended, absent};
@@ -44,8 +45,8 @@ pub struct Get {
 }
 
 /// The value comes last, and is written past it.
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     #[serde(flatten)]
     key: json::Key,

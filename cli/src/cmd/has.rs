@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended};
@@ -26,8 +27,8 @@ pub struct Has {
     keys: Vec<OsString>,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     #[serde(flatten)]
     key: json::Key,

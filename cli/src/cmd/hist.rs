@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::ValueEnum;
 use larder::Entry;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended, now};
@@ -53,8 +54,8 @@ struct Bucket {
     bytes: u64,
 }
 
-#[derive(Serialize)]
-struct Line {
+#[derive(JsonSchema, Serialize)]
+pub struct Line {
     /// Bytes or milliseconds.
     from: u64,
     /// Null: no end.
@@ -63,8 +64,8 @@ struct Line {
     bytes: u64,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     of: String,
     finished: bool,

@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use larder::{Cache, Codec, ErrorKind, SetOptions, Ttl};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::{Context, Ended, now};
@@ -70,8 +71,8 @@ fn first() -> u64 {
     1
 }
 
-#[derive(Default, Serialize)]
-struct Answer {
+#[derive(Default, JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     dry_run: bool,
     finished: bool,

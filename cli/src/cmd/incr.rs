@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
 use larder::{Error, ErrorKind, Ttl};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended, absent};
@@ -64,8 +65,8 @@ struct Step {
     existing: bool,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     #[serde(flatten)]
     key: json::Key,

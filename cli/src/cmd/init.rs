@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use larder::{Access, ErrorKind};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cmd::settings::Wanted;
@@ -38,8 +39,8 @@ enum AccessArg {
     Group,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     dir: String,
     name: String,

@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod prune;
 pub mod rm;
 pub mod schedule;
+pub mod schema;
 pub mod set;
 pub mod settings;
 pub mod show;
@@ -72,6 +73,7 @@ pub fn run(context: &Context, command: Option<Command>) -> Ended {
         Command::Import(args) => args.run(context),
         Command::Metrics(args) => args.run(context),
         Command::Config(args) => args.run(context),
+        Command::Schema(args) => args.run(context),
         Command::Completion(args) => args.run(context),
         Command::Man(args) => args.run(context),
     }
@@ -111,6 +113,7 @@ pub enum Command {
     /// Show or change the settings that rest in the cache, and where its directory was found
     #[command(subcommand)]
     Config(config::Config),
+    Schema(schema::SchemaOf),
     Completion(completion::Completion),
     Man(man::Man),
 }
@@ -130,6 +133,7 @@ impl Command {
                 | Command::Schedule(_)
                 | Command::Metrics(_)
                 | Command::Config(_)
+                | Command::Schema(_)
                 | Command::Completion(_)
                 | Command::Man(_)
         )

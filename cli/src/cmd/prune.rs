@@ -1,6 +1,6 @@
 //! `prune`: what has expired, what is left over, what is beyond limits.
 
-mod filtered;
+pub mod filtered;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};

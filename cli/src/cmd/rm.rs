@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use larder::Cache;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended, absent, now};
@@ -57,8 +58,8 @@ pub struct Rm {
     nul: bool,
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer<'a> {
     schema: &'static str,
     tag: Option<&'a str>,
     dry_run: bool,
@@ -68,8 +69,8 @@ struct Answer<'a> {
     keys: &'a [Outcome],
 }
 
-#[derive(Serialize)]
-struct Outcome {
+#[derive(JsonSchema, Serialize)]
+pub struct Outcome {
     #[serde(flatten)]
     key: json::Key,
     namespace: String,

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::{Args, Subcommand};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::context::{Context, Ended};
 use crate::directory::absolute;
@@ -58,20 +60,67 @@ impl Schedule {
         if dir.contains(['\n', '"', '%', '\\', '\'']) {
             return Err(Failure::usage(format!("{dir:?}: neither systemd nor cron takes such a path")));
         }
-        match self.what {
-            What::Print(by) if by.cron => context.output.bytes(cron_line(&dir).as_bytes())?,
+        let (action, by) = match &self.what {
+            What::Print(by) => ("print", by),
+            What::Install(by) => ("install", by),
+            What::Remove(by) => ("remove", by),
+        };
+        let cron = by.cron;
+        let mut done = Done { schema: "larder.schedule/1", action, cron, dir, parts: Vec::new(), then: None };
+        match &self.what {
+            What::Print(_) if cron => done.parts.push(Part { name: "crontab".to_owned(), text: cron_line(&done.dir) }),
             What::Print(_) => {
-                for (name, text) in units(&dir) {
-                    context.output.bytes(format!("# {name}\n{text}\n").as_bytes())?;
-                }
+                done.parts = units(&done.dir).map(|(name, text)| Part { name, text }).into();
             }
-            What::Install(by) if by.cron => change_crontab(&dir, true)?,
-            What::Install(_) => install(context, &dir)?,
-            What::Remove(by) if by.cron => change_crontab(&dir, false)?,
-            What::Remove(_) => remove(context, &dir)?,
+            What::Install(_) if cron => change_crontab(&done.dir, true)?,
+            What::Install(_) => install(&mut done)?,
+            What::Remove(_) if cron => change_crontab(&done.dir, false)?,
+            What::Remove(_) => remove(&mut done)?,
         }
+        print(context, &done)?;
         Ok(Exit::Done)
     }
+}
+
+/// What was printed, put in place or removed.
+#[derive(JsonSchema, Serialize)]
+pub struct Done {
+    schema: &'static str,
+    action: &'static str,
+    /// A line in the crontab, else units of systemd.
+    cron: bool,
+    dir: String,
+    parts: Vec<Part>,
+    /// The command that makes it take effect, where there is one.
+    then: Option<String>,
+}
+
+/// A unit or a line: its name, a path where it is installed, and its text where it's there.
+#[derive(JsonSchema, Serialize)]
+pub struct Part {
+    name: String,
+    text: String,
+}
+
+fn print(context: &Context, done: &Done) -> Result<(), Failure> {
+    let output = &context.output;
+    if output.json {
+        return Ok(output.record(done)?);
+    }
+    for Part { name, text } in &done.parts {
+        match done.action {
+            "print" if done.cron => output.bytes(text.as_bytes())?,
+            "print" => output.bytes(format!("# {name}\n{text}\n").as_bytes())?,
+            _ if output.quiet => {}
+            "install" => output.line(format_args!("wrote {name}"))?,
+            _ => output.line(format_args!("removed {name}"))?,
+        }
+    }
+    if let Some(then) = &done.then {
+        let what = if done.action == "install" { "to start it" } else { "to stop what runs" };
+        output.line(format_args!("{what}: {then}"))?;
+    }
+    Ok(())
 }
 
 /// A name for the units that tells caches apart: the path, as file names have it.
@@ -114,35 +163,35 @@ fn folder() -> Result<(PathBuf, &'static str), Failure> {
     Ok((config.join("systemd/user"), "systemctl --user"))
 }
 
-fn install(context: &Context, dir: &str) -> Result<(), Failure> {
+fn install(done: &mut Done) -> Result<(), Failure> {
     let (folder, systemctl) = folder()?;
     let failed = |path: &Path, error| Failure::failed(path.display(), error);
     fs::create_dir_all(&folder).map_err(|error| failed(&folder, error))?;
-    for (name, text) in units(dir) {
+    for (name, text) in units(&done.dir) {
         let file = folder.join(name);
-        fs::write(&file, text).map_err(|error| failed(&file, error))?;
-        if !context.output.quiet {
-            context.output.line(format_args!("wrote {}", file.display()))?;
-        }
+        fs::write(&file, &text).map_err(|error| failed(&file, error))?;
+        done.parts.push(Part { name: file.display().to_string(), text });
     }
-    let start = format!("{systemctl} daemon-reload && {systemctl} enable --now {}.timer", unit(dir));
-    Ok(context.output.line(format_args!("to start it: {start}"))?)
+    let timer = format!("{}.timer", unit(&done.dir));
+    done.then = Some(format!("{systemctl} daemon-reload && {systemctl} enable --now {timer}"));
+    Ok(())
 }
 
-fn remove(context: &Context, dir: &str) -> Result<(), Failure> {
+fn remove(done: &mut Done) -> Result<(), Failure> {
     let (folder, systemctl) = folder()?;
-    for (name, _) in units(dir) {
+    for (name, _) in units(&done.dir) {
         let file = folder.join(name);
         match fs::remove_file(&file) {
-            Ok(()) if !context.output.quiet => context.output.line(format_args!("removed {}", file.display()))?,
+            Ok(()) => done.parts.push(Part { name: file.display().to_string(), text: String::new() }),
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Failure::failed(file.display(), error));
             }
-            _ => {}
+            Err(_) => {}
         }
     }
-    let stop = format!("{systemctl} disable --now {}.timer; {systemctl} daemon-reload", unit(dir));
-    Ok(context.output.line(format_args!("to stop what runs: {stop}"))?)
+    let timer = format!("{}.timer", unit(&done.dir));
+    done.then = Some(format!("{systemctl} disable --now {timer}; {systemctl} daemon-reload"));
+    Ok(())
 }
 
 /// Takes this cache's line out of the user's crontab, and puts the present one in.

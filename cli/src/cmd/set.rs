@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use larder::{Cache, SetOptions, Ttl};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended};
@@ -56,8 +57,8 @@ pub struct Set {
     if_present: bool,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     #[serde(flatten)]
     key: json::Key,

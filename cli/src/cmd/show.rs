@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::SystemTime;
 
 use larder::{Cache, Entry, State};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended, absent, now};
@@ -28,8 +29,8 @@ pub struct Show {
     key: OsString,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     #[serde(flatten)]
     entry: json::Entry,
     checksum: &'static str,

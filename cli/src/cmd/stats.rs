@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use larder::{Cache, Limits, Prune, Reason, Stats as Figures};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use self::mark::Mark;
@@ -48,22 +49,22 @@ pub struct Stats {
 }
 
 /// The index and the segments of an indexed cache.
-#[derive(Serialize)]
-struct Mapped {
+#[derive(JsonSchema, Serialize)]
+pub struct Mapped {
     index_bytes: u64,
     arena_bytes: u64,
     record_bytes: u64,
 }
 
 /// Bytes of values before and after compression.
-#[derive(Serialize)]
-struct Compressed {
+#[derive(JsonSchema, Serialize)]
+pub struct Compressed {
     from: u64,
     to: u64,
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer<'a> {
     schema: &'static str,
     name: &'a str,
     dir: String,
@@ -101,15 +102,15 @@ struct Answer<'a> {
     trash: bool,
 }
 
-#[derive(Serialize)]
-struct Evicting {
+#[derive(JsonSchema, Serialize)]
+pub struct Evicting {
     since: String,
     last: String,
 }
 
 /// 0 is no limit.
-#[derive(Serialize)]
-struct AllLimits {
+#[derive(JsonSchema, Serialize)]
+pub struct AllLimits {
     max_entries: u64,
     max_bytes: u64,
     min_free_bytes: u64,

@@ -1,5 +1,6 @@
 //! `top`: the entries that stand out.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended, now};
@@ -32,8 +33,8 @@ pub struct Top {
     limit: Count,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     by: String,
     finished: bool,

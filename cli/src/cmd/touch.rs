@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
 use larder::Ttl;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended, absent};
@@ -31,8 +32,8 @@ pub struct Touch {
     ttl: Option<TtlArg>,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     #[serde(flatten)]
     key: json::Key,

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io;
 
 use larder::{Cache, Finding, Problem, Verify as Check, VerifyReport};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended};
@@ -19,6 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   cachectl -C D verify                              looks only; exit code 4 if something is wrong
   cachectl -C D verify --quick                      heads of entries, values unread
+  cachectl -C D verify --sample 1%                  heads, and one value in a hundred, others each time
   cachectl -C D verify --repair -n                  what --repair would do
   cachectl -C D verify --json | jq -r 'select(.problem == \"foreign\") | .place'";
 
@@ -32,9 +34,15 @@ pub struct Verify {
     /// Remove damaged entries and leftovers, mend modes and counts
     #[arg(long)]
     repair: bool,
+    /// Read every value (the default)
+    #[arg(long, conflicts_with_all = ["quick", "sample"])]
+    full: bool,
     /// Read the heads of entries only, not their values
-    #[arg(long)]
+    #[arg(long, conflicts_with = "sample")]
     quick: bool,
+    /// Read the heads of all entries and the values of this share of them, others each time
+    #[arg(long, value_name = "P%", value_parser = share)]
+    sample: Option<f64>,
     /// With --repair: only say what it would do
     #[arg(short = 'n', long, requires = "repair")]
     dry_run: bool,
@@ -42,8 +50,17 @@ pub struct Verify {
     if_locked: OrFail,
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
+/// `1%`, `0.5%`.
+fn share(text: &str) -> Result<f64, String> {
+    let percent = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
+    match percent.filter(|percent| (0.0..=100.0).contains(percent)) {
+        Some(percent) => Ok(percent / 100.0),
+        None => Err("give a share like 1% or 0.5%, from 0% to 100%".to_owned()),
+    }
+}
+
+#[derive(JsonSchema, Serialize)]
+pub struct Line<'a> {
     schema: &'static str,
     place: &'a str,
     problem: String,
@@ -51,8 +68,8 @@ struct Line<'a> {
     repaired: bool,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     dry_run: bool,
     finished: bool,
@@ -88,7 +105,8 @@ impl Verify {
         interrupt: &Interrupt,
     ) -> Result<VerifyReport, Failure> {
         let progress = Progress::new(&context.output, "checking", cache.stats()?.entries);
-        let check = Check::new().repair(repair).quick(self.quick).on_examine(|examined| {
+        let check = self.sample.map_or(Check::new().quick(self.quick), |share| Check::new().sample(share));
+        let check = check.repair(repair).on_examine(|examined| {
             progress.at(examined);
             !interrupt.came()
         });

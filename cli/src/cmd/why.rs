@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::SystemTime;
 
 use larder::{Cache, Entry, History, Invalidated, Reason, State};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::context::{Context, Ended, now};
@@ -40,8 +41,8 @@ struct Answer {
     text: String,
 }
 
-#[derive(Serialize)]
-struct Line {
+#[derive(JsonSchema, Serialize)]
+pub struct Line {
     schema: &'static str,
     #[serde(flatten)]
     key: json::Key,

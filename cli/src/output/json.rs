@@ -9,10 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use base64::write::EncoderWriter;
 use jiff::Timestamp;
 use larder::{Codec, State};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A key: text where it is UTF-8, else null beside its Base64. The default is an unknown key, null.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema, Serialize)]
 pub struct Key {
     pub key: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +41,7 @@ impl Key {
 }
 
 /// A name of a group, by the same rule.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct Name {
     pub name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,7 +76,7 @@ pub fn write_value(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// All that is known about an entry but its value; `ls` and `show` share it.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct Entry {
     pub schema: &'static str,
     #[serde(flatten)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use larder::{PruneReport, Reason, Removal, Tally};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::json::{Key, field};
@@ -37,8 +38,8 @@ pub struct Printer<'a> {
     listener: Option<&'a dyn Fn(&Removal<'_>)>,
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
+#[derive(JsonSchema, Serialize)]
+pub struct Line<'a> {
     schema: &'static str,
     #[serde(flatten)]
     key: Key,
@@ -133,7 +134,7 @@ fn words(reason: Reason) -> String {
 }
 
 /// A count and its bytes, as JSON.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, JsonSchema, Serialize)]
 pub struct Sum {
     pub entries: u64,
     pub bytes: u64,
@@ -170,7 +171,7 @@ pub fn total(report: &PruneReport) -> Sum {
 }
 
 /// The report as JSON.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub struct Answer {
     schema: &'static str,
     dry_run: bool,

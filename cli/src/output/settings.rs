@@ -3,27 +3,28 @@
 use std::io;
 
 use larder::{Settings, Ttl};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::json::{milliseconds, rfc3339};
 use super::{Output, escaped};
 use crate::units::{Count, Size, Span};
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     dir: Sourced<String>,
     settings: Option<Values>,
 }
 
-#[derive(Serialize)]
-struct Sourced<T> {
+#[derive(JsonSchema, Serialize)]
+pub struct Sourced<T> {
     value: T,
     from: String,
 }
 
-#[derive(Serialize)]
-struct Values {
+#[derive(JsonSchema, Serialize)]
+pub struct Values {
     name: Sourced<String>,
     max_entries: Sourced<u64>,
     max_bytes: Sourced<u64>,

@@ -6,14 +6,15 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use larder::Stats;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::removals::Sum;
-use super::{Output, Relative, Style, entries, escaped};
+use super::{Output, Relative, Style, counted, escaped};
 use crate::units::{approx_size, grouped};
 
 /// What a prune would give back.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, JsonSchema, Serialize)]
 pub struct Waiting {
     pub expired: Sum,
     pub cleared: Sum,
@@ -73,13 +74,15 @@ impl Summary<'_> {
         let mut rows = vec![
             ("entries", grouped(figures.entries), fill(output, figures.entries, limits.max_entries, grouped)),
             ("used", approx_size(figures.used), fill(output, figures.used, limits.max_bytes, approx_size)),
-            ("payload", approx_size(figures.payload), "keys, metadata and values alone".to_owned()),
+            ("content", approx_size(figures.payload), "keys, values and metadata alone".to_owned()),
         ];
         if let Some(mapped) = figures.mapped {
             let by = figures.entries_by;
-            let text = format!("for {} in segments, {} in files", entries(by.segments), grouped(by.files));
+            let small = counted(by.segments, "small entry", "small entries");
+            let text = format!("leads to {small}, and to {} in files of their own", grouped(by.files));
             rows.push(("index", approx_size(mapped.index), text));
-            rows.push(("arena", approx_size(mapped.arena), fill(output, mapped.records, mapped.arena, approx_size)));
+            let used = output.gauge(mapped.records, mapped.arena, Style::Good);
+            rows.push(("small", approx_size(mapped.arena), format!("{used} of the file that small entries share")));
         }
         rows.push(("", nothing(), nothing()));
         if let Some((since, _)) = self.since {

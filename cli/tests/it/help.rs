@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::sandbox::{Run, Sandbox};
 
-const COMMANDS: [&str; 31] = [
+const COMMANDS: [&str; 32] = [
     "init",
     "stats",
     "ls",
@@ -34,6 +34,7 @@ const COMMANDS: [&str; 31] = [
     "import",
     "metrics",
     "config",
+    "schema",
     "completion",
     "man",
 ];

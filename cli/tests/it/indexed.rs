@@ -64,7 +64,7 @@ fn where_entries_rest_is_shown() {
         assert!(mapped[name].as_u64().unwrap() >= mapped["record_bytes"].as_u64().unwrap(), "{mapped}");
     }
     let seen = sandbox.run(["stats"]).succeeds();
-    assert!(seen.text().contains("for 2 entries in segments, 1 in files"), "{}", seen.text());
+    assert!(seen.text().contains("leads to 2 small entries, and to 1 in files of their own"), "{}", seen.text());
 }
 
 #[test]

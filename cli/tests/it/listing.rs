@@ -167,7 +167,7 @@ app  app
 
 entries                 3  [###############.....]  75.0 % of 4
 used             16.8 KiB  [#...................]  <0.1 % of 1.0 GiB
-payload           5.0 KiB  keys, metadata and values alone
+content           5.0 KiB  keys, values and metadata alone
 
 hits                    1  [##########..........]  50.0 %
 misses                  1  absent 1

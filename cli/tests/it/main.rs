@@ -25,6 +25,7 @@
 //! | `harmless`    | looking writes nothing; a dry run deletes nothing                            |
 //! | `why`         | whether a key would hit, and if not, what became of it                        |
 //! | `urls`        | caches by URL, and copy                                                      |
+//! | `schema`      | every line of --json is as its published schema says                         |
 //! | `terminal`    | what differs when a person looks on                                          |
 
 #![allow(
@@ -50,6 +51,7 @@ mod namespaces;
 mod plans;
 mod prune;
 mod sandbox;
+mod schema;
 mod selected;
 mod tended;
 mod terminal;

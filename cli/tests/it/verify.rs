@@ -111,3 +111,24 @@ fn a_signal_stops_at_the_next_entry_with_totals_so_far() {
     assert_eq!(found, lines.len() as u64 - 1);
     assert!((1..1500).contains(&found), "{found}");
 }
+
+/// Reading all of a large cache takes hours: a share of it each night finds what is damaged in the end.
+#[test]
+fn a_sample_reads_the_values_of_a_share() {
+    let sandbox = Sandbox::plain();
+    sandbox.run(["set", "k", "some value"]).succeeds();
+    let place = sandbox.place_of("k");
+    let mut bytes = std::fs::read(&place).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&place, bytes).unwrap();
+    sandbox.run(["verify", "--sample", "0%"]).succeeds();
+    sandbox.run(["verify", "--quick"]).succeeds();
+    sandbox.run(["verify", "--sample", "100%"]).ends_with(4);
+    sandbox.run(["verify", "--full"]).ends_with(4);
+    let found = |_: &u32| sandbox.run(["verify", "--sample", "50%"]).code == 4;
+    let times = (0..40).filter(found).count();
+    assert!((1..40).contains(&times), "others each time: {times} of 40");
+    for wrong in ["1", "101%", "-1%", "x%"] {
+        sandbox.run(["verify", &format!("--sample={wrong}")]).ends_with(2).says("1%");
+    }
+}

@@ -160,12 +160,12 @@ fn slot_of_record(run: &mut Run<'_>, engine: &IndexedEngine, hash: Hash, slot: &
             });
         run.find(&place, Problem::Index, "its live bit isn't set", mended);
     }
-    value(run, record, slot, &place)
+    value(run, hash, record, slot, &place)
 }
 
 /// The value behind a sound head.
-fn value(run: &mut Run<'_>, record: Record, slot: &Slot, place: &str) -> bool {
-    if !run.how.quick && record.opened.compression != 0 && record.value().is_err() {
+fn value(run: &mut Run<'_>, hash: Hash, record: Record, slot: &Slot, place: &str) -> bool {
+    if record.opened.compression != 0 && run.reads_value(hash.name()) && record.value().is_err() {
         run.find(place, Problem::Corrupt, Damage::Content.as_str(), false);
         return true;
     }

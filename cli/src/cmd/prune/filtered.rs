@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use larder::{Cache, Entry};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Prune;
@@ -15,8 +16,8 @@ use crate::select::{Narrow, Walk, remove};
 use crate::signal::Interrupt;
 use crate::units::{Span, approx_size};
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(JsonSchema, Serialize)]
+pub struct Answer {
     schema: &'static str,
     dry_run: bool,
     finished: bool,
@@ -25,8 +26,8 @@ struct Answer {
     failed_entries: u64,
 }
 
-#[derive(Serialize)]
-struct Line {
+#[derive(JsonSchema, Serialize)]
+pub struct Line {
     schema: &'static str,
     #[serde(flatten)]
     key: json::Key,
