@@ -22,6 +22,7 @@ mod failover;
 #[cfg(feature = "redis")]
 mod rights;
 #[cfg(feature = "redis")]
+#[cfg(feature = "redis")]
 mod scopes;
 
 fn url(program: Program, port: u16, parameters: &str) -> String {

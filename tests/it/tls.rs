@@ -53,6 +53,20 @@ fn a_server_that_does_not_is_refused() {
     }
 }
 
+/// TLS spoken to a port without it, and the other way round: the URL that would be right is named.
+#[test]
+fn the_other_way_to_speak_is_named() {
+    let Some((server, port)) = start() else { return };
+    // Such a server waits for more.
+    let url = format!("rediss://localhost:{}?ca={CERTIFICATES}/ca.pem&attempts=1&connect_timeout=200ms", server.port);
+    let error = Cache::from_url(&url).and_then(|c| c.get("k")).expect_err("no TLS there");
+    let is_down = matches!(error.kind(), ErrorKind::Io | ErrorKind::Timeout);
+    assert!(is_down && format!("{error:?}").contains("redis://"), "{error:?}");
+    let c = Cache::from_url(&format!("redis://:hunter2@localhost:{port}?{PATIENT}&attempts=1")).expect("a cache");
+    let error = c.get("k").expect_err("TLS is spoken there");
+    assert!(error.kind() == ErrorKind::Io && format!("{error:?}").contains("rediss://"), "{error:?}");
+}
+
 #[test]
 fn what_is_no_certificate_is_told() {
     for (ca, named) in [("/nowhere/ca.pem", "can't be read"), (concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"), "ca")]

@@ -135,13 +135,17 @@ impl Memcached {
                 let now = scopes.iter().map(|scope| *ids.get(scope)?);
                 now.eq(label.scopes.iter().copied().map(Some))
             };
-            let Ok(Found { held, .. }) = found else { continue };
+            let Ok(Found { is, held }) = found else { continue };
             let cleared = held.as_ref().is_ok_and(|(label, _)| match base {
                 Some((_, scopes)) if label.extra.tags.is_empty() => !same(scopes, label),
                 _ => !same(&local.scopes(id.namespace, &label.extra), label),
             });
             if cleared {
                 *held = Err(Count::MissCleared);
+            }
+            if let (Is::This(exact), Ok((label, _))) = (is, held) {
+                // Which scopes they are of is known by what the entry is in.
+                exact.stood = label.scopes.iter().map(|id| (String::new(), *id)).collect();
             }
         }
         Ok(found)

@@ -129,6 +129,16 @@ impl Memcached {
         Ok(untouched.then(|| stamps.iter().map(|stamp| stamp.id).collect()))
     }
 
+    async fn invalidate_at(local: &Local, place: &Place, key: &str, until: Until) -> Result<()> {
+        let at = local.counter(place, 1, until).await?;
+        let mut batch = Batch::default();
+        batch.push_set(key, &Stamp { id: random()?, at }.to_bytes(), "T0");
+        match local.run_one(place, &batch, Again::Yes, until).await? {
+            Answer::Done { .. } => Ok(()),
+            _ => Err(unexpected()),
+        }
+    }
+
     async fn remove(&self, id: Id<'_>, when: When<'_>, until: Until) -> Result<Stored> {
         let local = self.local()?;
         let (place, name) = local.place(id);
@@ -182,7 +192,10 @@ impl Server for Memcached {
         let (place, name) = local.place(id);
         let scopes = local.scopes(id.namespace, put.extra);
         let mut is = Memcached::state_for(when);
+        let stood = when.is.stood();
+        let goes_on = when.goes_on && stood.len() == scopes.len();
         let mut ids = match when.since {
+            _ if goes_on => stood.iter().map(|(_, id)| *id).collect(),
             Some((since, _)) => match Memcached::ids_since(local, place, &scopes, since.at, until).await? {
                 Some(ids) => ids,
                 None => return Ok(Stored::Refused),
@@ -207,6 +220,8 @@ impl Server for Memcached {
             match stored {
                 Answer::Done { .. } if now == ids => return Ok(Stored::Done),
                 Answer::Done { .. } if when.since.is_some() => return Ok(Stored::Refused),
+                // It was invalidated since it was read, and what goes on from it is invalid too.
+                Answer::Done { .. } if goes_on => return Ok(Stored::Changed),
                 // What was stored counts for nobody: it's of scopes that are no more.
                 Answer::Done { cas, .. } if is != Is::Anything => is = self::is(cas),
                 Answer::Done { .. } => {}
@@ -238,7 +253,8 @@ impl Server for Memcached {
         }
         let facts = Facts { expires, ..label.facts };
         let put = Put { facts, extra: &label.extra, value: &value };
-        Ok(self.store(id, Some(put), When::state(is), until).await? == Stored::Done)
+        let when = When { goes_on: true, ..When::state(is) };
+        Ok(self.store(id, Some(put), when, until).await? == Stored::Done)
     }
 
     fn lease(&self, id: Id<'_>) -> Result<ServerLease> {
@@ -278,19 +294,18 @@ impl Server for Memcached {
         Ok(Since { at: local.counter(local.place(id).0, 0, until).await?, ..Since::default() })
     }
 
+    /// On every server, whatever becomes of others.
     async fn invalidate(&self, scope: Scope<'_>, until: Until) -> Result<()> {
         let local = self.local()?;
-        let key = local.scope_key(scope);
-        for place in &local.places {
-            let at = local.counter(place, 1, until).await?;
-            let mut batch = Batch::default();
-            batch.push_set(&key, &Stamp { id: random()?, at }.to_bytes(), "T0");
-            match local.run_one(place, &batch, Again::Yes, until).await? {
-                Answer::Done { .. } => {}
-                _ => return Err(unexpected()),
+        let (key, n) = (local.scope_key(scope), local.places.len());
+        let (mut done, mut failure) = (0, None);
+        for (i, place) in local.places.iter().enumerate() {
+            match Memcached::invalidate_at(local, place, &key, until.share(n - i)).await {
+                Ok(()) => done += 1,
+                Err(error) => failure = failure.or(Some(error)),
             }
         }
-        Ok(())
+        failure.map_or(Ok(()), |error| Err(error.and(&format!("it was done on {done} of {n} servers"))))
     }
 
     fn list(_: Arc<Networked<Memcached>>) -> Result<Listing> {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use redis::{Value as Answer, cmd};
 
 use super::Redis;
-use super::client::Batch;
+use super::client::{Batch, refusal};
 use super::judge::judge;
+use super::local::Local;
 use super::parts::{Part, Seen};
 use super::scripts::{self, Name};
 use crate::backend::Listing;
@@ -38,6 +39,27 @@ pub(super) fn is_of_entries(key: &[u8], prefix: usize) -> bool {
     }
 }
 
+/// Some more keys of a server that match, and where to go on; 0: that was all.
+pub(super) async fn scan(
+    local: &Local,
+    node: &Address,
+    cursor: u64,
+    pattern: &str,
+    until: Until,
+) -> Result<(u64, Vec<Vec<u8>>)> {
+    let mut command = cmd("SCAN");
+    command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
+    let parts = match local.client.run_on(node, &Batch::one(0, &command), until).await?.pop() {
+        Some(Answer::Array(parts)) => parts,
+        Some(Answer::ServerError(error)) => return Err(refusal(&error)),
+        _ => return Err(unexpected()),
+    };
+    let [Answer::BulkString(cursor), Answer::Array(keys)] = parts.as_slice() else { return Err(unexpected()) };
+    let cursor = std::str::from_utf8(cursor).ok().and_then(|n| n.parse().ok()).ok_or_else(unexpected)?;
+    let key = |key: &Answer| if let Answer::BulkString(key) = key { Some(key.clone()) } else { None };
+    Ok((cursor, keys.iter().filter_map(key).collect()))
+}
+
 /// Where a walk over the keys is.
 struct Walk {
     nodes: Vec<Address>,
@@ -57,20 +79,13 @@ impl Redis {
     /// Some more keys, and the node that has them; `None`: that was all.
     async fn step(&self, walk: &mut Walk, until: Until) -> Result<Option<(Address, Vec<Vec<u8>>)>> {
         let Some(node) = walk.nodes.last().cloned() else { return Ok(None) };
-        let mut scan = cmd("SCAN");
-        scan.arg(walk.cursor).arg("MATCH").arg(&walk.pattern).arg("COUNT").arg(STEP);
-        let answer = self.local()?.client.run_on(&node, &Batch::one(0, &scan), until).await?.pop();
-        let Some(Answer::Array(parts)) = answer else { return Err(unexpected()) };
-        let [Answer::BulkString(cursor), Answer::Array(keys)] = parts.as_slice() else { return Err(unexpected()) };
-        walk.cursor = std::str::from_utf8(cursor).ok().and_then(|n| n.parse().ok()).ok_or_else(unexpected)?;
+        let keys;
+        (walk.cursor, keys) = scan(self.local()?, &node, walk.cursor, &walk.pattern, until).await?;
         if walk.cursor == 0 {
             walk.nodes.pop();
         }
-        let keys = keys.iter().filter_map(|key| match key {
-            // Bare values may be named as if they were entries.
-            Answer::BulkString(key) => is_of_entries(key, self.remote.prefix.len()).then(|| key.clone()),
-            _ => None,
-        });
+        // Bare values may be named as if they were entries.
+        let keys = keys.into_iter().filter(|key| is_of_entries(key, self.remote.prefix.len()));
         Ok(Some((node, keys.collect())))
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redis::{Cmd, Value as Answer, cmd};
 
 use super::client::{Batch, refusal};
-use super::listing::is_of_entries;
+use super::listing::{is_of_entries, scan};
 use super::local;
 use super::scripts::{self, Name};
 use super::slots::slot;
@@ -208,31 +208,26 @@ impl Plain for PlainRedis {
     async fn clear(&self, prefix: &str, until: Until) -> Result<()> {
         let local = self.local()?;
         for node in local.client.find_servers(until).await? {
-            let mut cursor = b"0".to_vec();
+            let mut cursor = 0;
             loop {
-                let mut scan = cmd("SCAN");
-                scan.arg(&cursor).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(1000);
-                let answer = local.client.run_on(&node, &Batch::one(0, &scan), until).await?.pop();
-                let Some(Answer::Array(parts)) = answer else { return Err(unexpected()) };
-                let [Answer::BulkString(next), Answer::Array(keys)] = parts.as_slice() else {
-                    return Err(unexpected());
-                };
+                let keys;
+                (cursor, keys) = scan(local, &node, cursor, &format!("{prefix}*"), until).await?;
                 let mut batch = Batch::default();
-                for key in keys {
-                    // Caches with metadata may have a prefix that begins so.
-                    if let Answer::BulkString(key) = key
-                        && !is_of_entries(key, prefix.len() - 1)
-                    {
-                        batch.push(0, cmd("UNLINK").arg(key));
-                    }
+                // Caches with metadata may have a prefix that begins so.
+                for key in keys.iter().filter(|key| !is_of_entries(key, prefix.len() - 1)) {
+                    batch.push(0, cmd("UNLINK").arg(key));
                 }
                 if batch.len() > 0 {
-                    local.client.run_on(&node, &batch, until).await?;
+                    local
+                        .client
+                        .run_on(&node, &batch, until)
+                        .await?
+                        .into_iter()
+                        .try_for_each(|n| whole(n).map(drop))?;
                 }
-                if next == b"0" {
+                if cursor == 0 {
                     break;
                 }
-                cursor.clone_from(next);
             }
         }
         Ok(())

@@ -99,6 +99,36 @@ fn one_node_of_a_cluster_is_dead() {
     }
 }
 
+/// Invalidating stopped at the first server that was dead, and left all others as they were.
+#[cfg(feature = "memcached")]
+#[test]
+fn what_can_be_invalidated_beside_a_dead_server_is() {
+    if !Program::Memcached.is_there() {
+        return;
+    }
+    for dead in 0..3 {
+        let mut servers = three();
+        let (c, missing) = (several(&servers, PATIENT), several(&servers, &format!("on_error=miss&{PATIENT}")));
+        let set = || {
+            let failed = missing.set_many(keys().into_iter().map(|key| (key, "v")), Ttl::Never.tag("t"));
+            assert!(failed.expect("set_many").is_empty(), "the dead one's are lost");
+        };
+        set();
+        servers[dead].kill();
+        let all: [(&str, &dyn Fn(&Cache) -> larder::Result<()>); 2] =
+            [("a tag", &|c| c.invalidate_tag("t")), ("everything", &Cache::clear)];
+        for (what, invalidate) in all {
+            set();
+            assert!(!found(&missing).is_empty());
+            let error = invalidate(&c).expect_err("one is dead");
+            let text = error.to_string();
+            let named = text.contains(&format!("127.0.0.1:{}", servers[dead].port));
+            assert!(is_network(error.kind()) && named && text.contains("on 2 of 3 servers"), "{what}: {error}");
+            assert_eq!(found(&missing).len(), 0, "{what}");
+        }
+    }
+}
+
 /// With `eject=true` a dead server's keys go to the others; when it is back, it has what it had.
 #[cfg(feature = "memcached")]
 #[test]

@@ -57,6 +57,25 @@ fn a_right_that_is_missing_is_told() {
     assert!(!format!("{error} {error:?}").contains("hunter2"));
 }
 
+/// Without the right to list keys everything works but listings, and what `clear` would remove stays until its time is over.
+#[test]
+fn without_scan_a_cache_is_cleared_and_not_listed() {
+    if !Program::Redis.is_there() {
+        return;
+    }
+    let server = Server::start(Program::Redis, &[]);
+    server.ask(&format!("ACL SETUSER app on >hunter2 ~larder:* &* -@all {RIGHTS} -scan")).expect("an answer");
+    let url = format!("redis://app:hunter2@127.0.0.1:{}?{PATIENT}", server.port);
+    let c = Cache::from_url(&url).expect("a cache");
+    the_contract(&c);
+    let listed = c.entries().and_then(|mut entries| entries.next().transpose().map(drop));
+    let raw = Cache::from_url(&format!("{url}&raw=true")).expect("a cache");
+    for error in [listed.expect_err("a listing"), raw.clear().expect_err("bare values are found by a listing")] {
+        let text = error.to_string();
+        assert!(error.kind() == ErrorKind::Refused && text.contains("scan") && text.contains("STORES.md"), "{error}");
+    }
+}
+
 /// `redis://user@host` dropped the user, and connected as the one that may do everything.
 #[test]
 fn a_user_without_a_password_is_that_user() {

@@ -127,15 +127,13 @@ fn ids_last_as_long_as_their_entries() {
     assert!(get(&c, "k").is_some() && left() > 0);
 }
 
-/// A counter that was read before an invalidation and stored after it must not come back under a new id; nor may what is
-/// swapped, popped or replaced by its state.
-#[test]
-fn what_is_stored_anew_stands_under_the_ids_that_it_had() {
-    if !Program::Redis.is_there() {
+/// A counter that was read before an invalidation and stored after it must not come back under a new id.
+fn what_goes_on_keeps_its_ids(program: Program) {
+    if !program.is_there() {
         return;
     }
-    let server = Server::start(Program::Redis, &[]);
-    let (c, other) = (open(Program::Redis, server.port, PATIENT), open(Program::Redis, server.port, PATIENT));
+    let server = Server::start(program, &[]);
+    let (c, other) = (open(program, server.port, PATIENT), open(program, server.port, PATIENT));
     let tagged = |c: &Cache| c.set("n", "5", SetOptions::new().ttl(Ttl::mins(5)).tag("t")).expect("set");
     tagged(&c);
     assert_eq!(c.incr("n", 1).expect("incr"), 6);
@@ -150,19 +148,30 @@ fn what_is_stored_anew_stands_under_the_ids_that_it_had() {
     // Invalidations beside additions: each number is of after the last one that had returned.
     std::thread::scope(|threads| {
         let adding = threads.spawn(|| {
-            for _ in 0..300 {
+            for _ in 0..1000 {
                 if let Err(error) = c.incr("n", 1) {
                     assert_eq!(error.kind(), ErrorKind::NotFound);
                 }
             }
         });
-        for _ in 0..30 {
+        for _ in 0..100 {
             other.invalidate_tag("t").expect("invalidate_tag");
             assert_eq!(get(&other, "n"), None, "it came back");
             tagged(&other);
         }
         adding.join().expect("no panic");
     });
+}
+
+#[test]
+fn what_goes_on_keeps_its_ids_on_redis() {
+    what_goes_on_keeps_its_ids(Program::Redis);
+}
+
+#[cfg(feature = "memcached")]
+#[test]
+fn what_goes_on_keeps_its_ids_on_memcached() {
+    what_goes_on_keeps_its_ids(Program::Memcached);
 }
 
 /// Two programs with two prefixes on one database.
