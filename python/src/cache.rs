@@ -58,7 +58,8 @@ impl Cache {
         let given = options.map_or_else(|| Ok(PyDict::new(py)), PyDictMethods::copy)?;
         // A relative path leads elsewhere in a process that works in another directory.
         let location = match handle.cache.dir() {
-            Some(dir) if !location.to_string().contains("://") => dir.into_pyobject(py)?.into_any(),
+            // A str: a `Path` would import pathlib, which takes longer than opening.
+            Some(dir) if !location.to_string().contains("://") => dir.as_os_str().into_pyobject(py)?.into_any(),
             _ => location.clone(),
         };
         Ok(Cache::opened(handle, "_reopen", PyTuple::new(py, [location, given.into_any()])?))

@@ -287,6 +287,41 @@ def test_stale_values_are_served_where_computing_fails(cache: Cache[Any]) -> Non
     assert cache.get_or_set("k", lambda: 1 // 0, 60, stale_if_error=60) == "old"
 
 
+def test_a_value_is_refreshed_early_where_that_is_asked_for(cache: Cache[Any]) -> None:
+    computed: list[int] = []
+
+    def compute() -> int:
+        computed.append(1)
+        time.sleep(0.002)
+        return len(computed)
+
+    for _ in range(3):
+        cache.get_or_set("k", compute, 1000)
+    assert len(computed) == 1
+    # A factor at which every moment is early enough.
+    assert [cache.get_or_set("k", compute, 1000, early_refresh=1e12) for _ in range(3)] == [2, 3, 4]
+
+
+def test_a_stale_value_is_served_while_one_computes(cache: Cache[Any]) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def compute() -> str:
+        begun.set()
+        assert go_on.wait(30)
+        return "new"
+
+    cache.set("k", "old", 0.01, stale_for=1000)
+    time.sleep(0.05)
+    thread = threading.Thread(target=lambda: cache.get_or_set("k", compute, 60, stale_while_revalidate=1000))
+    thread.start()
+    assert begun.wait(30)
+    assert cache.get_or_set("k", lambda: "mine", 60, stale_while_revalidate=1000) == "old"
+    assert cache.get_or_set("k", lambda: "mine", 60, wait_max=0.01) == "mine", "who can't wait computes without storing"
+    go_on.set()
+    thread.join()
+    assert cache.get("k") == "new"
+
+
 def test_of_many_threads_one_computes(store: Cache[Any]) -> None:
     calls: list[int] = []
     start = threading.Barrier(8)
