@@ -12,6 +12,10 @@
 //! keys in one of 2^31 cases. A lease takes the word of its own tag, else a free one, else a note, else one of another
 //! key, whose value is then returned without being stored. Words of processes that died stay until then.
 
+/// All orders of their steps.
+#[cfg(test)]
+mod model;
+
 use std::io;
 
 use super::control::{Control, LEASE_LINE, LEASE_LINES, LEASES};
@@ -29,66 +33,103 @@ fn place(hash: u64) -> (usize, u64) {
     (LEASES + LEASE_LINE * line, (hash / lines) << 32 & TAG)
 }
 
-impl Control {
-    fn line(&self, hash: u64) -> io::Result<[u64; LEASE_LINE]> {
+/// Where lease words are kept. A model of the protocol has a memory of its own.
+trait Words {
+    /// The words of a line, each as it is at a time of its own.
+    fn line(&self, line: usize) -> io::Result<[u64; LEASE_LINE]>;
+
+    /// Changes a word where it is still `old`, in one step, and gives back what it was.
+    fn replace(&self, index: usize, old: u64, new: u64) -> io::Result<u64>;
+
+    /// Changes a word whatever it is.
+    fn put(&self, index: usize, new: u64) -> io::Result<()>;
+}
+
+impl Words for Control {
+    fn line(&self, line: usize) -> io::Result<[u64; LEASE_LINE]> {
         let mut words = [0; LEASE_LINE];
-        self.load_run(place(hash).0, &mut words)?;
+        self.load_run(line, &mut words)?;
         Ok(words)
     }
 
+    fn replace(&self, index: usize, old: u64, new: u64) -> io::Result<u64> {
+        self.update(index, |now| if now == old { new } else { now })
+    }
+
+    fn put(&self, index: usize, new: u64) -> io::Result<()> {
+        self.update(index, |_| new).map(drop)
+    }
+}
+
+fn grant(words: &impl Words, hash: u64, random: u32) -> io::Result<u64> {
+    let (line, tag) = place(hash);
+    let word = tag | u64::from(random);
+    for _ in 0..TRIES {
+        let seen = words.line(line)?;
+        let at = seen.iter().position(|other| other & TAG == tag && *other != 0);
+        let at = at.or_else(|| seen.iter().position(|other| *other == 0));
+        let at = at.or_else(|| seen.iter().position(|other| other & NOTE != 0));
+        let at = at.unwrap_or(random as usize % LEASE_LINE);
+        if words.replace(line + at, seen[at], word)? == seen[at] {
+            return Ok(word);
+        }
+    }
+    words.put(line + random as usize % LEASE_LINE, word)?;
+    Ok(word)
+}
+
+fn stands(words: &impl Words, hash: u64, word: u64) -> io::Result<bool> {
+    Ok(words.line(place(hash).0)?.contains(&word))
+}
+
+fn find(words: &impl Words, hash: u64) -> io::Result<Option<u64>> {
+    let (line, tag) = place(hash);
+    Ok(words.line(line)?.into_iter().find(|word| word & TAG == tag && *word != 0))
+}
+
+fn void(words: &impl Words, hash: u64) -> io::Result<()> {
+    let (line, tag) = place(hash);
+    for (at, word) in words.line(line)?.into_iter().enumerate() {
+        if word & TAG == tag && word != 0 {
+            words.replace(line + at, word, 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn end(words: &impl Words, hash: u64, word: u64, failed: bool) -> io::Result<()> {
+    let line = place(hash).0;
+    if let Some(at) = words.line(line)?.into_iter().position(|other| other == word) {
+        words.replace(line + at, word, if failed { word | NOTE } else { 0 })?;
+    }
+    Ok(())
+}
+
+impl Control {
     /// Writes down a lease and returns its word. `random` MUST NOT be 0.
     pub(crate) fn grant_lease(&self, hash: u64, random: u32) -> io::Result<u64> {
-        let (line, tag) = place(hash);
-        let word = tag | u64::from(random);
-        for _ in 0..TRIES {
-            let words = self.line(hash)?;
-            let at = words.iter().position(|other| other & TAG == tag && *other != 0);
-            let at = at.or_else(|| words.iter().position(|other| *other == 0));
-            let at = at.or_else(|| words.iter().position(|other| other & NOTE != 0));
-            let at = at.unwrap_or(random as usize % LEASE_LINE);
-            let was = self.update(line + at, |now| if now == words[at] { word } else { now })?;
-            if was == words[at] {
-                return Ok(word);
-            }
-        }
-        self.update(line + random as usize % LEASE_LINE, |_| word)?;
-        Ok(word)
+        grant(self, hash, random)
     }
 
     /// Whether a lease still stands.
     pub(crate) fn has_lease(&self, hash: u64, word: u64) -> io::Result<bool> {
-        Ok(self.line(hash)?.contains(&word))
+        stands(self, hash, word)
     }
 
     /// The lease that a key has, or the note that is left of one.
     pub(crate) fn lease_of(&self, hash: u64) -> io::Result<Option<u64>> {
-        let tag = place(hash).1;
-        Ok(self.line(hash)?.into_iter().find(|word| word & TAG == tag && *word != 0))
+        find(self, hash)
     }
 
     /// Voids whatever lease a key has, since it was changed. The caller holds the key's lock, as does whoever stores by a
     /// lease.
     pub(crate) fn void_lease(&self, hash: u64) -> io::Result<()> {
-        let (line, tag) = place(hash);
-        for (at, word) in self.line(hash)?.into_iter().enumerate() {
-            if word & TAG == tag && word != 0 {
-                self.replace(line + at, word, 0)?;
-            }
-        }
-        Ok(())
+        void(self, hash)
     }
 
     /// Gives a lease up, if it still stands. Where the computation failed, a note of it stays.
     pub(crate) fn end_lease(&self, hash: u64, word: u64, failed: bool) -> io::Result<()> {
-        let line = place(hash).0;
-        match self.line(hash)?.into_iter().position(|other| other == word) {
-            Some(at) => self.replace(line + at, word, if failed { word | NOTE } else { 0 }),
-            None => Ok(()),
-        }
-    }
-
-    fn replace(&self, index: usize, old: u64, new: u64) -> io::Result<()> {
-        self.update(index, |now| if now == old { new } else { now }).map(drop)
+        end(self, hash, word, failed)
     }
 }
 
