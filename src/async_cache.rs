@@ -13,6 +13,7 @@ use crate::capabilities::Capabilities;
 use crate::entry::{Entry, SetOptions, Token, Ttl, Value};
 use crate::error::{Error, Result};
 use crate::options::Options;
+use crate::settings::Conflict;
 use crate::single_flight::calls::{Calls, on_the_pool};
 use crate::single_flight::{Computing, Fetch, Flight};
 use crate::stats::Stats;
@@ -150,6 +151,11 @@ impl AsyncCache {
     /// See [`Cache::capabilities`].
     pub fn capabilities(&self) -> Capabilities {
         self.cache.capabilities()
+    }
+
+    /// See [`Cache::conflicts`].
+    pub fn conflicts(&self) -> &[Conflict] {
+        self.cache.conflicts()
     }
 
     /// See [`Cache::get`].

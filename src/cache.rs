@@ -16,7 +16,7 @@ use crate::history::History;
 use crate::key::Id;
 use crate::options::Options;
 use crate::prune::{Prune, PruneReport};
-use crate::settings::{Change, Settings};
+use crate::settings::{Change, Conflict, Settings};
 use crate::stats::Stats;
 use crate::verify::{Finding, Verify, VerifyReport};
 use crate::versions::{self, at_once};
@@ -40,6 +40,8 @@ pub struct Cache {
     file: Option<Arc<dyn Maintained>>,
     /// Who computes what, of the callers in this process.
     flights: Arc<Flights<Made>>,
+    /// The options that don't hold.
+    conflicts: Arc<[Conflict]>,
     namespace: Arc<str>,
     version: u64,
 }
@@ -88,7 +90,12 @@ impl Cache {
     }
 
     pub(crate) fn over(store: Arc<dyn Backend>) -> Cache {
-        Cache { store, file: None, flights: Arc::default(), namespace: Arc::from(""), version: 1 }
+        let (flights, conflicts, namespace) = (Arc::default(), Arc::default(), Arc::from(""));
+        Cache { store, file: None, flights, conflicts, namespace, version: 1 }
+    }
+
+    pub(crate) fn with_conflicts(self, conflicts: Vec<Conflict>) -> Cache {
+        Cache { conflicts: conflicts.into(), ..self }
     }
 
     /// What this cache can do: it depends on where its entries rest.
@@ -492,12 +499,28 @@ impl Cache {
         self.directory("tell its settings")?.settings()
     }
 
+    /// The options that this cache was opened with and that don't hold, since the directory had other settings; see
+    /// [`Options::on_conflict`]. Of a tiered cache those of both tiers. They are as they were when it was opened.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dir = dir.path().join("app");
+    /// larder::Cache::file(&dir).max_entries(1_000).open()?;
+    /// let cache = larder::Cache::file(&dir).max_entries(10).open()?;
+    /// assert_eq!(cache.conflicts()[0].to_string(), "max_entries is 1000, not 10");
+    /// # Ok(()) }
+    /// ```
+    pub fn conflicts(&self) -> &[Conflict] {
+        &self.conflicts
+    }
+
     /// Changes settings, for all processes from their next change on, and returns them all.
     pub fn configure(&self, change: &Change) -> Result<Settings> {
         self.directory("configure")?.configure(change)
     }
 
-    /// The directory, as it was given; `None` where the store has none.
+    /// The directory, as it was given, or what a link that was given leads to; `None` where the store has none.
     pub fn dir(&self) -> Option<&Path> {
         self.file.as_deref().map(Maintained::dir)
     }

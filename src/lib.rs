@@ -99,7 +99,7 @@ pub use key::{MAX_KEY_LEN, MAX_NAMESPACE_LEN};
 pub use options::Options;
 pub use options::named::Caches;
 pub use prune::{Prune, PruneReport, Reason, Removal, Tally};
-pub use settings::{Access, Change, Compression, Durability, Layout, Policy, Settings};
+pub use settings::{Access, Change, Compression, Conflict, Durability, Layout, OnConflict, Policy, Settings};
 pub use single_flight::{Computing, Fetch};
 pub use stats::{
     Compressed, Event, EvictReason, Evicting, Evictions, Limits, Mapped, MissReason, Misses, Network, Places, Stats,

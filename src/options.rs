@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::entry::Ttl;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{self, Config};
-use crate::settings::{Access, Change, Compression, Durability, Layout, Policy};
+use crate::settings::{Access, Change, Compression, Conflict, Durability, Layout, OnConflict, Policy};
 use crate::stats::{Counts, Event};
 
 /// Where the entries of a cache rest.
@@ -79,6 +79,8 @@ const OF_DIRECTORY: &[&str] = &[
     "layout",
     "read_only",
     "create",
+    "recreate",
+    "on_conflict",
     "shared_memory",
     "lock_wait",
     "compression",
@@ -142,9 +144,10 @@ const OF_MEMCACHED: &[&str] = &[
 /// An option that the store doesn't have makes [`open`](Options::open) fail with `InvalidOption`, and the message names
 /// those that it has.
 ///
-/// Of a cache in a directory, limits, policy, durability, default ttl and name live in the directory, so that every
-/// process (and `cachectl prune` from a crontab) goes by the same ones: an option that is set here is written there, one
-/// that isn't stays as it was. The other options concern this handle alone.
+/// Of a cache in a directory, limits, policy, durability, default ttl, layout and name live in the directory, so that every
+/// process (and `cachectl prune` from a crontab) goes by the same ones: options that are set here are those of a new cache,
+/// and [`on_conflict`](Options::on_conflict) says what becomes of them where there's one that has others. The other options
+/// concern this handle alone.
 #[derive(Clone)]
 #[must_use]
 pub struct Options {
@@ -217,6 +220,17 @@ impl Options {
         self.given(name)
     }
 
+    /// What becomes of options that the settings of an existing cache differ from. Default: [`OnConflict::Keep`], the
+    /// settings hold, [`Cache::conflicts`] tells which options don't, and [`Event::Conflict`] is told for each; so an opener
+    /// that has other limits in mind evicts nothing of a cache that others share. [`OnConflict::Apply`] writes the options
+    /// down, as [`Cache::configure`] does, and converts the [`layout`](Options::layout). [`OnConflict::Refuse`] makes `open`
+    /// fail with [`Refused`](crate::ErrorKind::Refused) and name them. Where the cache is opened
+    /// [for reading](Options::read_only), nothing is applied.
+    pub fn on_conflict(mut self, what: OnConflict) -> Options {
+        self.config.on_conflict = what;
+        self.given("on_conflict")
+    }
+
     /// The cache's name, which `cachectl clear` asks for. Default: the directory's name. 1 to 64 characters, no control
     /// characters, no slash.
     pub fn name(self, name: impl Into<String>) -> Options {
@@ -283,8 +297,8 @@ impl Options {
     /// the cache was made with; for a new one [`Layout::Indexed`], but [`Layout::Files`] where processes can't share memory
     /// (on a network file system, or with `shared_memory(false)`).
     ///
-    /// Opening with other than the cache has converts it, which takes as long as all of its entries take to be read or
-    /// written, and that nobody else has it open: else `open` fails with [`Busy`](crate::ErrorKind::Busy). No live entry
+    /// With [`OnConflict::Apply`], opening with other than the cache has converts it, which takes as long as all of its entries
+    /// take to be read or written, and that nobody else has it open: else `open` fails with [`Busy`](crate::ErrorKind::Busy). No live entry
     /// is lost, whatever happens on the way. To [`Layout::Files`] every small value becomes a file that is charged 4 KiB
     /// and more: where that is over `max_bytes`, it's [`Refused`](crate::ErrorKind::Refused). A policy that needs the index
     /// becomes [`Policy::Lru`], and of uses only the order by creation stays.
@@ -305,6 +319,18 @@ impl Options {
     pub fn create(mut self, yes: bool) -> Options {
         self.config.create = yes;
         self.given("create")
+    }
+
+    /// Opens the directory anew, and so makes it anew, where it was removed or replaced while it was open, and repeats the call
+    /// that found it so, once. Default: false, the call and all after it fail with [`Vanished`](crate::ErrorKind::Vanished).
+    /// For programs that outlive their cache's directory: deploy scripts empty `/var/cache`.
+    ///
+    /// Changes notice it within 10 ms, reads within a second, until when they find what was there. The new cache has the
+    /// settings that these options name, whatever the old one was configured to. A [`Writer`](crate::Writer) that was begun
+    /// before fails with `Vanished`, and a computation returns its value without storing it. Costs some 20 ns a call.
+    pub fn recreate(mut self, yes: bool) -> Options {
+        self.config.recreate = yes;
+        self.given("recreate")
     }
 
     /// Shares counters through mapped memory. Default: true. With false, and on network file systems always, nothing
@@ -523,13 +549,16 @@ impl Options {
     /// `Busy` (another process is making it), `NotFound` (with `create(false)`), `Unsupported` (this build doesn't have
     /// the store), and errors of the file system or the network.
     pub fn open(self) -> Result<Cache> {
-        Ok(match self.open_store()? {
+        let mut conflicts = Vec::new();
+        let cache = match self.open_store(&mut conflicts)? {
             Opened::File(file) => Cache::over_file(file),
             Opened::Other(store) => Cache::over(store),
-        })
+        };
+        Ok(cache.with_conflicts(conflicts))
     }
 
-    fn open_store(self) -> Result<Opened> {
+    /// Opens the store, and adds the options that don't hold in it.
+    fn open_store(self, conflicts: &mut Vec<Conflict>) -> Result<Opened> {
         self.check()?;
         let Options { place, config, .. } = self;
         let default_ttl = match config.change.default_ttl {
@@ -546,7 +575,8 @@ impl Options {
         };
         let store: Arc<dyn Backend> = match place {
             Place::File => {
-                let file = file::open(config)?;
+                let (file, differ) = file::open(config)?;
+                conflicts.extend(differ);
                 return Ok(Opened::File(file));
             }
             Place::Null => {
@@ -563,7 +593,8 @@ impl Options {
             #[cfg(not(feature = "memory"))]
             Place::Memory => return Err(not_built("memory", "memory")),
             Place::Tiered { near, far, near_ttl, negative_ttl } => {
-                TieredBackend::open(near.open_store()?.store(), far.open_store()?.store(), near_ttl, negative_ttl)?
+                let (near, far) = (near.open_store(conflicts)?.store(), far.open_store(conflicts)?.store());
+                TieredBackend::open(near, far, near_ttl, negative_ttl)?
             }
             #[cfg(feature = "redis")]
             Place::Redis(remote) => crate::backend::redis::open(reach(remote))?,

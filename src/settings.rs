@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::entry::Ttl;
 use crate::error::{Error, ErrorKind};
+use crate::units::{Size, Span};
 
 /// Who goes first when a limit is reached. Expired entries always go before any living one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -137,6 +138,39 @@ named!(Layout, "layout": Files = 0, "files"; Indexed = 1, "indexed";);
 named!(Durability, "durability": Process = 0, "process"; Disk = 1, "disk";);
 named!(Access, "access": Private = 0, "private"; Group = 1, "group";);
 
+/// What becomes of options that an existing cache's settings differ from; see
+/// [`Options::on_conflict`](crate::Options::on_conflict).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnConflict {
+    /// The cache's own settings hold, and [`Cache::conflicts`](crate::Cache::conflicts) tells what differs. The default.
+    #[default]
+    Keep,
+    /// The options are written to the directory, and hold for all processes from their next change on.
+    Apply,
+    /// The cache isn't opened.
+    Refuse,
+}
+
+/// An option that a cache was opened with and whose value doesn't hold, since the directory's settings have another; see
+/// [`Cache::conflicts`](crate::Cache::conflicts). Values are written as URLs have them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Conflict {
+    /// Its name.
+    pub option: &'static str,
+    /// What it was given as.
+    pub given: String,
+    /// What holds.
+    pub kept: String,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}, not {}", self.option, self.kept, self.given)
+    }
+}
+
 /// The settings of a cache, as its marker has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -230,6 +264,36 @@ impl Change {
 
     pub(crate) fn is_none(&self) -> bool {
         *self == Change::default()
+    }
+
+    /// Where `settings` differ from what is wanted.
+    pub(crate) fn conflicts(&self, layout: Option<Layout>, settings: &Settings) -> Vec<Conflict> {
+        fn differs<T: PartialEq>(given: Option<&T>, kept: &T, show: impl Fn(&T) -> String) -> Option<[String; 2]> {
+            given.filter(|given| *given != kept).map(|given| [show(given), show(kept)])
+        }
+        let size = |bytes: &u64| Size(*bytes).to_string();
+        let ttl = |ttl: &Ttl| match ttl {
+            Ttl::After(period) => Span(*period).to_string(),
+            _ => "never".to_owned(),
+        };
+        let (change, now) = (self, settings);
+        let all = [
+            ("name", differs(change.name.as_ref(), &now.name, String::clone)),
+            ("max_entries", differs(change.max_entries.as_ref(), &now.max_entries, u64::to_string)),
+            ("max_bytes", differs(change.max_bytes.as_ref(), &now.max_bytes, size)),
+            ("min_free_bytes", differs(change.min_free_bytes.as_ref(), &now.min_free_bytes, size)),
+            ("min_free_inodes", differs(change.min_free_inodes.as_ref(), &now.min_free_inodes, u64::to_string)),
+            ("default_ttl", differs(change.default_ttl.as_ref(), &now.default_ttl, ttl)),
+            ("policy", differs(change.policy.as_ref(), &now.policy, Policy::to_string)),
+            ("durability", differs(change.durability.as_ref(), &now.durability, Durability::to_string)),
+            (
+                "touch_interval",
+                differs(change.touch_interval.as_ref(), &now.touch_interval, |period| Span(*period).to_string()),
+            ),
+            ("layout", differs(layout.as_ref(), &now.layout, Layout::to_string)),
+        ];
+        let found = all.into_iter().filter_map(|(option, differs)| Some((option, differs?)));
+        found.map(|(option, [given, kept])| Conflict { option, given, kept }).collect()
     }
 
     /// `settings` with this change made, or the reason why it can't be.

@@ -110,6 +110,9 @@ pub enum Event {
     Evict(EvictReason),
     /// An expired entry was reclaimed.
     Expire,
+    /// The cache was opened with an option of this name, and keeps another value; see
+    /// [`Cache::conflicts`](crate::Cache::conflicts).
+    Conflict(&'static str),
 }
 
 /// Why a read found nothing; the fields of [`Misses`] count them.

@@ -123,6 +123,11 @@ impl Context {
             }
             Store::Url(url) => Cache::from_url(url).map_err(plain)?,
         };
+        if !self.output.quiet {
+            for conflict in cache.conflicts() {
+                self.output.note(format_args!("{conflict}, as the cache has it; to change that: on_conflict=apply"));
+            }
+        }
         Ok(self.scoped(cache))
     }
 

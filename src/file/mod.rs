@@ -23,6 +23,7 @@ mod numbers;
 mod open;
 mod operations;
 mod prune;
+mod recreate;
 pub(crate) mod room;
 mod stream;
 mod tree;

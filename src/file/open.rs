@@ -7,28 +7,45 @@ use crate::backend::Maintained;
 use crate::clock::Wait;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::directory::registry::{self, Taken};
-use crate::file::directory::{Config, Directory, Found, Mapping, Shared, Unjoined};
+use crate::file::directory::{Config, Directory, Found, Mapping, Shared, Unjoined, resolve};
 use crate::file::engine::Upkeep;
 use crate::file::entry_files::counts::recount;
 use crate::file::indexed::recovery::host::Site;
 use crate::file::indexed::recovery::{self, Recovered};
 use crate::file::indexed::{self, IndexedEngine};
 use crate::file::tree::{self, TreeEngine};
-use crate::file::{FileStore, convert};
-use crate::settings::Layout;
+use crate::file::{FileStore, convert, recreate};
+use crate::settings::{Conflict, Layout, OnConflict, Settings};
+use crate::stats::Event;
 use crate::sys::fs;
 
 /// How often an opening changes the layout, which another process may undo, before it gives up.
 const CONVERSIONS: usize = 3;
 
+/// A cache that is open, and the options that don't hold in it.
+pub(super) type Opened = (Arc<dyn Maintained>, Vec<Conflict>);
+
 /// Opens a cache, and makes it first where that's wanted and needed.
-pub(crate) fn open(config: Config) -> Result<Arc<dyn Maintained>> {
-    span!("open");
+pub(crate) fn open(config: Config) -> Result<Opened> {
     let config = complete(config);
-    let at = |e: Error| if e.path().is_some() { e } else { e.at(&config.dir) };
+    let (store, conflicts) = if config.recreate { recreate::open(&config) } else { open_once(&config) }?;
+    if let Some(call) = &config.on_event {
+        for conflict in &conflicts {
+            call(Event::Conflict(conflict.option));
+        }
+    }
+    Ok((store, conflicts))
+}
+
+/// The same for a store that ends with its directory.
+pub(super) fn open_once(config: &Config) -> Result<Opened> {
+    span!("open");
+    let dir = resolve(&config.dir);
+    let at = |e: Error| if e.path().is_some() { e } else { e.at(&dir) };
+    let config = Config { dir: dir.clone(), ..config.clone() };
     for _ in 0..CONVERSIONS {
-        if let Some(store) = try_open(&config).map_err(at)? {
-            return Ok(store);
+        if let Some(opened) = try_open(&config).map_err(at)? {
+            return Ok(opened);
         }
     }
     Err(at(Error::new(ErrorKind::Busy, "another process changes the layout again and again")))
@@ -41,10 +58,12 @@ pub(super) fn complete(config: Config) -> Config {
 }
 
 /// `Ok(None)`: the cache was converted, and is to be opened as what it is from now on.
-fn try_open(config: &Config) -> Result<Option<Arc<dyn Maintained>>> {
+fn try_open(config: &Config) -> Result<Option<Opened>> {
     let found = Found::open(config)?;
     let may_map = found.may_map();
-    let wanted = config.layout.filter(|wanted| found.mapped || *wanted == Layout::Files);
+    let conflicts = conflicts(config, &found.marker.settings, found.mapped)?;
+    let applies = config.on_conflict == OnConflict::Apply && !config.read_only;
+    let wanted = conflicts.iter().find(|conflict| conflict.option == "layout").and(config.layout).filter(|_| applies);
     let slot = registry::slot(found.key)?;
     let mut slot = slot.take(config.lock_wait)?;
     let handle = |shared: &Arc<Shared>| Arc::new(Directory::new(shared.clone(), config, may_map));
@@ -55,7 +74,7 @@ fn try_open(config: &Config) -> Result<Option<Arc<dyn Maintained>>> {
                 wait_alone(&shared.dir, config)?;
                 return convert::to_indexed(&handle(&shared.dir), config).map(|()| None);
             }
-            store(TreeEngine::new(handle(&shared.dir), shared), config).map(Some)
+            store(TreeEngine::new(handle(&shared.dir), shared), config, conflicts).map(Some)
         }
         Layout::Indexed => {
             let shared = share(&mut slot, found, config, |shared: &indexed::Shared| &shared.dir, open_indexed)?;
@@ -64,7 +83,7 @@ fn try_open(config: &Config) -> Result<Option<Arc<dyn Maintained>>> {
                 let engine = IndexedEngine::new(handle(&shared.dir), shared);
                 return convert::to_tree(&engine, config).map(|()| None);
             }
-            store(IndexedEngine::new(handle(&shared.dir), shared), config).map(Some)
+            store(IndexedEngine::new(handle(&shared.dir), shared), config, conflicts).map(Some)
         }
     }
 }
@@ -98,11 +117,27 @@ fn wait_alone(dir: &Arc<Shared>, config: &Config) -> Result<()> {
     Ok(())
 }
 
-fn store<E: Upkeep>(engine: E, config: &Config) -> Result<Arc<dyn Maintained>> {
-    if !config.change.is_none() && !config.read_only {
+/// The options that an existing cache's settings differ from; an error where that was asked for, and where they can't be.
+fn conflicts(config: &Config, settings: &Settings, mapped: bool) -> Result<Vec<Conflict>> {
+    // Where memory can't be shared, there's but one layout, and nothing was to be chosen.
+    let layout = config.layout.filter(|wanted| mapped || *wanted == Layout::Files);
+    // Whether a policy suits the layout is for who applies it to find out.
+    config.change.apply(Settings { layout: Layout::Indexed, ..settings.clone() })?;
+    let conflicts = config.change.conflicts(layout, settings);
+    if config.on_conflict == OnConflict::Refuse && !conflicts.is_empty() {
+        let all: Vec<String> = conflicts.iter().map(Conflict::to_string).collect();
+        return Err(Error::new(ErrorKind::Refused, format!("the cache has other settings: {}", all.join("; "))));
+    }
+    Ok(conflicts)
+}
+
+fn store<E: Upkeep>(engine: E, config: &Config, conflicts: Vec<Conflict>) -> Result<Opened> {
+    let applies = config.on_conflict == OnConflict::Apply && !config.read_only;
+    let left = if applies { Vec::new() } else { conflicts };
+    if applies && !config.change.is_none() {
         engine.dir().configure(&config.change)?;
     }
-    Ok(Arc::new(FileStore { engine: Arc::new(engine) }))
+    Ok((Arc::new(FileStore { engine: Arc::new(engine) }), left))
 }
 
 fn open_tree(found: Found, config: &Config) -> Result<tree::Shared> {

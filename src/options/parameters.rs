@@ -8,7 +8,7 @@ use crate::backend::net::config::is_prefix;
 use crate::entry::Ttl;
 use crate::error::{Error, Result};
 use crate::options::{Options, invalid};
-use crate::settings::Compression;
+use crate::settings::{Compression, OnConflict};
 use crate::units::{Count, Size, Span};
 
 type Set = fn(Options, &str) -> Result<Options, String>;
@@ -27,6 +27,8 @@ const PARAMETERS: &[(&str, Set)] = &[
     ("access", |o, text| Ok(o.access(read(text)?))),
     ("layout", |o, text| Ok(o.layout(read(text)?))),
     ("read_only", |o, text| Ok(o.read_only(flag(text)?))),
+    ("recreate", |o, text| Ok(o.recreate(flag(text)?))),
+    ("on_conflict", |o, text| Ok(o.on_conflict(conflict(text)?))),
     ("create", |o, text| Ok(o.create(flag(text)?))),
     ("shared_memory", |o, text| Ok(o.shared_memory(flag(text)?))),
     ("lock_wait", |o, text| Ok(o.lock_wait(span(text)?))),
@@ -109,6 +111,10 @@ fn one_of<T: Copy>(text: &str, all: &[(&str, T)]) -> Result<T, String> {
     let found = all.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
     let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
     found.ok_or_else(|| format!("{text:?} can't be; there are {}", names.join(", ")))
+}
+
+fn conflict(text: &str) -> Result<OnConflict, String> {
+    one_of(text, &[("keep", OnConflict::Keep), ("apply", OnConflict::Apply), ("refuse", OnConflict::Refuse)])
 }
 
 fn compression(text: &str) -> Result<Compression, String> {

@@ -8,12 +8,17 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use larder::{Cache, ErrorKind, Layout, Options, Policy, SetOptions, Settings, State, Ttl, Verify};
+use larder::{Cache, ErrorKind, Layout, OnConflict, Options, Policy, SetOptions, Settings, State, Ttl, Verify};
 use tempfile::TempDir;
 
-use crate::support::{HandClock, get, listing, options, temp_dir};
+use crate::support::{self, HandClock, get, listing, temp_dir};
 
 const MAPPED: [&str; 3] = ["index", "live", "arena"];
+
+/// With the options applied to the cache that is there.
+fn options(dir: &TempDir, clock: &HandClock) -> Options {
+    support::options(dir, clock).on_conflict(OnConflict::Apply)
+}
 
 fn open(dir: &TempDir, clock: &HandClock, how: Layout) -> Cache {
     options(dir, clock).layout(how).open().expect("the cache")
@@ -165,7 +170,12 @@ fn only_who_has_the_cache_to_himself_may() {
         let error = wish().open().expect_err("another has it open");
         assert_eq!(error.kind(), ErrorKind::Busy);
         assert!(error.to_string().contains("to himself"), "{error}");
-        assert_eq!(wish().read_only(true).open().map(drop).map_err(|e| e.kind()), Err(ErrorKind::ReadOnly));
+        let reader = wish().read_only(true).open().expect("a reader converts nothing");
+        assert_eq!(reader.conflicts()[0].to_string(), format!("layout is {is}, not {wanted}"));
+        drop(reader);
+        let keeper = wish().on_conflict(OnConflict::Keep).open().expect("nor does who keeps what there is");
+        assert_eq!(keeper.settings().expect("settings").layout, is);
+        drop(keeper);
         assert_eq!((names(&dir), get(&other, "key")), (before, Some(b"value".to_vec())));
         drop(other);
         let alone = wish().open().expect("nobody else has it open");

@@ -1,6 +1,6 @@
 //! Invalidated tags and namespaces on the disk: counted until they're swept, seen by all processes, never undone.
 
-use larder::{Cache, ErrorKind, Layout, Options, Prune, SetOptions, State, Ttl, Verify};
+use larder::{Cache, ErrorKind, Layout, OnConflict, Options, Prune, SetOptions, State, Ttl, Verify};
 
 use crate::support::process::{self, Role};
 use crate::support::{START, counts_match, fresh, fresh_with, get, options, temp_dir};
@@ -198,7 +198,8 @@ fn what_is_stored_anew_keeps_its_tags() {
     }
     drop((in_a, cache));
     for layout in [Layout::Indexed, Layout::Files] {
-        let cache = options(&dir, &clock).layout(layout).open().expect("the cache");
+        let other = options(&dir, &clock).layout(layout).on_conflict(OnConflict::Apply);
+        let cache = other.open().expect("the cache");
         assert_eq!(get(&cache, "gone").as_deref(), Some(&b"2"[..]));
         cache.invalidate_tag("gone").expect("invalidate_tag");
         assert_eq!((get(&cache, "gone"), get(&cache, "kept").as_deref()), (None, Some(&b"2"[..])));

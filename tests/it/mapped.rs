@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use larder::{Cache, ErrorKind, Layout, Prune, Ttl, Verify};
+use larder::{Cache, ErrorKind, Layout, OnConflict, Prune, Ttl, Verify};
 
 use crate::support::process::{self, Role, is_root, say_aloud};
 use crate::support::{fresh, get, listing, options, temp_dir};
@@ -217,7 +217,7 @@ fn no_room_at_all(role: &Role) {
     plain.set("key", "value", Ttl::Never).expect("set");
     drop(plain);
     fill_up(role.dir());
-    let outcome = Cache::file(&path).layout(Layout::Indexed).open();
+    let outcome = Cache::file(&path).layout(Layout::Indexed).on_conflict(OnConflict::Apply).open();
     assert_eq!(kind(outcome), Some(ErrorKind::Full), "no room to turn it on");
     let plain = Cache::file(&path).open().expect("the plain tree is as it was");
     assert_eq!(get(&plain, "key"), Some(b"value".to_vec()));

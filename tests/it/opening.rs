@@ -1,5 +1,10 @@
 //! Opening and making a cache, its settings, reading alone, and what happens when a directory goes away while it's open.
 
+/// Options that a cache has other settings than.
+mod conflicts;
+/// Directories that go away and come back, and links to one.
+mod gone;
+
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fs::{self, File};
@@ -10,8 +15,8 @@ use std::sync::Barrier;
 use std::time::{Duration, SystemTime};
 
 use larder::{
-    Access, Cache, Change, Durability, Entries, Entry, Error, ErrorKind, Layout, Maintenance, Options, Policy, Prune,
-    Result, SetOptions, Settings, Stats, Ttl, Value, Verify,
+    Access, Cache, Change, Durability, Entries, Entry, Error, ErrorKind, Layout, Maintenance, OnConflict, Options,
+    Policy, Prune, Result, SetOptions, Settings, Stats, Ttl, Value, Verify,
 };
 
 use crate::support::{START, counts_match, disk_dir, fresh, fresh_with, get, listing, options, plain, temp_dir};
@@ -135,12 +140,14 @@ fn directories_above_are_made_and_names_may_be_odd() {
 type Step = (fn(Options) -> Options, fn(&mut Settings));
 
 #[test]
-fn options_that_are_given_are_written_down_and_others_stay() {
+fn options_that_are_applied_are_written_down_and_others_stay() {
     let (dir, clock, cache) = fresh_with(|options| options.max_entries(10).name("first"));
     drop(cache);
     let marker = dir.path().join("cache/marker");
     let reopen = |change: fn(Options) -> Options| -> Settings {
-        change(options(&dir, &clock)).open().expect("the cache").settings().expect("settings")
+        let cache = change(options(&dir, &clock)).on_conflict(OnConflict::Apply).open().expect("the cache");
+        assert_eq!(cache.conflicts(), [], "what was applied holds");
+        cache.settings().expect("settings")
     };
     let before = fs::read(&marker).expect("the marker");
     let plain = reopen(|options| options);
@@ -166,8 +173,10 @@ fn options_that_are_given_are_written_down_and_others_stay() {
         assert_eq!(reopen(|options| options), wanted, "and for who comes later");
     }
     assert_eq!(reopen(|o| o.default_ttl(Ttl::Never).max_bytes(0)).default_ttl, Ttl::Never);
-    let reader = options(&dir, &clock).read_only(true).max_entries(99).open().expect("the cache");
+    let reader = options(&dir, &clock).read_only(true).max_entries(99).on_conflict(OnConflict::Apply);
+    let reader = reader.open().expect("the cache");
     assert_eq!(reader.settings().expect("settings").max_entries, 11, "a reader changes nothing");
+    assert_eq!(reader.conflicts()[0].to_string(), "max_entries is 11, not 99", "and is told");
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn a_directory_with_every_parameter() {
     let url = format!(
         "file://{}/with%20a%20space?name=shop&max_entries=10k&max_bytes=64MiB&min_free_bytes=1kB&min_free_inodes=7\
          &default_ttl=1h30m&policy=fifo&durability=disk&touch_interval=5m&access=private&layout=files&read_only=false\
-         &create=true&shared_memory=true&lock_wait=250ms&compression=none",
+         &on_conflict=refuse&create=true&shared_memory=true&lock_wait=250ms&compression=none",
         dir.path().display()
     );
     let cache = Cache::from_url(&url).expect("a cache");
@@ -32,7 +32,7 @@ fn a_directory_with_every_parameter() {
     assert!(cache.ttl("k").expect("ttl").is_some_and(|ttl| ttl != Ttl::Never));
 
     // The same directory once more: what a URL doesn't name stays.
-    let plain = format!("file://{}/with%20a%20space?default_ttl=never", dir.path().display());
+    let plain = format!("file://{}/with%20a%20space?default_ttl=never&on_conflict=apply", dir.path().display());
     let s = Cache::from_url(&plain).expect("a cache").settings().expect("settings");
     assert_eq!((s.max_entries, s.default_ttl), (10_000, Ttl::Never));
     let none = format!("file://{}/none?create=false", dir.path().display());

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use larder::{Access, Change, Durability, Layout, Options, Policy};
+use larder::{Access, Change, Durability, Layout, OnConflict, Options, Policy};
 
 use crate::directory::file_system;
 use crate::exit_code::Failure;
@@ -132,7 +132,7 @@ impl Wanted {
     /// For opening the cache in `dir`, which makes it where there is none.
     pub fn options(&self, options: Options, access: Option<Access>, dir: &Path) -> Result<Options, Failure> {
         let [max_size, min_free] = self.sizes(dir)?;
-        Ok(build! { options,
+        Ok(build! { options.on_conflict(OnConflict::Apply),
             name: self.name.as_deref();
             max_entries: self.max_entries.map(Limit::number);
             max_bytes: max_size;

@@ -41,7 +41,7 @@ use session::ShardLock;
 pub(crate) use settings::Rules;
 pub(crate) use shared::{Mapping, Shared};
 
-pub(crate) use open::{Config, Found, Unjoined};
+pub(crate) use open::{Config, Found, Unjoined, resolve};
 
 /// How often a call looks whether the directory was removed or replaced.
 const PULSE_MS: u64 = 1000;

@@ -6,7 +6,7 @@
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,20 +20,25 @@ use super::session::Process;
 use crate::clock::Clock;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::format::compression;
-use crate::settings::{Access, Change, Compression, Durability, Layout};
+use crate::settings::{Access, Change, Compression, Durability, Layout, OnConflict};
 use crate::stats::OnEvent;
 use crate::sys::fs::{self, Stat};
 
 /// What to open, and how.
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct Config {
     pub dir: PathBuf,
-    /// Settings the caller named; they're written to the marker where they differ.
+    /// Settings the caller named: those of a new cache.
     pub change: Change,
+    /// What becomes of them where the cache has others.
+    pub on_conflict: OnConflict,
     pub access: Option<Access>,
     pub layout: Option<Layout>,
     pub read_only: bool,
     pub create: bool,
+    /// Opens it anew where it is removed or replaced.
+    pub recreate: bool,
     pub shared_memory: bool,
     pub lock_wait: Duration,
     pub mac_key: Option<[u8; 32]>,
@@ -52,10 +57,12 @@ impl Config {
         Config {
             dir,
             change: Change::new(),
+            on_conflict: OnConflict::default(),
             access: None,
             layout: None,
             read_only: false,
             create: true,
+            recreate: false,
             shared_memory: true,
             lock_wait: Duration::from_secs(1),
             mac_key: None,
@@ -205,11 +212,27 @@ fn open_control(
     opened.doing("can't open the control file")
 }
 
+/// Where a path leads to: a link of root's or of the caller's own, as systemd's (`/var/cache/app` to `private/app`) and those of
+/// releases are, is followed once, and the cache stays with what it led to. Another user's may lead anywhere tomorrow, so
+/// that it's left to be refused.
+pub(crate) fn resolve(dir: &Path) -> PathBuf {
+    let trusted = |about: &std::fs::Metadata| about.uid() == 0 || about.uid() == fs::effective_uid();
+    match std::fs::symlink_metadata(dir) {
+        Ok(about) if about.is_symlink() && trusted(&about) => {
+            std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned())
+        }
+        _ => dir.to_owned(),
+    }
+}
+
 fn open_root(dir: &Path, create: bool, durable: bool) -> Result<OwnedFd> {
     let describe = |e: io::Error| {
         let link = std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_symlink());
         let error = match e.kind() {
-            _ if link => Error::new(ErrorKind::Refused, "it is a symbolic link; give the directory that it leads to"),
+            _ if link => Error::new(
+                ErrorKind::Refused,
+                "it is a symbolic link that leads nowhere, or another user's; give the directory",
+            ),
             io::ErrorKind::NotFound => Error::new(ErrorKind::NotFound, "there is no cache"),
             io::ErrorKind::NotADirectory => Error::new(ErrorKind::Refused, "it is not a directory"),
             _ => Error::io("can't open the directory", e),

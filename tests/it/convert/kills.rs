@@ -8,7 +8,7 @@ use std::process::Command;
 use std::rc::Rc;
 
 use larder::fault::{Call, Injector, Verdict, inject};
-use larder::{Cache, Layout, Options, Prune, Ttl, Verify};
+use larder::{Cache, Layout, OnConflict, Options, Prune, Ttl, Verify};
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::support::{HandClock, START, get, temp_dir};
@@ -37,7 +37,7 @@ const HOW: &str = "LARDER_CONVERT_HOW";
 const AT: &str = "LARDER_CONVERT_AT";
 
 fn options(dir: &Path) -> Options {
-    Cache::file(dir).clock(HandClock::at(START).source())
+    Cache::file(dir).clock(HandClock::at(START).source()).on_conflict(OnConflict::Apply)
 }
 
 fn other(how: Layout) -> Layout {

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
 
-use larder::{Cache, Change, Policy, Prune, PruneReport, Reason, Ttl};
+use larder::{Cache, Change, OnConflict, Policy, Prune, PruneReport, Reason, Ttl};
 use tempfile::TempDir;
 
 use super::{SMALL, keys, present};
@@ -385,7 +385,8 @@ fn what_changes_after_it_was_agreed_on_stays() {
     // The same file, but used in between.
     let (dir, clock, cache) = thirty();
     clock.step(55_000);
-    let other = options(&dir, &clock).touch_interval(Duration::ZERO).open().expect("another handle");
+    let other = options(&dir, &clock).touch_interval(Duration::ZERO).on_conflict(OnConflict::Apply);
+    let other = other.open().expect("another handle");
     let used = |removal: &larder::Removal<'_>| removal.key != Some(b"k10") || get(&other, "k10").is_some();
     let report = cache.prune(&Prune::new().idle(Duration::from_secs(70)).on_remove(used)).expect("prune");
     assert_eq!(removed(&report), [(Reason::Idle, 14)], "k0 to k14, but for k10");

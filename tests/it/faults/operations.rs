@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use larder::{Cache, Change, Error, Options, Prune, Result, Ttl, Verify};
+use larder::{Cache, Change, Error, OnConflict, Options, Prune, Result, Ttl, Verify};
 
 use super::stocks::Stock;
 use super::{Config, End};
@@ -152,7 +152,7 @@ macro_rules! operations {
 operations! {
     "open, new", Nothing opens, &["done"], |s| open(s, |o| o), |_| Vec::new();
     "open", Few opens, &["done"], |s| open(s, |o| o), same;
-    "open with settings", Few opens, &["done"], |s| open(s, |o| o.max_entries(77)), same;
+    "open with settings", Few opens, &["done"], |s| open(s, |o| o.max_entries(77).on_conflict(OnConflict::Apply)), same;
     "open read-only", Few opens, &["done"], |s| open(s, |o| o.read_only(true)), same;
     "open, control lost", NoControl opens, &["done"], |s| open(s, |o| o), any_may_go;
     "get, hit", Few, &["some:old", "none"], |s| s.cache().get("k").map(some), same;
