@@ -243,9 +243,11 @@ impl Options {
         self.change("max_entries", |c| c.max_entries(n))
     }
 
-    /// Most bytes held, counting each file in whole blocks of 4 KiB and 256 more for its inode, records as they are with
-    /// the room that segments need beside them, and the index. Default: 1 GiB; 0: no limit, and the disk may run full.
-    /// A value larger than this can't be stored. A cache in memory counts key, value, metadata and 320 bytes an entry, and
+    /// Most bytes on the disk, at any moment: entries in files, each in whole blocks of 4 KiB and 256 more for its inode, the
+    /// segments that have blocks, and the index. Default: 1 GiB; 0: no limit, and the disk may run full. Beside that a cache
+    /// takes up to 1 MiB and 0.01 %, and what is just being written. Entries in segments take up to four fifths of what files
+    /// and index leave (half in a cache of 1 MiB); below that nothing live is evicted. A value larger than `n` can't be
+    /// stored; below 1 MiB segments may take more than `n`. A cache in memory counts key, value, metadata and 320 bytes an entry, and
     /// has 256 MiB by default; 0: no limit but the machine's.
     pub fn max_bytes(self, n: u64) -> Options {
         self.change("max_bytes", |c| c.max_bytes(n))

@@ -191,9 +191,10 @@ impl fmt::Display for EvictReason {
 pub struct Stats {
     /// Entries held, expired ones that aren't reclaimed yet included.
     pub entries: u64,
-    /// Bytes counted against `max_bytes`: each file rounded up to 4 KiB, and 256 for its inode; each record as it is.
+    /// Bytes of entries as they are charged: each file rounded up to 4 KiB, and 256 for its inode; each record as it is.
     pub bytes: u64,
-    /// What is compared with `max_bytes`: `bytes`, and of an indexed cache the room that its index and segments need too.
+    /// What is compared with `max_bytes`: of a cache with an index the blocks that its files, its segments, its index and its
+    /// table of tags take of the disk; otherwise `bytes`.
     pub used: u64,
     /// Live entries are evicted for a limit; `None`: not within the last hour. Stores in directories tell, no others.
     pub evicting: Option<Evicting>,

@@ -274,6 +274,11 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// Brings the cache back to its limits after an entry was stored under the name `fresh`.
     fn make_room(&self, rules: &Rules, added: Addition, fresh: Name) -> Result<()>;
 
+    /// Brings the cache to limits that were just changed, where the next sets wouldn't do so.
+    fn keep_limits(&self, _rules: &Rules) -> Result<()> {
+        Ok(())
+    }
+
     /// Evicts for a disk that has no room for an entry of `needed` bytes under the name `keep`, whose old value stays.
     /// `false`: there was nothing to evict.
     fn free_disk(&self, rules: &Rules, needed: u64, keep: Name) -> Result<bool>;

@@ -221,7 +221,10 @@ impl<E: Upkeep> Maintained for FileStore<E> {
     }
 
     fn configure(&self, change: &Change) -> Result<Settings> {
-        self.engine.dir().configure(change)
+        let settings = self.engine.dir().configure(change)?;
+        // The settings are changed, whatever comes of this: what can't be evicted now is left to the next sets.
+        let _ = self.engine.dir().rules().and_then(|rules| self.engine.keep_limits(&rules));
+        Ok(settings)
     }
 
     fn prune(&self, rules: &Prune<'_>) -> Result<PruneReport> {

@@ -136,6 +136,8 @@ fn store<E: Upkeep>(engine: E, config: &Config, conflicts: Vec<Conflict>) -> Res
     let left = if applies { Vec::new() } else { conflicts };
     if applies && !config.change.is_none() {
         engine.dir().configure(&config.change)?;
+        // What can't be evicted now is left to the next sets.
+        let _ = engine.dir().rules().and_then(|rules| engine.keep_limits(&rules));
     }
     Ok((Arc::new(FileStore { engine: Arc::new(engine) }), left))
 }

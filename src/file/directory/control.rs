@@ -334,6 +334,11 @@ impl Control {
         }
     }
 
+    /// Bytes of the table of scopes; 0 where they can't be had just now.
+    pub(crate) fn scope_bytes(&self) -> u64 {
+        self.load(SCOPE_PAGES).map_or(0, len_with).saturating_sub(LEN as u64)
+    }
+
     /// What a set that begins now stores. A floor that is ahead of it, as damage may leave one, is caught up with.
     pub(crate) fn generation(&self) -> io::Result<u64> {
         let mut words = [0; 2];

@@ -11,8 +11,10 @@ use crate::file::directory::files::make_dir;
 use crate::format::names::{self, Name};
 use crate::sys::fs::{self, Open};
 
-/// How many files of the trash one set unlinks. More than one, so that the trash ends.
+/// How many files of the trash one set unlinks at the least. More than one, so that the trash ends.
 const A_LITTLE: usize = 4;
+/// What a file is charged at the least.
+const LEAST_CHARGE: u64 = 4096 + 256;
 
 /// Moves a shard into the trash, and its counts to 0. Where that isn't possible (a full disk), the entries stay,
 /// invalid and counted, for `prune` to find, and this is `Ok(false)`.
@@ -55,12 +57,22 @@ fn open_trash(dir: &Directory) -> io::Result<OwnedFd> {
     }
 }
 
-/// Does a set's share of emptying the trash.
-pub(crate) fn empty_a_little(dir: &Directory) -> Result<()> {
-    if dir.control.trash().doing("can't read the control file")? != 0 {
-        empty(dir, A_LITTLE, false, |_, _| true)?;
+/// Does a set's share of emptying the trash, of a set that brings so many bytes in: at least as many go, so that what was
+/// cleared and what comes after it never take more together than what was there before the clear.
+pub(crate) fn empty_a_little(dir: &Directory, bytes: u64) -> Result<()> {
+    if dir.control.trash().doing("can't read the control file")? == 0 {
+        return Ok(());
     }
-    Ok(())
+    let most = usize::try_from(bytes.div_ceil(LEAST_CHARGE)).unwrap_or(usize::MAX).max(A_LITTLE);
+    let (mut files, mut freed) = (0, 0);
+    empty(dir, most, false, |_, charged| {
+        if files >= A_LITTLE && freed >= bytes {
+            return false;
+        }
+        files += 1;
+        freed += charged;
+        true
+    })
 }
 
 /// Unlinks up to `most` files from the trash, as long as `go_on` agrees to each (its path and charged bytes). With

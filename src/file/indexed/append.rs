@@ -7,9 +7,11 @@ use std::thread::LocalKey;
 
 use super::engine::{IndexedEngine, Writer};
 use super::files::{allocate_segment, extend_arena, populate};
-use super::room::{HALF, RESERVE, allowed_segments, most_segments, reclaim_for};
+use super::limits::{allowed_segments, is_over_blocks, most_segments, obtainable};
+use super::room::{HALF, RESERVE, punch_free, reclaim_for, room_for_segment};
 use crate::error::Result;
 use crate::file::directory::Rules;
+use crate::file::entry_files::trash;
 use crate::file::indexed::index::bucket::Estate;
 use crate::file::indexed::segments::Current;
 use crate::format::location::Location;
@@ -31,6 +33,20 @@ pub(in crate::file) struct Appending {
     /// Full segments that can't be left yet, by lane.
     full: [Option<Current>; LANES],
     begun: [u64; LANES],
+    /// The last segment that could be had was taken for records that are moved. Until these have freed another, nothing
+    /// else is appended.
+    pub(super) owes: bool,
+}
+
+/// What a segment is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    /// An entry that is set.
+    New,
+    /// The same, after what could be reclaimed was.
+    Anyway,
+    /// A record that makes room elsewhere: it may have the last segment.
+    Moved,
 }
 
 impl Appending {
@@ -103,9 +119,11 @@ fn append_bytes<'a>(
     size: usize,
 ) -> Result<Option<Unpublished<'a>>> {
     let writer = engine.writer_of()?;
-    let mut reserved = reserve(engine, rules, writer, size, false)?;
-    if reserved.is_none() && reclaim_for(engine, rules)? {
-        reserved = reserve(engine, rules, writer, size, false)?;
+    let mut reserved = reserve(engine, rules, writer, size, Want::New)?;
+    if reserved.is_none() {
+        reclaim_for(engine, rules)?;
+        room_for_segment(engine, rules)?;
+        reserved = reserve(engine, rules, writer, size, Want::Anyway)?;
     }
     if let Some(reserved) = &reserved {
         write(engine, bytes, reserved.place);
@@ -120,7 +138,9 @@ pub(super) fn append_now<'a>(
     size: usize,
 ) -> Result<Option<Unpublished<'a>>> {
     let writer = engine.writer_of()?;
-    let reserved = reserve_in(engine, &mut appending(writer), writer, size);
+    let mut appending = appending(writer);
+    let reserved = if appending.owes { None } else { reserve_in(engine, &mut appending, writer, size) };
+    drop(appending);
     Ok(reserved.inspect(|reserved| {
         SCRATCH.with_borrow_mut(|bytes| {
             record.encode(&engine.seal, bytes);
@@ -129,15 +149,17 @@ pub(super) fn append_now<'a>(
     }))
 }
 
-/// `moving`: for a record that makes room elsewhere, and may take any segment that there can be.
 fn reserve<'a>(
     engine: &IndexedEngine,
     rules: &Rules,
     writer: &'a Writer,
     size: usize,
-    moving: bool,
+    want: Want,
 ) -> Result<Option<Unpublished<'a>>> {
     let mut appending = appending(writer);
+    if appending.owes && want != Want::Moved {
+        return Ok(None);
+    }
     loop {
         if let Some(reserved) = reserve_in(engine, &mut appending, writer, size) {
             return Ok(Some(reserved));
@@ -149,38 +171,71 @@ fn reserve<'a>(
         }
         let leave = |full| engine.segments.leave(full, me, true);
         let Some(lane) = appending.next_lane(&writer.ended, leave) else { return Ok(None) };
-        match take_segment(engine, rules, writer, moving)? {
-            Some(taken) => (appending.current, appending.lane) = (Some(taken), lane),
+        match take_segment(engine, rules, writer, want)? {
+            Some((taken, owes)) => {
+                (appending.current, appending.lane) = (Some(taken), lane);
+                appending.owes = owes;
+            }
             None => return Ok(None),
         }
     }
 }
 
-fn take_segment(engine: &IndexedEngine, rules: &Rules, writer: &Writer, moving: bool) -> Result<Option<Current>> {
+/// Takes a segment, and says whether that was the last one that could be had.
+fn take_segment(engine: &IndexedEngine, rules: &Rules, writer: &Writer, want: Want) -> Result<Option<(Current, bool)>> {
     let ground = engine.ground()?;
     let me = engine.dir.session()?;
     let alive = |session| ground.is_alive(session);
     engine.dir.look_for_root()?;
     for _ in 0..16 {
+        let census = engine.segments.census();
         // Where no segment is half dead, each that is reclaimed makes little room: rather a new one.
-        let half_dead = !moving && engine.segments.least_full().is_some_and(|fullness| fullness <= HALF);
+        let half_dead = want == Want::New && census.least_full.is_some_and(|fullness| fullness <= HALF);
         let allowed = if half_dead { allowed_segments(engine, rules) } else { most_segments(engine, rules) };
-        // A new segment rather than the last free ones, which reclaiming needs.
-        if let Some(taken) = engine.segments.take(me, alive) {
+        // The last one is for records that are moved: without it no segment could be reclaimed.
+        let is_last = obtainable(engine, rules, census) <= 1;
+        let taken = if is_last && want != Want::Moved {
+            engine.segments.take_over(me, alive)
+        } else {
+            engine.segments.take(me, alive)
+        };
+        if let Some(taken) = taken {
             if taken.is_new() && ready_segment(engine, taken.segment).is_err() {
                 engine.segments.untake(taken, me);
                 return Ok(None);
             }
-            let free = engine.segments.free_count() + allowed.saturating_sub(engine.segments.count());
-            writer.set_lacking(free < RESERVE);
-            return Ok(Some(taken));
+            let free = census.free.saturating_sub(usize::from(taken.is_new()));
+            writer.set_lacking(free + allowed.saturating_sub(census.held) <= RESERVE);
+            let most = most_segments(engine, rules);
+            if want != Want::Moved && free == 0 && (most / 2..most).contains(&census.held) {
+                // Before files take what is left: the last one, which records are moved to.
+                charge_segment(engine, rules)?;
+            }
+            return Ok(Some((taken, is_last && taken.is_new())));
         }
-        if engine.segments.count() >= allowed || extend_arena(engine).is_err() {
+        let may = census.held < allowed && !(is_last && want != Want::Moved);
+        if !may || !charge_segment(engine, rules)? {
             break;
         }
     }
     writer.set_lacking(true);
     Ok(None)
+}
+
+/// Makes one more segment free, and charges it with its blocks, which whoever takes it sees to. `false`: there's no room for
+/// it.
+fn charge_segment(engine: &IndexedEngine, rules: &Rules) -> Result<bool> {
+    // What an earlier clear left goes first.
+    let _ = trash::empty_a_little(&engine.dir, engine.segments.segment_bytes());
+    if !add_free(engine) {
+        return Ok(false);
+    }
+    if !is_over_blocks(engine, rules) {
+        return Ok(true);
+    }
+    // Others were faster.
+    punch_free(engine, 0)?;
+    Ok(false)
 }
 
 /// A copy of a record at the end of the current segment, under a sum of its own; `None`: there's no room.
@@ -189,8 +244,15 @@ pub(super) fn copy_record<'a>(
     rules: &Rules,
     bytes: &mut [u8],
 ) -> Result<Option<Unpublished<'a>>> {
-    let reserved = reserve(engine, rules, engine.writer_of()?, bytes.len(), true)?;
+    let reserved = reserve(engine, rules, engine.writer_of()?, bytes.len(), Want::Moved)?;
     Ok(reserved.inspect(|reserved| write(engine, bytes, reserved.place)))
+}
+
+/// Makes one more segment free, whatever the limit says. `false`: there's no room for it on the disk.
+pub(super) fn add_free(engine: &IndexedEngine) -> bool {
+    let added = engine.segments.charge_void().is_some() || extend_arena(engine).is_ok();
+    point("arena: charged");
+    added
 }
 
 /// Makes sure of a segment's blocks, which may have been given back while it was free.
@@ -200,7 +262,7 @@ fn ready_segment(engine: &IndexedEngine, segment: usize) -> std::io::Result<()> 
     Ok(())
 }
 
-fn appending(writer: &Writer) -> MutexGuard<'_, Appending> {
+pub(super) fn appending(writer: &Writer) -> MutexGuard<'_, Appending> {
     writer.current.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -217,7 +217,12 @@ pub(super) fn publish_fresh(
             };
             let published = keys.bucket.publish(hash, target, &fill, rename, || {});
             let outcome = match published {
-                Ok(_) => sync_names(names.as_ref()).map(|()| stored(charged(size))),
+                Ok(_) => {
+                    if let Ok(writer) = engine.writer_of() {
+                        writer.took_blocks();
+                    }
+                    sync_names(names.as_ref()).map(|()| stored(charged(size)))
+                }
                 // A clear has set the shard aside, and the draft with it.
                 Err(_) if gone => Ok(Published::Again),
                 Err(e) => Err(e).doing("can't put an entry in place"),

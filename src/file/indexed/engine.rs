@@ -62,6 +62,8 @@ pub(super) struct Writer {
     pub(super) reclaim: Mutex<Reclaim>,
     /// Whether there is something to reclaim: what every set asks.
     pub(super) reclaiming: AtomicBool,
+    /// Whether this process has looked if the cache takes too many blocks since it opened it, or last took some.
+    pub(super) has_looked: AtomicBool,
     pub(super) victims: Mutex<Vec<Candidate>>,
 }
 
@@ -134,7 +136,8 @@ impl IndexedEngine {
 
     /// What `stats` tells of it.
     pub(super) fn figures(&self) -> Mapped {
-        let used = self.segments.count().saturating_sub(self.segments.free_count()) as u64;
+        let census = self.segments.census();
+        let used = census.held.saturating_sub(census.free) as u64;
         Mapped {
             index: self.index.bytes(),
             arena: used * self.segments.segment_bytes(),

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::file::directory::make::MAPPED;
 use crate::file::indexed::index::Index;
 use crate::file::indexed::index::audit::{Shape, Source};
+use crate::file::indexed::index::copy;
 use crate::file::indexed::index::table::{
     self, BUCKETS, FIRST_BUCKETS, LIFE, MAGIC_WORD, NODE, NODES, READY, ROOT, STRIDE,
 };
@@ -18,6 +19,9 @@ use crate::format::record::RecordSeal;
 use crate::sys::fs::{self, Open};
 use crate::sys::mmap::{self, Memory, SharedWords, copy_into};
 use crate::sys::point;
+
+/// What the file system gives blocks by.
+const PAGE: u64 = 4096;
 
 /// Bytes mapped of the live file and of the arena; their files grow as needed.
 const LIVE_WORDS: usize = segments::BITMAPS + segments::MAX_SEGMENTS * 1024;
@@ -182,10 +186,13 @@ pub(super) fn extend_index(engine: &IndexedEngine) -> io::Result<()> {
             Err(other) => now = other,
         }
     }
+    if let Ok(writer) = engine.writer_of() {
+        writer.took_blocks();
+    }
     Ok(())
 }
 
-/// Gives blocks to one more segment.
+/// Adds one more segment, which is free and charged for; whoever takes it sees to its blocks.
 pub(super) fn extend_arena(engine: &IndexedEngine) -> io::Result<()> {
     let (count, bytes) = (engine.segments.count(), engine.segments.segment_bytes());
     if count >= segments::MAX_SEGMENTS {
@@ -195,24 +202,40 @@ pub(super) fn extend_arena(engine: &IndexedEngine) -> io::Result<()> {
         let range = (range.start * 8) as u64..(range.end * 8) as u64;
         fs::allocate_range(engine.files.live.as_fd(), range)?;
     }
-    let start = count as u64 * bytes;
-    fs::allocate_range(engine.files.arena.as_fd(), start..start + bytes)?;
+    // As long as the segments are many: what lies behind a file's end can't be mapped.
+    let end = (count as u64 + 1) * bytes;
+    fs::allocate_range(engine.files.arena.as_fd(), end - PAGE..end)?;
     point("arena: allocated");
     engine.segments.add(count);
     point("arena: extended");
     Ok(())
 }
 
-/// Makes sure of a segment's blocks.
+/// Makes sure of the blocks of a segment and of its bitmap.
 pub(super) fn allocate_segment(engine: &IndexedEngine, segment: usize) -> io::Result<()> {
     let (start, len) = (segment as u64 * engine.segments.segment_bytes(), engine.segments.segment_bytes());
+    if let Some(bitmap) = bitmap_pages(engine, segment) {
+        fs::allocate_range(engine.files.live.as_fd(), bitmap)?;
+    }
     fs::allocate_range(engine.files.arena.as_fd(), start..start + len)
 }
 
-/// Gives a segment's blocks back.
+/// Gives the blocks of a segment that is held back, and those of its bitmap, in which no bit is set.
 pub(super) fn punch_segment(engine: &IndexedEngine, segment: usize) -> io::Result<()> {
     let (start, len) = (segment as u64 * engine.segments.segment_bytes(), engine.segments.segment_bytes());
-    fs::punch(engine.files.arena.as_fd(), start..start + len)
+    fs::punch(engine.files.arena.as_fd(), start..start + len)?;
+    if let Some(bitmap) = bitmap_pages(engine, segment) {
+        fs::punch(engine.files.live.as_fd(), bitmap)?;
+    }
+    point("arena: punched");
+    Ok(())
+}
+
+/// The pages that hold a segment's bitmap and nothing else; `None`: it shares them with others.
+fn bitmap_pages(engine: &IndexedEngine, segment: usize) -> Option<std::ops::Range<u64>> {
+    let [_, words] = engine.segments.words_of(segment);
+    let bytes = (words.start * 8) as u64..(words.end * 8) as u64;
+    (bytes.start.is_multiple_of(PAGE) && bytes.end.is_multiple_of(PAGE)).then_some(bytes)
 }
 
 /// Makes a segment's pages ready for stores.
@@ -313,6 +336,13 @@ impl InRuns {
         let shape = Shape::new(head[BUCKETS], head[READY]).filter(|_| ours);
         let size = fs::stat(file.0.as_fd())?.size;
         Ok(shape.filter(|_| size >= nodes_end(head[READY])).map(|shape| (file, shape)))
+    }
+
+    /// Whether the index has much more than its entries need.
+    pub(in crate::file) fn is_oversized(&self, shape: &Shape) -> io::Result<bool> {
+        let mut entries = [0];
+        self.read(table::ENTRIES, &mut entries)?;
+        Ok(copy::is_oversized(shape, entries[0]))
     }
 
     pub(in crate::file) fn live(file: &OwnedFd) -> io::Result<InRuns> {

@@ -10,6 +10,7 @@ mod count;
 mod engine;
 mod files;
 pub(crate) mod index;
+mod limits;
 mod lookup;
 mod prune;
 pub(crate) mod recovery;
@@ -257,6 +258,10 @@ impl Engine for IndexedEngine {
         room::make_room(self, rules, added.charged, added.is_new, Hash::of(fresh))
     }
 
+    fn keep_limits(&self, rules: &Rules) -> Result<()> {
+        room::keep_limits(self, rules)
+    }
+
     fn free_disk(&self, _: &Rules, needed: u64, keep: Name) -> Result<bool> {
         room::free_disk(self, needed, Hash::of(keep))
     }
@@ -282,7 +287,7 @@ impl Engine for IndexedEngine {
     }
 
     fn used(&self, _: &ShardCounts) -> u64 {
-        room::used_bytes(self)
+        self.dir.rules().map_or(0, |rules| limits::used_bytes(self, &rules))
     }
 
     fn mapped(&self) -> Option<Mapped> {

@@ -6,10 +6,11 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::append::{MOVED, copy_record};
+use super::append::{MOVED, add_free, appending, copy_record};
 use super::change::drop_slot;
 use super::engine::{Ground, IndexedEngine, Writer};
-use super::files::extend_index;
+use super::files::{extend_index, punch_segment};
+use super::limits::{allowed_segments, is_at_cap, is_over_blocks, is_over_files, obtainable, over};
 use super::lookup::open_in;
 use super::victims::evict;
 use crate::error::{Doing, Result};
@@ -17,7 +18,7 @@ use crate::file::directory::Rules;
 use crate::file::entry_files::trash;
 use crate::file::indexed::index::bucket::At;
 use crate::file::indexed::index::table::{self, Hash};
-use crate::file::indexed::segments::MAX_SEGMENTS;
+use crate::file::indexed::segments::State;
 use crate::file::room::{FULL_SLICE, Over, disk_is_short};
 use crate::format::location::Location;
 use crate::format::names::Name;
@@ -35,7 +36,7 @@ const AHEAD: u64 = 320;
 /// Segments that are kept free, so that reclaiming has where to copy to.
 pub(super) const RESERVE: usize = 2;
 /// Above so many live thousandths, and at the limit, what wasn't used is evicted instead of moved.
-const TOO_FULL: u64 = 750;
+const TOO_FULL: u64 = 800;
 /// Live thousandths up to which a victim is better than a new segment.
 pub(super) const HALF: u64 = 500;
 /// How long one call's own culling takes, beyond what it brought in itself.
@@ -44,10 +45,10 @@ const SLICE: Duration = Duration::from_millis(1);
 const GIVEN_AT_ONCE: usize = 24;
 /// Expired entries that one call reclaims.
 const EXPIRED_SHARE: usize = 16;
-/// Segments that any arena may have: one for each of a few writers, and some to reclaim into.
-const LEAST_SEGMENTS: usize = 3;
-/// Bytes of index and bitmaps that aren't counted against `max_bytes`: what the smallest cache has.
-const FREE_OVERHEAD: u64 = 1 << 20;
+/// Live thousandths above which a victim isn't worth reclaiming for its blocks.
+const NEARLY_FULL: u64 = 950;
+/// How long a call goes on giving blocks back that it took.
+const BLOCKS_SLICE: Duration = Duration::from_secs(1);
 
 /// A segment that this process is reclaiming.
 #[derive(Default)]
@@ -65,6 +66,11 @@ impl Reclaim {
 }
 
 impl Writer {
+    /// This process took blocks, and has to see whether there are too many.
+    pub(super) fn took_blocks(&self) {
+        self.has_looked.store(false, Ordering::Relaxed);
+    }
+
     /// Free segments are lacking, or no longer are.
     pub(super) fn set_lacking(&self, lacking: bool) {
         if let Ok(mut reclaim) = self.reclaim.try_lock() {
@@ -78,22 +84,33 @@ impl Writer {
     }
 }
 
-/// Reclaims until a segment is free, for a caller that has no room at all. Says whether one is.
-pub(super) fn reclaim_for(engine: &IndexedEngine, rules: &Rules) -> Result<bool> {
+/// Reclaims for a caller that has no room at all, until a segment is free beside the one that reclaiming needs itself.
+pub(super) fn reclaim_for(engine: &IndexedEngine, rules: &Rules) -> Result<()> {
     let start = Instant::now();
-    while start.elapsed() < 5 * SLICE {
+    while obtainable(engine, rules, engine.segments.census()) <= 1 && start.elapsed() < 5 * SLICE {
         if !reclaim(engine, rules, PIECE)? {
-            return Ok(false);
-        }
-        if engine.segments.free_count() > 0 {
-            return Ok(true);
+            break;
         }
     }
-    Ok(false)
+    Ok(())
+}
+
+/// Evicts files that leave too little for a segment: a small value in a file of its own would take 4 KiB.
+pub(super) fn room_for_segment(engine: &IndexedEngine, rules: &Rules) -> Result<()> {
+    let start = Instant::now();
+    while engine.totals().file_bytes > 0
+        && obtainable(engine, rules, engine.segments.census()) <= 1
+        && start.elapsed() < 5 * SLICE
+    {
+        if evict(engine, rules, Over::Bytes, None, true)?.is_none() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Moves so many bytes out of the segment that's being reclaimed, and one record at the least. `false`: there's nothing to
-/// do, or others are at it.
+/// do, others are at it, or nothing could be moved.
 pub(super) fn reclaim(engine: &IndexedEngine, rules: &Rules, bytes: u64) -> Result<bool> {
     let writer = engine.writer_of()?;
     let Ok(mut reclaim) = writer.reclaim.try_lock() else { return Ok(false) };
@@ -101,13 +118,14 @@ pub(super) fn reclaim(engine: &IndexedEngine, rules: &Rules, bytes: u64) -> Resu
     let me = engine.dir.session()?;
     if reclaim.at.is_none() {
         let alive = |session| crate::file::indexed::index::bucket::Estate::is_alive(&ground, session);
-        let Some((segment, fullness)) = engine.segments.claim(me, alive) else { return Ok(false) };
+        let Some((segment, fullness)) = engine.segments.claim(me, alive) else {
+            appending(writer).owes = false;
+            return Ok(false);
+        };
         reclaim.at = Some((segment, 0));
         writer.note(&reclaim);
         // Below the limits nothing live goes.
-        let at_limit =
-            rules.max_bytes > 0 && used_bytes(engine).saturating_add(engine.segments.segment_bytes()) > rules.max_bytes;
-        reclaim.evict_cold = fullness > TOO_FULL && at_limit && engine.segments.count() >= most_segments(engine, rules);
+        reclaim.evict_cold = fullness > TOO_FULL && is_at_cap(engine, rules);
     }
     let mut moved = 0;
     while let Some((segment, from)) = reclaim.at.filter(|_| moved == 0 || moved < bytes) {
@@ -116,10 +134,10 @@ pub(super) fn reclaim(engine: &IndexedEngine, rules: &Rules, bytes: u64) -> Resu
             if let Some((ahead, _)) = engine.segments.next_live(segment, next) {
                 engine.segments.prefetch(ahead, AHEAD);
             }
-            moved += engine.segments.len(place).unwrap_or(0).max(UNIT) as u64;
             if !move_record(engine, rules, &ground, place, reclaim.evict_cold)? {
-                break;
+                return Ok(moved > 0);
             }
+            moved += engine.segments.len(place).unwrap_or(0).max(UNIT) as u64;
             reclaim.at = Some((segment, next));
         } else {
             // Somebody may have been busy with a record that was passed.
@@ -129,9 +147,10 @@ pub(super) fn reclaim(engine: &IndexedEngine, rules: &Rules, bytes: u64) -> Resu
                 engine.segments.free(segment, me);
             }
             reclaim.at = None;
-            let free = engine.segments.free_count();
-            let spare = allowed_segments(engine, rules).saturating_sub(engine.segments.count());
-            reclaim.lacking = free + spare < RESERVE;
+            appending(writer).owes = false;
+            let census = engine.segments.census();
+            let more = allowed_segments(engine, rules).saturating_sub(census.held);
+            reclaim.lacking = census.free + more <= RESERVE;
             writer.note(&reclaim);
             break;
         }
@@ -160,8 +179,8 @@ fn move_record(
     let cold = evict_cold && engine.index.look(hash).is_some_and(|(_, slot)| slot.heat() == 0);
     let new = if expired || cold { None } else { copy_record(engine, rules, &mut bytes)? };
     MOVED.set(bytes);
-    if new.is_none() && !expired && !evict_cold && engine.segments.count() < most_segments(engine, rules) {
-        // The disk has no room for another segment: nothing can be moved, and nothing must go.
+    if new.is_none() && !expired && !evict_cold {
+        // There is no room to move it to, and it must not go.
         return Ok(false);
     }
     let Ok(locked) = engine.index.lock(hash.id, ground, SLICE) else { return Ok(false) };
@@ -212,7 +231,7 @@ pub(super) fn make_room(engine: &IndexedEngine, rules: &Rules, size: u64, is_new
             let _ = grow(engine, &engine.ground()?);
         }
     }
-    let _ = trash::empty_a_little(&engine.dir);
+    let _ = trash::empty_a_little(&engine.dir, size);
     if engine.index.next_due() < table::LATEST {
         let now = engine.dir.clock.now();
         if engine.index.next_due() <= now {
@@ -223,7 +242,8 @@ pub(super) fn make_room(engine: &IndexedEngine, rules: &Rules, size: u64, is_new
     let mut start = None;
     while let Some(over) = over(engine, rules) {
         let start = *start.get_or_insert_with(Instant::now);
-        match evict(engine, rules, over, Some(fresh), false)? {
+        let files = over == Over::Bytes && is_over_files(engine, rules);
+        match evict(engine, rules, over, Some(fresh), files)? {
             Some(bytes) => freed += bytes,
             None => break,
         }
@@ -232,6 +252,10 @@ pub(super) fn make_room(engine: &IndexedEngine, rules: &Rules, size: u64, is_new
             break;
         }
     }
+    if !writer.has_looked.load(Ordering::Relaxed) {
+        writer.has_looked.store(true, Ordering::Relaxed);
+        give_blocks_back(engine, rules, Some(fresh))?;
+    }
     if rules.minds_room && disk_is_short(&engine.dir)? {
         give_room(engine, rules, fresh)?;
     }
@@ -239,6 +263,62 @@ pub(super) fn make_room(engine: &IndexedEngine, rules: &Rules, size: u64, is_new
         reclaim(engine, rules, MOVES * size + MOVES_ON_TOP)?;
     }
     Ok(())
+}
+
+/// Evicts down to limits that were just changed, and gives the blocks back.
+pub(super) fn keep_limits(engine: &IndexedEngine, rules: &Rules) -> Result<()> {
+    while let Some(over) = over(engine, rules) {
+        let files = over == Over::Bytes && is_over_files(engine, rules);
+        if evict(engine, rules, over, None, files)?.is_none() {
+            break;
+        }
+    }
+    give_blocks_back(engine, rules, None)
+}
+
+/// Gives blocks back while the cache takes more than it may: those of free segments, of such as can be reclaimed, and last
+/// of all those of what the policy has go.
+fn give_blocks_back(engine: &IndexedEngine, rules: &Rules, fresh: Option<Hash>) -> Result<()> {
+    let start = Instant::now();
+    while is_over_blocks(engine, rules) {
+        if start.elapsed() > BLOCKS_SLICE {
+            engine.writer_of()?.took_blocks();
+            break;
+        }
+        let census = engine.segments.census();
+        let pays = census.least_full.is_some_and(|fullness| fullness < NEARLY_FULL);
+        if pays && census.free == 0 {
+            // After the limit was lowered by much there may be none that records can be moved to.
+            let _ = add_free(engine);
+        }
+        // One is kept for what is moved.
+        let done = punch_free(engine, 1)?
+            || (pays && reclaim(engine, rules, u64::MAX)?)
+            || evict(engine, rules, Over::Bytes, fresh, engine.totals().file_bytes > 0)?.is_some()
+            || punch_free(engine, 0)?;
+        if !done {
+            // All are being appended to, or somebody is at them: the next to take blocks tries again.
+            engine.writer_of()?.took_blocks();
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Gives the blocks of a free segment back to the file system, if there are more than `keep` of them.
+pub(super) fn punch_free(engine: &IndexedEngine, keep: usize) -> Result<bool> {
+    let segments = &engine.segments;
+    let me = engine.dir.session()?;
+    if segments.census().free <= keep {
+        return Ok(false);
+    }
+    // The last ones first: the arena is filled from the front.
+    let Some(held) = (0..segments.count()).rev().find(|segment| segments.hold(*segment, me)) else { return Ok(false) };
+    match punch_segment(engine, held) {
+        Ok(()) => segments.release_void(held, me),
+        Err(_) => segments.release(held, me),
+    }
+    Ok(segments.state(held) == State::Void)
 }
 
 /// Evicts for a file system that is short of room.
@@ -328,15 +408,6 @@ pub(super) fn take_out(
     Ok(gone.is_ok().then_some(slot.size))
 }
 
-/// Which limit the cache is over.
-fn over(engine: &IndexedEngine, rules: &Rules) -> Option<Over> {
-    let totals = engine.totals();
-    if rules.max_entries > 0 && totals.entries > rules.max_entries {
-        return Some(Over::Entries);
-    }
-    (rules.max_bytes > 0 && used_bytes(engine) > rules.max_bytes).then_some(Over::Bytes)
-}
-
 fn tick(engine: &IndexedEngine, writer: &Writer) {
     // The clock is shared: it hears of insertions by the quarter of an age's unit.
     let batch = 1 << engine.index.shift(0).saturating_sub(2);
@@ -344,40 +415,6 @@ fn tick(engine: &IndexedEngine, writer: &Writer) {
     if ticks >= batch {
         engine.index.tick(writer.ticks.swap(0, Ordering::Relaxed));
     }
-}
-
-/// Bytes of the disk that the cache takes: files, records and the slack that segments need, the index beyond what
-/// every cache has.
-pub(super) fn used_bytes(engine: &IndexedEngine) -> u64 {
-    let totals = engine.totals();
-    let records = totals.record_bytes.saturating_add(totals.record_bytes / 4);
-    records.saturating_add(totals.file_bytes).saturating_add(overhead(engine))
-}
-
-fn overhead(engine: &IndexedEngine) -> u64 {
-    let bitmaps = engine.segments.count() as u64 * engine.segments.segment_bytes() / 128;
-    (engine.index.bytes() + bitmaps).saturating_sub(FREE_OVERHEAD)
-}
-
-/// How many segments the arena may have: what the limit leaves it.
-pub(super) fn most_segments(engine: &IndexedEngine, rules: &Rules) -> usize {
-    if rules.max_bytes == 0 {
-        return MAX_SEGMENTS;
-    }
-    let room = rules.max_bytes.saturating_sub(engine.totals().file_bytes).saturating_sub(overhead(engine));
-    segments_for(engine, room)
-}
-
-/// How many it has while there are victims to reclaim: no more than twice what is live. Pages that are used again cost
-/// less than new ones, and with half of the arena dead a victim has few records to copy.
-pub(super) fn allowed_segments(engine: &IndexedEngine, rules: &Rules) -> usize {
-    let live = engine.totals().record_bytes.saturating_mul(2);
-    segments_for(engine, live).min(most_segments(engine, rules))
-}
-
-fn segments_for(engine: &IndexedEngine, bytes: u64) -> usize {
-    let segments = usize::try_from(bytes / engine.segments.segment_bytes()).unwrap_or(MAX_SEGMENTS);
-    segments.saturating_add(LEAST_SEGMENTS).min(MAX_SEGMENTS)
 }
 
 #[cfg(test)]

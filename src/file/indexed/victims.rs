@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::change::drop_slot;
 use super::engine::IndexedEngine;
-use super::room::{expire, used_bytes};
+use super::room::expire;
 use crate::error::Result;
 use crate::file::directory::Rules;
 use crate::file::indexed::index::table::{self, Hash};
@@ -16,7 +16,7 @@ use crate::policy::{self, Seen, Verdict};
 /// Candidates that one victim is chosen from, and victims that are chosen at a time.
 const SAMPLE: usize = 24;
 const VICTIMS: usize = 4;
-/// Buckets that one choice looks at, at the most.
+/// Buckets that one choice looks at, at the most, unless there is no candidate in them.
 const REACH: usize = 1024;
 /// Candidates that are reinserted for one victim, at the most; then the coldest goes. Without a bound, entries that are all
 /// read between two sets would all be reinserted, and the limit not held. On the traces of the tests a bound of 24 costs two
@@ -73,9 +73,10 @@ pub(super) fn evict(
     if engine.index.next_due() < table::LATEST {
         let now = engine.dir.clock.now();
         if engine.index.next_due() <= now {
-            let before = used_bytes(engine);
+            let bytes = || engine.totals().record_bytes.saturating_add(engine.totals().file_bytes);
+            let before = bytes();
             if expire(engine, now, 1)? > 0 {
-                return Ok(Some(before.saturating_sub(used_bytes(engine))));
+                return Ok(Some(before.saturating_sub(bytes())));
             }
         }
     }
@@ -170,7 +171,11 @@ fn choose(
     // A small table is seen as a whole; of a large one, what a few victims need.
     let want = SAMPLE * VICTIMS;
     let mut others = Vec::new();
-    for _ in 0..engine.index.buckets().min(REACH) {
+    for looked in 0..engine.index.buckets() {
+        // Of a table that was much fuller once, all of it where need be.
+        if looked >= REACH && !(out.is_empty() && others.is_empty()) {
+            break;
+        }
         let bucket = engine.index.advance_hand(1);
         let shift = engine.index.shift(bucket);
         for (at, small) in engine.index.slots(bucket) {

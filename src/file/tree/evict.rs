@@ -196,7 +196,7 @@ impl Evictor {
 pub(super) fn make_room(engine: &TreeEngine, added: u64, fresh: Name) -> Result<()> {
     let sparing = Sparing { always: None, fresh: Some(fresh) };
     // What can't be unlinked there must not keep the limits from being held.
-    let _ = trash::empty_a_little(&engine.dir);
+    let _ = trash::empty_a_little(&engine.dir, added);
     let start = Instant::now();
     let mut freed = 0;
     let mut excess = measure(engine)?;

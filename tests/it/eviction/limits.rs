@@ -1,8 +1,12 @@
 //! The limits of a cache with an index: kept exactly, and nothing live evicted below them.
 
-use larder::{Policy, Ttl};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use crate::support::{counts_match, files_below, fresh_with, get};
+use larder::{Cache, Change, Policy, Ttl};
+
+use crate::support::{counts_match, files_below, fresh_with, get, options};
 
 const POLICIES: [Policy; 5] = [Policy::S3Fifo, Policy::Lru, Policy::Fifo, Policy::Lfu, Policy::Random];
 
@@ -68,4 +72,89 @@ fn values_up_to_a_sixteenth_of_a_segment_are_records() {
         }
         counts_match(&cache);
     }
+}
+
+/// Bytes that the regular files of a cache take of the disk.
+fn on_disk(cache: &Cache) -> u64 {
+    fn below(dir: &Path) -> u64 {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries
+            .map(|entry| match entry.metadata() {
+                Ok(found) if found.is_dir() => below(&entry.path()),
+                Ok(found) => found.blocks() * 512,
+                // It went meanwhile.
+                Err(_) => 0,
+            })
+            .sum()
+    }
+    below(cache.dir().expect("a directory"))
+}
+
+/// What the files of a cache may take: the limit, and what every cache has.
+fn fits_on_disk(cache: &Cache, when: &str) {
+    let stats = cache.stats().expect("stats");
+    let limit = stats.limits.max_bytes;
+    assert!(stats.used <= limit, "{when}: {} of {limit} used", stats.used);
+    let (found, most) = (on_disk(cache), limit + (1 << 20) + limit / 10_000);
+    assert!(found <= most, "{when}: {found} bytes of {most} on the disk, {stats:?}");
+}
+
+/// A cache of 64 MiB took 117 MiB of the disk when small values had expired and values of 16 kB came: the limit was compared
+/// with one and a quarter of what lives, while each segment that had ever been used kept its blocks. `stats` showed 57 %.
+#[test]
+fn max_bytes_is_bytes_on_disk_whatever_comes_and_goes() {
+    for (max_bytes, small, large) in [(1 << 20, 4_000, 16_000), (8 << 20, 30_000, 12_000), (16 << 20, 40_000, 15_000)] {
+        let (_dir, clock, cache) = fresh_with(|options| options.max_bytes(max_bytes));
+        let fill = |when: &str, count: u64, len: usize, ttl: Ttl| {
+            for i in 0..count {
+                cache.set(format!("{when} {i}"), vec![7; len], ttl).expect("set");
+                if i % (count / 16).max(1) == 0 {
+                    fits_on_disk(&cache, &format!("{max_bytes}, {when}, {i}"));
+                }
+            }
+            fits_on_disk(&cache, &format!("{max_bytes}, {when}"));
+        };
+        fill("small", small, 60, Ttl::secs(60));
+        clock.step(61_000);
+        fill("large", 2 * max_bytes / large, usize::try_from(large).expect("a length"), Ttl::Never);
+        fill("small again", small, 60, Ttl::secs(60));
+        cache.clear().expect("clear");
+        fill("huge", 20, usize::try_from(max_bytes / 6).expect("a length"), Ttl::Never);
+        fill("mixed", small / 4, 700, Ttl::secs(600));
+        cache.clear().expect("clear");
+        fill("last", 2 * max_bytes / large, usize::try_from(large).expect("a length"), Ttl::Never);
+        counts_match(&cache);
+    }
+}
+
+/// After 1 million small entries and a limit lowered to 64 MiB the index alone took 78 MiB, could not shrink, and counted in full:
+/// the cache evicted everything it was given, for ever.
+#[test]
+fn a_lowered_limit_keeps_what_fits_and_takes_new_values() {
+    let (dir, clock, cache) = fresh_with(|options| options.max_bytes(16 << 20));
+    for i in 0..40_000 {
+        cache.set(format!("old {i}"), [7; 60], Ttl::Never).expect("set");
+    }
+    let limit = 4 << 20;
+    cache.configure(&Change::new().max_bytes(limit)).expect("configure");
+    let stats = counts_match(&cache);
+    assert!(stats.used <= limit, "it fits before the call returns: {stats:?}");
+    assert!(stats.entries > 6000, "what fits is kept: {stats:?}");
+    let mut kept = 0;
+    for i in 0..10_000 {
+        cache.set(format!("new {i}"), [7; 60], Ttl::Never).expect("set");
+        kept += u32::from(get(&cache, format!("new {}", i - i.min(100))).is_some());
+    }
+    assert!(kept > 9_000, "values are there a hundred sets later: {kept}");
+    assert!(files_below(&cache, "shards").is_empty(), "each is a record");
+    drop(cache);
+
+    // Nobody else has it open: the index becomes as large as it needs to be, in the same boot too.
+    let cache = options(&dir, &clock).open().expect("open");
+    cache.set("another", "value", Ttl::Never).expect("set");
+    fits_on_disk(&cache, "opened again");
+    let stats = counts_match(&cache);
+    assert!(stats.entries > 6000, "nothing is lost by it: {stats:?}");
+    assert!(stats.mapped.expect("an index").index < 3 << 19, "{stats:?}");
+    assert!(get(&cache, "new 9999").is_some());
 }

@@ -189,6 +189,19 @@ const STORIES: &[Story] = &[
         may: &[Some("old"), Some("new")],
         opens: None,
     },
+    // A segment is emptied, and loses its blocks.
+    Story {
+        name: "blocks given back",
+        prepare: |c| {
+            (0..1500).for_each(|i| set(c, &format!("gone {i}"), &"old ".repeat(300)));
+            (0..1500).for_each(|i| assert!(c.delete(format!("gone {i}")).expect("delete")));
+        },
+        act: |c| {
+            c.prune(&Prune::new()).expect("prune");
+            set(c, "small", "new");
+        },
+        ..PLAIN
+    },
     Story {
         name: "a repair",
         act: |c| {

@@ -58,6 +58,11 @@ impl Shape {
         let nodes = (ready + ready / STRIDE as u64) as usize;
         fits.then_some(Shape { buckets: buckets as usize, nodes, ready })
     }
+
+    /// Buckets with blocks.
+    pub(crate) fn ready(&self) -> u64 {
+        self.ready
+    }
 }
 
 /// What an audit found.

@@ -67,6 +67,13 @@ pub(crate) fn shape_for(entries: u64) -> (u64, u64) {
     (buckets, (buckets + more).next_multiple_of(8).min(most))
 }
 
+/// Whether an index has so much more than its entries need that a copy pays: twice, and more than 1 MiB.
+pub(crate) fn is_oversized(shape: &Shape, entries: u64) -> bool {
+    const LITTLE: u64 = 2048;
+    let (_, needed) = shape_for(entries);
+    shape.ready() > needed.saturating_mul(2).max(LITTLE)
+}
+
 impl<M: Memory> Copy<M> {
     /// Begins in memory that is zeroed and holds what `shape_for` says.
     pub(crate) fn new(memory: M, (buckets, ready): (u64, u64)) -> Copy<M> {

@@ -79,7 +79,8 @@ pub(crate) fn examine(site: &Site<'_>) -> Result<Findings> {
     let mut changing = HashSet::new();
     if let (Some((source, shape)), Some(live)) = (&index, &live) {
         let audit = audit::audit(source, shape, &mut live.clone()).doing(doing)?;
-        if audit.wrong.is_none() && agree(site, &audit, &files) {
+        let oversized = site.writable && copy::is_oversized(shape, audit.totals.entries);
+        if audit.wrong.is_none() && !oversized && agree(site, &audit, &files) {
             let Files { recount, .. } = files;
             return Ok(Findings {
                 outcome: Outcome::Whole(audit),

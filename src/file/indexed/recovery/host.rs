@@ -160,6 +160,14 @@ impl Host for Opener<'_> {
         })
     }
 
+    fn is_oversized(&self) -> Result<bool> {
+        let oversized = || match indexed::InRuns::index(self.site.root())? {
+            Some((index, shape)) => index.is_oversized(&shape),
+            None => Ok(false),
+        };
+        oversized().doing("can't read the index")
+    }
+
     fn try_join(&self) -> Result<bool> {
         self.site.process.try_openers(Hold::Shared).doing("can't lock the directory")
     }

@@ -25,6 +25,8 @@ struct World {
     /// Which file the index is.
     file: u8,
     cells: [u8; 2],
+    /// The index has more than it needs.
+    oversized: bool,
     /// The latest change that was acknowledged.
     acknowledged: u8,
     shared: [bool; MOST],
@@ -106,6 +108,10 @@ impl Host for Reach<'_> {
         })
     }
 
+    fn is_oversized(&self) -> Result<bool> {
+        Ok(self.world.borrow().oversized)
+    }
+
     fn try_join(&self) -> Result<bool> {
         let mut world = self.world.borrow_mut();
         if world.alone.is_some_and(|other| other != self.me) {
@@ -152,7 +158,7 @@ impl Host for Reach<'_> {
             plan.one = world.cells[0];
             return Ok(false);
         }
-        plan.copy = (plan.one != world.cells[1]).then_some(plan.one.max(world.cells[1]));
+        plan.copy = (plan.one != world.cells[1] || world.oversized).then_some(plan.one.max(world.cells[1]));
         Ok(true)
     }
 
@@ -176,6 +182,7 @@ impl Host for Reach<'_> {
             (1, Some(cell)) => {
                 world.cells[1] = cell;
                 world.file += 1;
+                world.oversized = false;
             }
             _ => {}
         }
@@ -223,6 +230,7 @@ impl State {
                 index_life: 2,
                 file: 0,
                 cells,
+                oversized: false,
                 acknowledged: cells[0].min(cells[1]),
                 shared: [false; MOST],
                 alone: None,
@@ -402,6 +410,18 @@ fn whoever_dies_or_stops_at_an_opening_nothing_is_lost_and_nobody_works_beside_a
         states += explore(State::new(boot, cells, &who), 1);
     }
     assert!(states > 100_000, "{states} states");
+}
+
+/// An index that is too large is copied in the same boot too, by whoever comes while nobody else is there.
+#[test]
+fn an_index_that_shrinks_loses_nothing_and_nobody_works_beside_its_commit() {
+    let mut states = 0;
+    for boot in [0, 1] {
+        let mut start = State::new(boot, [2, 1], &[(boot, false), (boot, false), (boot, true)]);
+        start.world.oversized = true;
+        states += explore(start, 1);
+    }
+    assert!(states > 10_000, "{states} states");
 }
 
 /// A child that has not joined yet, whose parent died: without a boot id the cache may have been recovered meanwhile.

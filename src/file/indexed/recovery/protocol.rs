@@ -16,6 +16,9 @@
 //! 3. the repairs, each of which may be made twice; 4. the index's and the control file's life become a new even number;
 //! 5. the boot, last of all; 6. `OPENERS` becomes shared, and the creation byte is given up.
 //!
+//! Where the cache is recovered and nobody else has it open, an index that has become much too large for its entries is
+//! examined and committed in the same way: its copy is as large as it needs to be.
+//!
 //! **A look** (a read-only opener) never commits. It holds `LOOKERS`, which is in no recovery's way. What it examined it
 //! uses as it is, or by a copy of its own, if nothing has changed when it is done.
 //!
@@ -43,6 +46,8 @@ pub(crate) trait Host {
     fn boot(&self) -> u64;
     fn seen(&self) -> Result<Seen>;
     fn openers(&self) -> Result<Openers>;
+    /// Whether the index has much more than its entries need, and is worth a copy while nobody else is there.
+    fn is_oversized(&self) -> Result<bool>;
     /// Takes `OPENERS` shared, or keeps it shared where it was held alone.
     fn try_join(&self) -> Result<bool>;
     fn try_alone(&self) -> Result<bool>;
@@ -230,6 +235,7 @@ impl<P: Default> Opening<P> {
             // Those who are in notice within a second, and leave.
             Openers::Shared if self.unfit && !self.looks => (At::Look, Progress::Waiting(LOST)),
             _ if recovered && self.looks => (At::Map, Progress::Going),
+            Openers::Nobody if recovered && host.is_oversized()? => (At::Examine(P::default(), 0), Progress::Going),
             _ if recovered => (At::Join { held }, Progress::Going),
             _ => (At::Examine(P::default(), 0), Progress::Going),
         })

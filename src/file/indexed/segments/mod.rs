@@ -10,7 +10,12 @@
 //! free ─take→ open(session) ─full→ sealed ─reclaim→ claimed(session) ─emptied: new generation→ free
 //!              │      ↑                                   └─ session dead → sealed
 //!              └─ handed back, or session dead → taken over, appended to from its cursor on
+//! free ─hold→ claimed(session) ─blocks given back→ void ─blocks are charged→ free
 //! ```
+//!
+//! A segment takes blocks of the disk unless it is *void*. It leaves that state before it gets any, and enters it after it
+//! has none, so that what is not void is never less than what the disk holds. A free one may lack its blocks; whoever takes
+//! it sees to them.
 //!
 //! A generation is never used twice for a segment, and is part of each place and of each record's sum: a reader that
 //! holds a place of a former life finds that the sum is wrong and looks for the new place.
@@ -60,6 +65,7 @@ const FREE: u64 = 0;
 const OPEN: u64 = 1;
 const SEALED: u64 = 2;
 const CLAIMED: u64 = 3;
+const VOID: u64 = 4;
 
 /// A record takes a 16th of a segment at the most, so that little is wasted at its end, and this much in any.
 const VALUE_SHARE: usize = 16;
@@ -89,6 +95,18 @@ pub(crate) enum State {
     Sealed,
     /// Being reclaimed by this session.
     Claimed(u64),
+    /// Free, and without blocks.
+    Void,
+}
+
+/// How many segments are what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Census {
+    /// Segments that are charged for: all that aren't void.
+    pub held: usize,
+    pub free: usize,
+    /// Thousandths of the least full of the sealed segments that are live.
+    pub least_full: Option<u64>,
 }
 
 impl State {
@@ -98,6 +116,7 @@ impl State {
             State::Open(owner) => OPEN << 56 | owner,
             State::Sealed => SEALED << 56,
             State::Claimed(owner) => CLAIMED << 56 | owner,
+            State::Void => VOID << 56,
         }
     }
 
@@ -106,6 +125,7 @@ impl State {
             FREE => State::Free,
             OPEN => State::Open(word & OWNER),
             CLAIMED => State::Claimed(word & OWNER),
+            VOID => State::Void,
             _ => State::Sealed,
         }
     }
@@ -223,28 +243,33 @@ impl<M: Memory> Segments<M> {
         self.change(current.segment, State::Open(me), State::Free);
     }
 
-    /// Takes over a segment that can be appended to: one that was handed back, or whose session is dead, or a free one.
-    pub(crate) fn take(&self, me: u64, is_alive: impl Fn(u64) -> bool) -> Option<Current> {
-        let mut free = None;
+    /// Takes over a segment that can be appended to: one that was handed back, or whose session is dead.
+    pub(crate) fn take_over(&self, me: u64, is_alive: impl Fn(u64) -> bool) -> Option<Current> {
         for segment in 0..self.count() {
-            match self.state(segment) {
-                old @ State::Open(owner)
-                    if owner != me
-                        && (owner == 0 || !is_alive(owner))
-                        && self.change(segment, old, State::Open(me)) =>
-                {
-                    let cursor = self.live.load(Self::header(segment) + CURSOR);
-                    let cursor = usize::try_from(cursor).unwrap_or(self.units).min(self.units);
-                    return Some(Current { segment, generation: self.generation(segment), cursor });
-                }
-                State::Free if free.is_none() => free = Some(segment),
-                _ => {}
+            if let old @ State::Open(owner) = self.state(segment)
+                && owner != me
+                && (owner == 0 || !is_alive(owner))
+                && self.change(segment, old, State::Open(me))
+            {
+                let cursor = self.live.load(Self::header(segment) + CURSOR);
+                let cursor = usize::try_from(cursor).unwrap_or(self.units).min(self.units);
+                return Some(Current { segment, generation: self.generation(segment), cursor });
             }
         }
-        let segment = free?;
-        if !self.change(segment, State::Free, State::Open(me)) {
-            return self.take(me, is_alive);
-        }
+        None
+    }
+
+    /// Takes over such a segment, or takes a free one.
+    pub(crate) fn take(&self, me: u64, is_alive: impl Fn(u64) -> bool) -> Option<Current> {
+        self.take_over(me, is_alive).or_else(|| self.take_free(me))
+    }
+
+    /// Takes a free segment, whose blocks the caller sees to.
+    fn take_free(&self, me: u64) -> Option<Current> {
+        let free = |segment: &usize| {
+            self.state(*segment) == State::Free && self.change(*segment, State::Free, State::Open(me))
+        };
+        let segment = (0..self.count()).find(free)?;
         point("take: open");
         Some(Current { segment, generation: self.generation(segment), cursor: 0 })
     }
@@ -539,26 +564,42 @@ impl<M: Memory> Segments<M> {
         self.change(segment, State::Claimed(me), State::Free);
     }
 
-    /// Thousandths of the least full of the sealed segments that are live.
-    pub(crate) fn least_full(&self) -> Option<u64> {
-        let sealed = (0..self.count()).filter(|segment| self.state(*segment) == State::Sealed);
-        sealed.map(|segment| self.fullness(segment)).min()
+    /// Makes a void segment free, which charges it with its blocks, and says which.
+    pub(crate) fn charge_void(&self) -> Option<usize> {
+        let void =
+            |segment: &usize| self.state(*segment) == State::Void && self.change(*segment, State::Void, State::Free);
+        (0..self.count()).find(void)
     }
 
-    /// How many segments are free.
-    pub(crate) fn free_count(&self) -> usize {
-        (0..self.count()).filter(|segment| self.state(*segment) == State::Free).count()
+    /// Ends the charge for a segment that is held, and whose blocks were given back.
+    pub(crate) fn release_void(&self, segment: usize, me: u64) {
+        self.change(segment, State::Claimed(me), State::Void);
+    }
+
+    /// Looks at the state of every segment.
+    pub(crate) fn census(&self) -> Census {
+        let mut census = Census::default();
+        for segment in 0..self.count() {
+            let state = self.state(segment);
+            census.held += usize::from(state != State::Void);
+            census.free += usize::from(state == State::Free);
+            if state == State::Sealed {
+                let fullness = self.fullness(segment);
+                census.least_full = Some(census.least_full.map_or(fullness, |least| least.min(fullness)));
+            }
+        }
+        census
     }
 
     /// What a segment's header says that can't be, in words.
     pub(crate) fn nonsense(&self, segment: usize) -> Option<&'static str> {
         let header = Self::header(segment);
         let state = self.live.load(header + STATE);
-        if state >> 56 > CLAIMED {
+        if state >> 56 > VOID {
             Some("its state is unknown")
         } else if self.live.load(header + CURSOR) > self.units as u64 {
             Some("its cursor is beyond its end")
-        } else if state >> 56 == FREE && self.next_live(segment, 0).is_some() {
+        } else if matches!(state >> 56, FREE | VOID) && self.next_live(segment, 0).is_some() {
             Some("it is free, and has live records")
         } else {
             None
