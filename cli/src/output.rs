@@ -139,6 +139,10 @@ impl Output {
         note(text);
     }
 
+    pub fn is_colored(&self) -> bool {
+        self.color
+    }
+
     pub fn paint(&self, style: Style, text: impl Display) -> String {
         if !self.color {
             return text.to_string();

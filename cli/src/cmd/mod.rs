@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod apply;
+pub mod bench;
 pub mod clear;
 pub mod completion;
 pub mod config;
@@ -31,6 +32,7 @@ pub mod top;
 pub mod touch;
 pub mod ttl;
 pub mod verify;
+pub mod watch;
 pub mod why;
 
 use clap::Subcommand;
@@ -71,6 +73,8 @@ pub fn run(context: &Context, command: Option<Command>) -> Ended {
         Command::Copy(args) => args.run(context),
         Command::Export(args) => args.run(context),
         Command::Import(args) => args.run(context),
+        Command::Watch(args) => args.run(context),
+        Command::Bench(args) => args.run(context),
         Command::Metrics(args) => args.run(context),
         Command::Config(args) => args.run(context),
         Command::Schema(args) => args.run(context),
@@ -109,6 +113,8 @@ pub enum Command {
     Copy(copy::Copy),
     Export(export::Export),
     Import(import::Import),
+    Watch(watch::Watch),
+    Bench(bench::Bench),
     Metrics(metrics::Metrics),
     /// Show or change the settings that rest in the cache, and where its directory was found
     #[command(subcommand)]
@@ -131,6 +137,7 @@ impl Command {
                 | Command::Verify(_)
                 | Command::Doctor(_)
                 | Command::Schedule(_)
+                | Command::Watch(_)
                 | Command::Metrics(_)
                 | Command::Config(_)
                 | Command::Schema(_)

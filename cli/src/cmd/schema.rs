@@ -5,8 +5,8 @@ use schemars::{JsonSchema, Schema, json_schema};
 use serde_json::Value;
 
 use super::{
-    apply, clear, config, copy, doctor, du, expire, get, has, hist, import, incr, init, prune, rm, schedule, set, show,
-    stats, top, touch, ttl, verify, why,
+    apply, bench, clear, config, copy, doctor, du, expire, get, has, hist, import, incr, init, prune, rm, schedule,
+    set, show, stats, top, touch, ttl, verify, watch, why,
 };
 use crate::context::{Context, Ended};
 use crate::exit_code::{Exit, Failure};
@@ -49,9 +49,10 @@ impl SchemaOf {
 }
 
 /// The commands that have `--json`.
-const COMMANDS: [&str; 27] = [
+const COMMANDS: [&str; 29] = [
     "init", "stats", "ls", "du", "top", "hist", "show", "why", "has", "ttl", "get", "set", "rm", "expire", "touch",
     "incr", "decr", "prune", "apply", "clear", "verify", "doctor", "schedule", "copy", "export", "import", "config",
+    "watch", "bench",
 ];
 
 /// What a command prints, line by line.
@@ -87,6 +88,8 @@ fn shapes(command: &str) -> Vec<Schema> {
         "copy" => vec![shape::<copy::Answer>("copy")],
         "export" => vec![with_value(shape::<json::Entry>("export"))],
         "import" => vec![shape::<import::Answer>("import")],
+        "watch" => vec![shape::<watch::Line>("watch")],
+        "bench" => vec![shape::<bench::Line>("bench")],
         "config" => {
             let (path, files) = (shape::<config::Directory>("path"), shape::<config::Files>("validate"));
             vec![shape::<settings::Answer>("config"), path, files]

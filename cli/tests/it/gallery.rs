@@ -53,7 +53,7 @@ fn as_it_is(page: &str) -> String {
 fn shape(page: &str) -> String {
     let figures = Regex::new(concat!(
         r"(\d+(ms|[smhdw]))+\b|",
-        r"<?\d[\d,.:TZ-]*( ?(KiB|MiB|GiB|kB|B|ms|s|m|h|d)\b)*|\[#+\.*\]|\[\.+\]"
+        r"<?\d[\d,.:TZ-]*( ?(KiB|MiB|GiB|kB|B|ns|us|ms|s|m|h|d)\b)*|\[#+\.*\]|\[\.+\]"
     ))
     .unwrap();
     let blanks = Regex::new(r" {2,}").unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::sandbox::{Run, Sandbox};
 
-const COMMANDS: [&str; 32] = [
+const COMMANDS: [&str; 34] = [
     "init",
     "stats",
     "ls",
@@ -32,6 +32,8 @@ const COMMANDS: [&str; 32] = [
     "copy",
     "export",
     "import",
+    "watch",
+    "bench",
     "metrics",
     "config",
     "schema",

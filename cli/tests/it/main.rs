@@ -25,6 +25,7 @@
 //! | `harmless`    | looking writes nothing; a dry run deletes nothing                            |
 //! | `why`         | whether a key would hit, and if not, what became of it                        |
 //! | `urls`        | caches by URL, and copy                                                      |
+//! | `measured`    | bench and watch: how fast, and what happens now                               |
 //! | `schema`      | every line of --json is as its published schema says                         |
 //! | `terminal`    | what differs when a person looks on                                          |
 
@@ -46,6 +47,7 @@ mod help;
 mod indexed;
 mod keys;
 mod listing;
+mod measured;
 mod metrics;
 mod namespaces;
 mod plans;

@@ -86,6 +86,8 @@ fn what_is_printed_is_as_the_schemas_say() {
         &["config", "show"],
         &["config", "path"],
         &["config", "validate"],
+        &["watch", "-n", "2", "-i", "100ms"],
+        &["bench", "--duration", "20ms", "--entries", "100"],
         &["clear", "--confirm", "app"],
     ];
     let mut seen = BTreeSet::new();

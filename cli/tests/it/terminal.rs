@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 use std::thread;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::sandbox::Sandbox;
 
@@ -26,6 +27,8 @@ impl Terminal {
         let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&screen).unwrap();
         unlockpt(&screen).unwrap();
+        let size = Winsize { ws_row: 50, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&screen, size).unwrap();
         let name = ptsname(&screen, Vec::new()).unwrap().into_string().unwrap();
         let side = || File::options().read(true).write(true).custom_flags(NOCTTY).open(&name).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_cachectl"));
@@ -183,4 +186,21 @@ fn ls_has_a_heading_and_a_sum() {
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].contains("SIZE") && lines[0].ends_with("KEY"), "{text}");
     assert_eq!(lines[2], "cachectl: 1 entry, 9 B");
+}
+
+/// On a terminal `watch` takes the whole screen, and gives it back.
+#[test]
+fn watch_is_a_screen_that_a_key_ends() {
+    let sandbox = Sandbox::new();
+    sandbox.run(["set", "k", "v"]).succeeds();
+    let mut terminal = Terminal::run(&sandbox, &["watch", "-i", "1h"], &[("LC_ALL", "C.UTF-8")]);
+    terminal.types("q");
+    let (screen, code) = terminal.ends();
+    assert_eq!(code, 0, "{screen:?}");
+    for part in ["ratio", "average", "entries", "ends", "\u{1b}[?1049h", "\u{1b}[?1049l"] {
+        assert!(screen.contains(part), "{part}: {screen:?}");
+    }
+    let terminal = Terminal::run(&sandbox, &["watch", "-n", "1", "-i", "100ms", "--plain"], &[]);
+    let (lines, code) = terminal.ends();
+    assert!(code == 0 && lines.lines().count() == 2 && !lines.contains("1049"), "{lines:?}");
 }
