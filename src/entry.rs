@@ -1,8 +1,9 @@
 //! An entry as its users see it: how long it lives, what it holds, what is known about it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -383,10 +384,35 @@ enum Bytes {
     Mapped(Arc<dyn Mapped>),
 }
 
+impl Bytes {
+    fn all(&self) -> &[u8] {
+        match self {
+            Bytes::Heap(shared) => shared.as_slice(),
+            Bytes::Record(shared) => shared,
+            Bytes::Mapped(shared) => (**shared).as_ref(),
+        }
+    }
+}
+
 /// A value's bytes where they rest: in its file, or in a store's memory.
 pub(crate) trait Mapped: AsRef<[u8]> + Send + Sync {
     /// False once a part of the file was found missing.
     fn is_intact(&self) -> bool;
+}
+
+/// What was told of a value beside its bytes: tags, and metadata of the caller's own.
+#[derive(Clone)]
+enum Told {
+    Nothing,
+    Parsed(Arc<Extra>),
+    /// Within the record that the value is a part of, to be parsed by who asks for it: from where to where.
+    Within(u32, u32),
+}
+
+impl Told {
+    fn of(extra: Option<Extra>) -> Told {
+        extra.map_or(Told::Nothing, |extra| Told::Parsed(Arc::new(extra)))
+    }
 }
 
 /// A value out of the cache: a slice of bytes that its clones share.
@@ -399,25 +425,23 @@ pub struct Value {
     start: usize,
     len: usize,
     facts: Facts,
-    extra: Option<Arc<Extra>>,
+    told: Told,
 }
 
 impl Value {
     /// The last `len` bytes of `buffer`.
     pub(crate) fn tail_of(buffer: Vec<u8>, len: usize, facts: Facts, extra: Option<Extra>) -> Value {
         let start = buffer.len() - len;
-        Value { bytes: Bytes::Heap(Arc::new(buffer)), start, len, facts, extra: extra.map(Arc::new) }
+        Value { bytes: Bytes::Heap(Arc::new(buffer)), start, len, facts, told: Told::of(extra) }
     }
 
-    /// A part of a record.
-    pub(crate) fn of_record(
-        record: Arc<[u8]>,
-        value: std::ops::Range<usize>,
-        facts: Facts,
-        extra: Option<Extra>,
-    ) -> Value {
+    /// A part of a record, and the part of it that has tags and metadata, if there is one.
+    #[inline]
+    pub(crate) fn of_record(record: Arc<[u8]>, value: Range<usize>, facts: Facts, told: Option<Range<usize>>) -> Value {
         let (start, len) = (value.start, value.len());
-        Value { bytes: Bytes::Record(record), start, len, facts, extra: extra.map(Arc::new) }
+        let short = |at: usize| u32::try_from(at).unwrap_or(0);
+        let told = told.map_or(Told::Nothing, |told| Told::Within(short(told.start), short(told.end)));
+        Value { bytes: Bytes::Record(record), start, len, facts, told }
     }
 
     /// What a caller computed, as it would be read back.
@@ -437,13 +461,13 @@ impl Value {
     /// Bytes that others hold as well.
     #[cfg(feature = "memory")]
     pub(crate) fn shared(bytes: Arc<dyn Mapped>, len: usize, facts: Facts, extra: Option<Arc<Extra>>) -> Value {
-        Value { bytes: Bytes::Mapped(bytes), start: 0, len, facts, extra }
+        Value { bytes: Bytes::Mapped(bytes), start: 0, len, facts, told: extra.map_or(Told::Nothing, Told::Parsed) }
     }
 
     /// All bytes of a mapped file.
     pub(crate) fn mapped(bytes: impl Mapped + 'static, facts: Facts, extra: Option<Extra>) -> Value {
         let len = bytes.as_ref().len();
-        Value { bytes: Bytes::Mapped(Arc::new(bytes)), start: 0, len, facts, extra: extra.map(Arc::new) }
+        Value { bytes: Bytes::Mapped(Arc::new(bytes)), start: 0, len, facts, told: Told::of(extra) }
     }
 
     /// The bytes as a vector; where this is the only clone of a value from a file that was read, in the same allocation.
@@ -492,7 +516,7 @@ impl Value {
         SetOptions {
             ttl: if facts.expires == NEVER { Ttl::Never } else { Ttl::At(from_ms(facts.expires)) },
             stale_for: Duration::from_millis(facts.stale_for),
-            extra: self.extra().map_or_else(Extra::default, |extra| Extra { scopes: Vec::new(), ..extra.clone() }),
+            extra: Extra { scopes: Vec::new(), ..self.extra().map(Cow::into_owned).unwrap_or_default() },
             codec: facts.codec,
             schema: facts.schema,
             cost_us: facts.cost_us,
@@ -501,7 +525,7 @@ impl Value {
 
     /// What is known about the entry as it was when this value was read.
     pub fn meta(&self) -> Meta {
-        self.facts.meta(self.len as u64, self.extra.as_deref().unwrap_or(&Extra::default()))
+        self.facts.meta(self.len as u64, &self.extra().unwrap_or_default())
     }
 
     /// How its bytes are encoded.
@@ -513,13 +537,21 @@ impl Value {
         &self.facts
     }
 
-    pub(crate) fn extra(&self) -> Option<&Extra> {
-        self.extra.as_deref()
+    pub(crate) fn extra(&self) -> Option<Cow<'_, Extra>> {
+        match &self.told {
+            Told::Nothing => None,
+            Told::Parsed(extra) => Some(Cow::Borrowed(extra)),
+            // Its record was checked when it was read.
+            Told::Within(from, to) => {
+                let told = self.bytes.all().get(*from as usize..*to as usize)?;
+                postcard::from_bytes(told).ok().map(Cow::Owned)
+            }
+        }
     }
 
     /// What follows the first `at` bytes, as a value of its own that shares them.
     pub(crate) fn behind(self, at: usize, facts: Facts, extra: Option<Extra>) -> Value {
-        Value { start: self.start + at, len: self.len - at, facts, extra: extra.map(Arc::new), ..self }
+        Value { start: self.start + at, len: self.len - at, facts, told: Told::of(extra), ..self }
     }
 }
 
@@ -551,12 +583,7 @@ impl Deref for Value {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let all = match &self.bytes {
-            Bytes::Heap(shared) => shared.as_slice(),
-            Bytes::Record(shared) => shared,
-            Bytes::Mapped(shared) => (**shared).as_ref(),
-        };
-        &all[self.start..][..self.len]
+        &self.bytes.all()[self.start..][..self.len]
     }
 }
 

@@ -12,6 +12,7 @@
 //! alone. Changes by those who don't share the near store are seen once the copy's time, `near_ttl`, is over; or at once, where
 //! the far store tells of them ([`Listener`]).
 
+use std::borrow::Cow;
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -78,7 +79,7 @@ impl Label {
             schema: f.schema,
             cost_us: f.cost_us,
             nonce: f.nonce,
-            extra: value.extra().cloned().unwrap_or_default(),
+            extra: value.extra().map(Cow::into_owned).unwrap_or_default(),
         }
     }
 

@@ -90,6 +90,9 @@ impl Stored for Found {
     }
 }
 
+/// How many keys are looked up at once: about twice as many as a core can wait for lines of.
+pub(crate) const WINDOW: usize = 16;
+
 /// What a change needs locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -181,6 +184,16 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// The same into a buffer.
     fn glance_into(&self, _name: Name, _id: Id<'_>, _now: u64, _out: &mut Vec<u8>) -> Result<Glance<Option<Encoding>>> {
         Ok(Glance::Unknown)
+    }
+
+    /// The same of some keys, [`WINDOW`] at the most, each handed to `take` with its answer.
+    fn glance_many<'a>(
+        &self,
+        keys: &[(Name, Id<'a>)],
+        now: u64,
+        mut take: impl FnMut((Name, Id<'a>), Glance<Option<Value>>) -> Result<()>,
+    ) -> Result<()> {
+        keys.iter().try_for_each(|key| take(*key, self.glance(key.0, key.1, now, None)?))
     }
 
     /// When a live entry expires, where that is known without a look at the entry.

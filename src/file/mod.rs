@@ -87,6 +87,10 @@ impl<E: Upkeep> Backend for FileStore<E> {
         self.load_if_mapped(id, out)
     }
 
+    fn get_many(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Value>>> {
+        self.load_many(ids)
+    }
+
     fn peek(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
         self.load_stale(id, expect)
     }

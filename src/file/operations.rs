@@ -21,7 +21,7 @@ use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::FileStore;
 use crate::file::directory::control::Scope;
 use crate::file::directory::{Directory, Rules};
-use crate::file::engine::{Addition, Engine, Glance, Need, Published, Stored};
+use crate::file::engine::{Addition, Engine, Glance, Need, Published, Stored, WINDOW};
 use crate::file::entry_files::read::{self, Miss};
 use crate::file::entry_files::write::Written;
 use crate::file::entry_files::{charged, trash, walk};
@@ -62,6 +62,28 @@ impl<E: Engine> FileStore<E> {
             return Ok(value);
         }
         self.read(id, name, now, expect, read::READ_WHOLE, |stored| stored.value(self.dir()))
+    }
+
+    /// The values of several keys, in their order.
+    pub(super) fn load_many(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Value>>> {
+        let mut values = Vec::with_capacity(ids.len());
+        for window in ids.chunks(WINDOW) {
+            let now = self.dir().now()?;
+            let mut keys = [(Name::NONE, window[0]); WINDOW];
+            for (key, id) in keys.iter_mut().zip(window) {
+                *key = (self.name(*id), *id);
+            }
+            self.engine.glance_many(&keys[..window.len()], now, |(name, id), glance| {
+                values.push(match glance {
+                    Glance::Known(value) => value,
+                    Glance::Unknown => {
+                        self.read(id, name, now, None, read::READ_WHOLE, |stored| stored.value(self.dir()))?
+                    }
+                });
+                Ok(())
+            })?;
+        }
+        Ok(values)
     }
 
     pub(super) fn load_into(&self, id: Id<'_>, out: &mut Vec<u8>) -> Result<Option<Encoding>> {

@@ -37,18 +37,20 @@ pub(crate) const NAME_LEN: usize = 15;
 pub(crate) struct Name(pub [u8; NAME_LEN]);
 
 impl Name {
+    /// Of no entry that there is.
+    pub(crate) const NONE: Name = Name([0; NAME_LEN]);
+
     /// Keyed BLAKE3 of the identity, cut to 120 bits. The seed is the cache's own, so that nobody who lacks it can
     /// choose keys that crowd one shard.
     pub(crate) fn of(seed: &[u8; 32], id: Id<'_>) -> Name {
+        // In one piece it costs half of what a hasher does, and most are a single block.
+        let (mut block, mut short) = ([0; 64], None);
         let len = id.encoded_len();
-        let mut short = [0; 256];
-        let hash = if let Some(bytes) = short.get_mut(..len) {
-            let mut at = 0;
-            id.each_part(|part| {
-                bytes[at..at + part.len()].copy_from_slice(part);
-                at += part.len();
-            });
-            // In one piece it costs half of what a hasher does.
+        let hash = if let Some(bytes) = block.get_mut(..len) {
+            id.encode(bytes);
+            blake3::keyed_hash(seed, bytes)
+        } else if let Some(bytes) = short.insert([0; 512]).get_mut(..len) {
+            id.encode(bytes);
             blake3::keyed_hash(seed, bytes)
         } else {
             let mut hasher = blake3::Hasher::new_keyed(seed);

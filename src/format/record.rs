@@ -24,6 +24,8 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "bit fields are taken out of words")]
 
+use std::ops::Range;
+
 use twox_hash::XxHash3_64;
 
 use crate::entry::{Codec, Extra, Facts, StoredScope};
@@ -324,11 +326,14 @@ pub(crate) struct Opened {
     /// Of a counter: then the value isn't text before it was [rendered](Opened::render).
     pub number: Option<i64>,
     version: u64,
-    namespace: (usize, usize),
-    meta: (usize, usize),
-    key: (usize, usize),
-    value: (usize, usize),
+    namespace: Span,
+    meta: Span,
+    key: Span,
+    value: Span,
 }
+
+/// From where to where a part lies. Half as long as numbers of the machine: what was opened is handed on by each read.
+type Span = (u32, u32);
 
 impl Opened {
     /// Who the entry is; `None`: its namespace is no text.
@@ -370,14 +375,13 @@ impl Opened {
         (scopes.len() == own + tags).then_some(scopes)
     }
 
-    /// The metadata, where there are tags or what else a caller has told.
+    /// Where the metadata lies, where there are tags or what else a caller has told.
     #[inline]
-    pub(crate) fn told(&self, record: &[u8]) -> Result<Option<Extra>, Damage> {
+    pub(crate) fn told(&self, record: &[u8]) -> Option<Range<usize>> {
         let meta = part(record, self.meta);
-        match meta.first().map(|n| &meta[(1 + usize::from(*n) * size_of::<StoredScope>()).min(meta.len())..]) {
-            None | Some([0, 0]) => Ok(None),
-            Some(_) => self.extra(record),
-        }
+        let behind_scopes = 1 + usize::from(*meta.first()?) * size_of::<StoredScope>();
+        let told = meta.get(behind_scopes..) != Some(&[0, 0]);
+        told.then(|| range(self.meta))
     }
 
     pub(crate) fn value<'a>(&self, record: &'a [u8]) -> &'a [u8] {
@@ -385,17 +389,18 @@ impl Opened {
     }
 
     /// From where to where the value lies.
-    pub(crate) fn value_range(&self) -> std::ops::Range<usize> {
-        self.value.0..self.value.1
+    pub(crate) fn value_range(&self) -> Range<usize> {
+        range(self.value)
     }
 
     /// Writes a counter's text into the record's copy, in place of its cells.
     pub(crate) fn render(&mut self, record: &mut [u8]) {
         let Some(number) = self.number.take() else { return };
         let text = number.to_string();
-        if let Some(value) = record.get_mut(self.value.0..self.value.0 + text.len()) {
+        let from = self.value.0 as usize;
+        if let Some(value) = record.get_mut(from..from + text.len()) {
             value.copy_from_slice(text.as_bytes());
-            self.value.1 = self.value.0 + text.len();
+            self.value.1 = self.value.0 + text.len() as u32;
             self.raw_len = text.len() as u64;
         }
     }
@@ -405,8 +410,12 @@ impl Opened {
     }
 }
 
-fn part(record: &[u8], (from, to): (usize, usize)) -> &[u8] {
-    record.get(from..to).unwrap_or_default()
+fn range((from, to): Span) -> Range<usize> {
+    from as usize..to as usize
+}
+
+fn part(record: &[u8], span: Span) -> &[u8] {
+    record.get(range(span)).unwrap_or_default()
 }
 
 fn word(record: &[u8], at: usize) -> u64 {
@@ -472,10 +481,11 @@ pub(crate) fn open(seal: &RecordSeal, record: &[u8], place: Location, salt: u128
         raw_len: long(24, lengths.value as u64),
         number: cell.map(|cell| cell.number),
         version: long(0, 1),
-        namespace,
-        meta,
-        key,
-        value,
+        // Within the record, whose length is below 2^21.
+        namespace: (namespace.0 as u32, namespace.1 as u32),
+        meta: (meta.0 as u32, meta.1 as u32),
+        key: (key.0 as u32, key.1 as u32),
+        value: (value.0 as u32, value.1 as u32),
     })
 }
 

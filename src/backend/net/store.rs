@@ -8,6 +8,7 @@ mod batches;
 mod calls;
 mod leading;
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -517,7 +518,7 @@ impl<S: Server> Networked<S> {
             .change(id, Until::of(&self.remote, way), |held| {
                 let now = self.remote.clock.now();
                 let (sum, facts, extra) = if let Ok(old) = held {
-                    (rules::sum(&old, by)?, *old.facts(), old.extra().cloned().unwrap_or_default())
+                    (rules::sum(&old, by)?, *old.facts(), old.extra().map(Cow::into_owned).unwrap_or_default())
                 } else {
                     let (first, ttl) = initial.ok_or_else(rules::no_number)?;
                     let expires = ttl.expiry(now, self.remote.default_ttl);

@@ -274,6 +274,12 @@ impl Control {
 
     #[inline]
     fn load(&self, index: usize) -> io::Result<u64> {
+        if let Words::Mapped(words) = &self.words
+            && index < words.len()
+        {
+            let word = words.word(index).load(Ordering::Acquire);
+            return if words.poisoned() { Err(cut_short()) } else { Ok(word) };
+        }
         let mut word = [0];
         self.load_run(index, &mut word)?;
         Ok(word[0])
@@ -582,6 +588,11 @@ impl Table for Control {
     #[inline]
     fn read(&self, at: usize, out: &mut [u64]) -> io::Result<()> {
         self.load_run(SCOPES + at, out)
+    }
+
+    #[inline]
+    fn load(&self, at: usize) -> io::Result<u64> {
+        Control::load(self, SCOPES + at)
     }
 
     fn write(&self, at: usize, words: &[u64]) -> io::Result<()> {

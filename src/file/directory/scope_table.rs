@@ -52,6 +52,12 @@ pub(crate) trait Table {
     fn set_pages(&self, pages: u64) -> io::Result<()>;
     /// Words of the table, from one on.
     fn read(&self, at: usize, out: &mut [u64]) -> io::Result<()>;
+    /// A word of it.
+    fn load(&self, at: usize) -> io::Result<u64> {
+        let mut word = [0];
+        self.read(at, &mut word)?;
+        Ok(word[0])
+    }
     fn write(&self, at: usize, words: &[u64]) -> io::Result<()>;
     /// Gives the file blocks for so many pages.
     fn extend(&self, pages: usize) -> io::Result<()>;
@@ -87,17 +93,11 @@ fn slots(key: u64) -> impl Iterator<Item = usize> {
     (home..SLOTS).chain(0..home)
 }
 
-fn word<T: Table + ?Sized>(table: &T, at: usize) -> io::Result<u64> {
-    let mut word = [0];
-    table.read(at, &mut word)?;
-    Ok(word[0])
-}
-
 /// Where a key's slot begins, in a page.
 fn find<T: Table + ?Sized>(table: &T, page: usize, key: u64) -> io::Result<Option<usize>> {
     for slot in slots(key) {
         let at = page * PAGE + slot * SLOT;
-        match word(table, at + KEY)? {
+        match table.load(at + KEY)? {
             FREE => return Ok(None),
             found if found == key => return Ok(Some(at)),
             _ => {}
@@ -117,7 +117,7 @@ pub(crate) fn id_of<T: Table + ?Sized>(table: &T, key: u64, note_use: Option<(u6
         if let Some(at) = find(table, page_of(key, known), key)? {
             let mut slot = [0; SLOT];
             table.read(at, &mut slot)?;
-            if word(table, at + KEY)? == key {
+            if table.load(at + KEY)? == key {
                 id = Some(slot[ID]);
                 if let Some((now, _)) = note_use.filter(|(now, step)| now.abs_diff(slot[USED]) >= *step) {
                     table.write(at + USED, &[now])?;
@@ -167,7 +167,7 @@ pub(crate) fn remove<T: Table + ?Sized>(table: &T, key: u64) -> io::Result<()> {
     let Some(at) = find(table, page_of(key, pages), key)? else { return Ok(()) };
     let slot = |n: usize| page + n % SLOTS * SLOT + KEY;
     let mut n = (at - page) / SLOT;
-    let ends = word(table, slot(n + 1))? == FREE;
+    let ends = table.load(slot(n + 1))? == FREE;
     table.write(at + KEY, &[if ends { FREE } else { VOID }])?;
     if !ends {
         return Ok(());
@@ -175,7 +175,7 @@ pub(crate) fn remove<T: Table + ?Sized>(table: &T, key: u64) -> io::Result<()> {
     loop {
         // What was void for the sake of this one.
         n = (n + SLOTS - 1) % SLOTS;
-        if word(table, slot(n))? != VOID {
+        if table.load(slot(n))? != VOID {
             return Ok(());
         }
         table.write(slot(n), &[FREE])?;

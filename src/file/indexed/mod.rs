@@ -133,6 +133,15 @@ impl Engine for IndexedEngine {
         lookup::glance_into(self, Hash::of(name), id, now, out)
     }
 
+    fn glance_many<'a>(
+        &self,
+        keys: &[(Name, Id<'a>)],
+        now: u64,
+        take: impl FnMut((Name, Id<'a>), Glance<Option<Value>>) -> Result<()>,
+    ) -> Result<()> {
+        lookup::glance_many(self, keys, now, take)
+    }
+
     fn glance_expiry(&self, name: Name, now: u64) -> Result<Glance<Option<u64>>> {
         lookup::glance_expiry(self, Hash::of(name), now)
     }

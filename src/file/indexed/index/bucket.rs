@@ -31,8 +31,8 @@ use std::time::{Duration, Instant};
 
 use super::Index;
 use super::table::{
-    self, AGE, BUCKETS, ENTRIES, FILE_BYTES, GHOSTS, Hash, ID, LOCK, META, MOVES, NEW, OLD, OLD_TIME, OLD_USE, PLACE,
-    READY, RECORD_BYTES, RING, SEQUENCE, SLOT, SLOTS, SMALL, TAGS, TARGET, TIME, USE, WAYS,
+    self, AGE, BUCKETS, ENTRIES, FILE_BYTES, GHOSTS, Hash, ID, LOCK, META, NEW, OLD, OLD_TIME, OLD_USE, PLACE, READY,
+    RECORD_BYTES, RING, SEQUENCE, SLOT, SLOTS, SMALL, TAGS, TARGET, TIME, USE, WAYS,
 };
 use crate::format::{location::Location, names::Name};
 use crate::sys::mmap::Memory;
@@ -137,35 +137,6 @@ impl<M: Memory> Index<M> {
         usize::try_from(self.words.load(BUCKETS).clamp(1, ready)).unwrap_or(1)
     }
 
-    /// Looks a name up without a lock. `None`: it isn't there.
-    #[inline]
-    pub(crate) fn look(&self, hash: Hash) -> Option<(At, Slot)> {
-        // The slot's line is wanted as soon as the tags tell which it is: all of them are on their way by then.
-        self.prefetch(hash, table::NODE / 8);
-        loop {
-            let (moves, buckets) = (self.words.load(MOVES), self.buckets());
-            if let Some(at) = self.find(table::bucket_of(hash.id, buckets), hash) {
-                let slot = self.slot(at);
-                // What is reused under our eyes is another's: the slot must still be ours after all was read.
-                if !slot.place.is_none() && self.is(at, hash) {
-                    return Some((at, slot));
-                }
-            }
-            if self.words.load(MOVES) == moves && self.buckets() == buckets {
-                return None;
-            }
-        }
-    }
-
-    /// Has a name's bucket fetched: its head, or all of it.
-    #[inline]
-    pub(crate) fn prefetch(&self, hash: Hash, lines: usize) {
-        let base = table::node_at(table::bucket_node(table::bucket_of(hash.id, self.buckets())));
-        for line in 0..lines {
-            self.words.prefetch(base + line * 8);
-        }
-    }
-
     pub(crate) fn slot(&self, at: At) -> Slot {
         let word = at.word();
         let time = self.words.load(word + TIME);
@@ -179,32 +150,6 @@ impl<M: Memory> Index<M> {
 
     pub(crate) fn place(&self, at: At) -> Location {
         Location(self.words.load(at.word() + PLACE))
-    }
-
-    fn is(&self, at: At, hash: Hash) -> bool {
-        let word = at.word();
-        self.words.load(word + ID) == hash.id && table::rest_of(self.words.load(word + USE)) == hash.rest
-    }
-
-    /// The slot of a name in a bucket's chain.
-    #[inline]
-    fn find(&self, bucket: usize, hash: Hash) -> Option<At> {
-        self.chain(bucket).find_map(|node| {
-            let base = table::node_at(node);
-            for (word, first) in (TAGS..META).zip((0..).step_by(4)) {
-                let mut tags = self.words.load(base + word);
-                for way in first..first + 4 {
-                    if tags as u16 == hash.tag {
-                        let at = At { node, way };
-                        if self.is(at, hash) && !self.place(at).is_none() {
-                            return Some(at);
-                        }
-                    }
-                    tags >>= 16;
-                }
-            }
-            None
-        })
     }
 
     /// A bucket's nodes.

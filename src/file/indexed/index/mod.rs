@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod bucket;
 pub(crate) mod copy;
 mod due;
+mod look;
 #[cfg(test)]
 mod model;
 mod split;
