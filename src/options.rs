@@ -380,7 +380,8 @@ impl Options {
 
     /// Compresses values of 1 KiB and more that this handle sets, where that saves an eighth or more. Default:
     /// [`Compression::None`]. Any handle whose build has the method reads them; to others they are misses, counted as
-    /// `version`. Values from a [`Writer`](crate::Writer) are not compressed.
+    /// `version`. Of a [`Writer`](crate::Writer)'s values those that
+    /// become records are compressed, larger ones not.
     pub fn compression(mut self, method: Compression) -> Options {
         self.config.compression = method;
         self.given("compression")

@@ -119,7 +119,8 @@ impl fmt::Debug for Reader {
 }
 
 impl Cache {
-    /// Stores a value of unknown length, piece by piece, in constant memory (some 256 KiB). It isn't compressed.
+    /// Stores a value of unknown length, piece by piece, in constant memory (some 256 KiB). One that becomes a record, as a
+    /// set's would, is compressed as that is; a larger one is written to its file as it comes, and isn't.
     ///
     /// ```
     /// # use larder::{Cache, Ttl};

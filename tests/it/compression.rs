@@ -144,6 +144,17 @@ fn a_writers_value_is_left_as_it_is() {
     assert_eq!(get(&cache, "k"), Some(words(50_000)));
 }
 
+/// What comes in pieces and may become a record is stored as a set would store it.
+#[test]
+fn a_writers_record_is_compressed() {
+    let (_dir, _clock, cache) = crate::support::fresh_with(|options| options.compression(Compression::Lz4));
+    let mut writer = cache.writer("k", Ttl::Never).expect("writer");
+    writer.write_all(&words(50_000)).expect("write");
+    assert!(writer.commit().expect("commit"));
+    assert!(cache.info("k").expect("info").expect("an entry").charged < 5000);
+    assert_eq!(get(&cache, "k"), Some(words(50_000)));
+}
+
 #[test]
 fn methods_that_dont_exist_are_refused() {
     let (dir, clock, _cache) = fresh_with(|options| options);

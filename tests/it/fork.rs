@@ -77,6 +77,11 @@ const OPERATIONS: &[Operation] = &[
         writer.write_all(b"w").and_then(|()| writer.flush()).expect("a write");
         writer.commit().map(drop)
     }),
+    ("writer, large", |c| {
+        let mut writer = c.writer("large", Ttl::Never)?;
+        writer.write_all(&[b'n'; 100_000]).and_then(|()| writer.flush()).expect("a write");
+        writer.commit().map(drop)
+    }),
     ("configure", |c| c.configure(&Change::new().max_entries(100_000)).map(drop)),
     ("maintenance", |c| c.maintenance().map(drop)),
     ("open", |c| Cache::file(c.dir().expect("a directory")).clock(|| START).open().map(drop)),

@@ -81,6 +81,16 @@ const OPERATIONS: &[Operation] = &[
         key: "k",
         may: OLD_OR_NEW,
     },
+    Operation {
+        name: "writer, large",
+        act: |c| {
+            let mut writer = c.writer("large", Ttl::Never)?;
+            writer.write_all(&large("new")).and_then(|()| writer.flush()).expect("a write");
+            writer.commit().map(drop)
+        },
+        key: "large",
+        may: OLD_OR_NEW,
+    },
     Operation { name: "clear", act: Cache::clear, key: "k", may: &[Some("old"), None] },
     Operation {
         name: "prune",

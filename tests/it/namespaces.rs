@@ -27,7 +27,7 @@ fn lodger(role: &Role) {
         let answer = match line.split(' ').collect::<Vec<_>>()[..] {
             ["begin"] => {
                 let mut writer = cache.writer("half a value", Ttl::Never).expect("a writer");
-                writer.write_all(&[1; 5000]).and_then(|()| writer.flush()).expect("a write");
+                writer.write_all(&vec![1; 100_000]).and_then(|()| writer.flush()).expect("a write");
                 begun = Some(writer);
                 "begun".to_owned()
             }
