@@ -23,6 +23,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use rustix::mm::{Advice, madvise};
 
 use super::call::{Op, call};
+use super::copy;
 
 /// A file of 64-bit words, mapped for all processes that share it.
 pub(crate) struct SharedWords {
@@ -132,8 +133,8 @@ pub(crate) trait Memory: Send + Sync {
     fn or(&self, at: usize, bits: u64) -> u64;
     /// Keeps these bits alone, and gives what was there.
     fn and(&self, at: usize, bits: u64) -> u64;
-    /// Copies whole words out, as little-endian bytes, in order: who sees a word sees what was written before it in those
-    /// behind. `out` has a multiple of 8.
+    /// Copies whole words out, as little-endian bytes: who sees one of the first 8 sees what was written before it in all
+    /// those behind. `out` has a multiple of 8.
     fn copy_out(&self, at: usize, out: &mut [MaybeUninit<u8>]) {
         for (i, chunk) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             *chunk = self.load(at + i).to_le_bytes().map(MaybeUninit::new);
@@ -205,18 +206,14 @@ impl Memory for SharedWords {
     fn copy_out(&self, at: usize, out: &mut [MaybeUninit<u8>]) {
         let (chunks, rest) = out.as_chunks_mut::<8>();
         assert!(rest.is_empty(), "copied out by whole words");
-        for (word, chunk) in self.run(at, chunks.len()).iter().zip(chunks) {
-            *chunk = word.load(Ordering::Acquire).to_le_bytes().map(MaybeUninit::new);
-        }
+        copy::copy_out(self.run(at, chunks.len()), chunks);
     }
 
     #[inline]
     fn copy_in(&self, at: usize, bytes: &[u8]) {
         let (chunks, rest) = bytes.as_chunks::<8>();
         assert!(rest.is_empty(), "copied in by whole words");
-        for (word, chunk) in self.run(at, chunks.len()).iter().zip(chunks) {
-            word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
-        }
+        copy::copy_in(self.run(at, chunks.len()), chunks);
     }
 
     #[inline]
