@@ -68,6 +68,11 @@ impl Cache {
     ///
     /// Changes are made far, and drop this near store's copy. What others change far is seen within
     /// [`near_ttl`](Options::near_ttl). The near store must be for this cache alone, and for all who share it the same.
+    ///
+    /// A far directory that is opened [`read_only`](Options::read_only) is a *seed*, which may lie on a read-only mount:
+    /// changes are made near and hide what the seed has, hits are copied near for good, and clearing or invalidating hides
+    /// what it concerns of the seed. What was changed is told by a mark of some 300 bytes for each such key, which the near
+    /// store must have room for: a mark that it evicts brings back what the seed has.
     pub fn tiered(near: Options, far: Options) -> Options {
         Options::tiered(near, far)
     }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::backend::memory::{Config as MemoryConfig, MemoryBackend};
 use crate::backend::net::config::{OnError, Password, Remote};
 use crate::backend::null::NullBackend;
+use crate::backend::seeded::SeededBackend;
 use crate::backend::tiered::TieredBackend;
 use crate::backend::{Backend, Maintained};
 use crate::cache::Cache;
@@ -544,6 +545,11 @@ impl Options {
         self.given("negative_ttl")
     }
 
+    /// Whether it's a directory that is only read.
+    fn is_seed(&self) -> bool {
+        matches!(self.place, Place::File) && self.config.read_only
+    }
+
     /// Opens the cache, making directory and marker where they're missing.
     ///
     /// # Errors
@@ -595,6 +601,13 @@ impl Options {
             })?),
             #[cfg(not(feature = "memory"))]
             Place::Memory => return Err(not_built("memory", "memory")),
+            Place::Tiered { near, far, near_ttl, negative_ttl } if far.is_seed() => {
+                if near_ttl.is_some() || !negative_ttl.is_zero() {
+                    let text = "near_ttl and negative_ttl are for far stores that change; this one is read-only";
+                    return Err(Error::new(ErrorKind::InvalidOption, text));
+                }
+                SeededBackend::open(near.open_store()?.store(), far.open_store()?.store())?
+            }
             Place::Tiered { near, far, near_ttl, negative_ttl } => {
                 let (near, far) = (near.open_store(conflicts)?.store(), far.open_store(conflicts)?.store());
                 TieredBackend::open(near, far, near_ttl, negative_ttl)?

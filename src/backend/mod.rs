@@ -12,6 +12,7 @@ pub(crate) mod null;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 pub(crate) mod rules;
+pub(crate) mod seeded;
 pub(crate) mod tiered;
 
 use std::any::Any;

@@ -1,5 +1,6 @@
 //! A near store before a far one: how old a copy may be, what is remembered of absences, and who sees what.
 
+use std::io;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use std::time::Duration;
 
@@ -411,4 +412,170 @@ fn a_clear_that_fails_far_leaves_nothing_near() {
             assert!(of_n.get("k").is_ok_and(|found| found.is_none()) || on_error == "fail", "{what}");
         }
     }
+}
+
+/// A seed on a read-only mount below a near store failed at the first change, and nothing of it could be cleared.
+mod seed {
+    use super::*;
+    use larder::SetOptions;
+
+    struct Seed {
+        dir: TempDir,
+        clock: HandClock,
+    }
+
+    impl Seed {
+        fn new() -> Seed {
+            let (dir, clock) = (temp_dir(), HandClock::new());
+            let seed = Cache::file(dir.path().join("seed")).clock(clock.source()).open().expect("the seed");
+            for key in ["a", "b", "c"] {
+                seed.set(key, format!("seed {key}"), SetOptions::new().ttl(Ttl::Never).tag("t").meta("from", "seed"))
+                    .expect("set");
+            }
+            seed.namespace("n").set("a", "seed n", Ttl::Never).expect("set");
+            seed.set("n", "41", Ttl::Never).expect("set");
+            Seed { dir, clock }
+        }
+
+        /// Anew for each call, as by another process.
+        fn open(&self) -> Cache {
+            let seed = Cache::file(self.dir.path().join("seed")).read_only(true);
+            let near = Cache::file(self.dir.path().join("near"));
+            Cache::tiered(near, seed).clock(self.clock.source()).open().expect("a cache")
+        }
+
+        fn near(&self) -> Cache {
+            Cache::file(self.dir.path().join("near")).clock(self.clock.source()).open().expect("the near store")
+        }
+    }
+
+    fn text(c: &Cache, key: &str) -> Option<String> {
+        get(c, key).map(|bytes| String::from_utf8(bytes).expect("text"))
+    }
+
+    #[test]
+    fn hits_are_copied_near() {
+        let room = Seed::new();
+        assert_eq!(text(&room.near(), "a"), None);
+        let c = room.open();
+        let value = c.get("a").expect("get").expect("a hit");
+        assert_eq!((value.meta().tags, value.meta().user["from"].as_str()), (vec!["t".to_owned()], "seed"));
+        assert_eq!(text(&room.near(), "a").as_deref(), Some("seed a"));
+        assert_eq!(c.get("a").expect("get").expect("a hit").meta().tags, ["t"], "a copy isn't told from the seed's");
+        let mut read = String::new();
+        io::Read::read_to_string(&mut c.reader("b").expect("reader").expect("a hit"), &mut read).expect("read");
+        assert_eq!((read.as_str(), text(&room.near(), "b").as_deref()), ("seed b", Some("seed b")));
+        assert_eq!(c.get_many(["a", "b", "c", "none"]).expect("get_many").len(), 3);
+        let stats = c.stats().expect("stats");
+        assert_eq!((stats.hits, stats.misses), (8, 2), "with those of the near store alone, and without marks");
+        let mut keys: Vec<_> = c.entries().expect("entries").map(|entry| entry.expect("an entry").key).collect();
+        keys.sort();
+        assert_eq!(keys, [&b"a"[..], b"a", b"b", b"c", b"n"]);
+    }
+
+    #[test]
+    fn changes_go_near_and_hide_what_is_below() {
+        let room = Seed::new();
+        assert!(!room.open().add("a", "new", Ttl::Never).expect("add"), "it's there");
+        room.open().set("a", "new", Ttl::Never).expect("set");
+        assert_eq!(text(&room.open(), "a").as_deref(), Some("new"));
+        assert!(room.open().delete("a").expect("delete") && !room.open().delete("a").expect("delete"));
+        assert_eq!((text(&room.open(), "a"), room.open().contains("a").expect("contains")), (None, false));
+        assert!(room.open().add("a", "newer", Ttl::Never).expect("add"));
+        assert_eq!(room.open().incr("n", 1).expect("incr"), 42);
+        assert_eq!(room.open().pop("n").expect("pop").as_deref(), Some(&b"42"[..]));
+        assert_eq!(room.open().incr("n", 1).expect_err("gone").kind(), ErrorKind::NotFound);
+        assert!(room.open().touch("b", Ttl::hours(1)).expect("touch"));
+        assert!(room.open().ttl("b").expect("ttl").is_some());
+        let (value, token) = room.open().get_with_token("c").expect("get").expect("a hit");
+        assert_eq!(&*value, b"seed c");
+        assert!(room.open().set_if("c", "swapped", Ttl::Never, token).expect("set_if"));
+        assert_eq!(text(&room.open(), "c").as_deref(), Some("swapped"));
+        // What expires near doesn't uncover what it hid.
+        room.open().set("b", "short", Ttl::secs(1)).expect("set");
+        room.clock.step(1000);
+        assert_eq!(text(&room.open(), "b"), None);
+        let value = room.open().get_or_set_with("b", Ttl::Never, |_| Ok::<_, larder::Error>("computed"));
+        assert_eq!(&*value.expect("a value"), b"computed");
+        let seed = Cache::file(room.dir.path().join("seed")).read_only(true).clock(room.clock.source());
+        let seed = seed.open().expect("the seed");
+        assert_eq!((text(&seed, "a").as_deref(), text(&seed, "n").as_deref()), (Some("seed a"), Some("41")));
+    }
+
+    #[test]
+    fn what_is_cleared_stays_hidden() {
+        for copied in [false, true] {
+            let room = Seed::new();
+            let c = room.open();
+            let all =
+                |c: &Cache| [text(c, "a"), text(&c.namespace("n"), "a"), text(c, "n")].map(|found| found.is_some());
+            if copied {
+                assert_eq!(all(&c), [true; 3]);
+            }
+            c.invalidate_tag("t").expect("invalidate_tag");
+            assert_eq!(all(&room.open()), [false, true, true]);
+            room.open().namespace("n").clear().expect("clear");
+            assert_eq!(all(&room.open()), [false, false, true]);
+            c.set("a", "near", Ttl::Never).expect("set");
+            c.clear().expect("clear");
+            assert_eq!((all(&room.open()), all(&c)), ([false; 3], [false; 3]));
+            assert_eq!(c.entries().expect("entries").count(), 0);
+            c.set("a", "near", Ttl::Never.tag("t")).expect("set");
+            assert_eq!(text(&room.open(), "a").as_deref(), Some("near"));
+        }
+    }
+
+    /// Readers copy what the seed has while it is changed and cleared: what was changed isn't read any more.
+    #[test]
+    fn no_copy_outlives_a_change() {
+        for round in 0..20 {
+            let room = Seed::new();
+            let c = room.open();
+            std::thread::scope(|threads| {
+                for _ in 0..2 {
+                    threads.spawn(|| (0..20).for_each(|_| drop(c.get("a").expect("get"))));
+                }
+                threads.spawn(|| {
+                    if round % 2 == 0 {
+                        c.clear().expect("clear");
+                    } else {
+                        c.delete("a").expect("delete");
+                    }
+                    assert_eq!(text(&c, "a"), None, "round {round}");
+                });
+            });
+            assert_eq!(text(&c, "a"), None, "round {round}");
+        }
+    }
+
+    #[test]
+    fn by_url_and_by_what_fits() {
+        let dir = temp_dir();
+        let path = dir.path().display();
+        let seed = Cache::file(dir.path().join("seed")).open().expect("the seed");
+        seed.set("a", "seed a", Ttl::Never).expect("set");
+        let url = format!("tiered:?near=file://{path}/near&far=file://{path}/seed%3Fread_only%3Dtrue");
+        assert_eq!(text(&Cache::from_url(&url).expect("a cache"), "a").as_deref(), Some("seed a"));
+        let error = Cache::from_url(&format!("{url}&near_ttl=5s")).expect_err("it doesn't change");
+        assert_eq!(error.kind(), ErrorKind::InvalidOption, "{error}");
+    }
+}
+
+/// `cachectl get` reads in pieces, and what is read so left nothing near.
+#[test]
+fn a_reader_leaves_a_copy_too() {
+    let room = Room::new();
+    let c = room.tiered(|options| options.near_ttl(Duration::from_secs(5)));
+    room.far.set("k", "old", Ttl::Never).expect("set");
+    let read = |c: &Cache| {
+        let mut read = String::new();
+        let mut reader = c.reader("k").expect("reader").expect("a hit");
+        io::Read::read_to_string(&mut reader, &mut read).expect("read");
+        read
+    };
+    assert_eq!(read(&c), "old");
+    room.far.set("k", "new", Ttl::Never).expect("set");
+    assert_eq!((read(&c).as_str(), get(&c, "k").as_deref()), ("old", Some(&b"old"[..])), "from near");
+    room.clock.step(5000);
+    assert_eq!(read(&c), "new");
 }
