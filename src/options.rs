@@ -606,7 +606,7 @@ impl Options {
                     let text = "near_ttl and negative_ttl are for far stores that change; this one is read-only";
                     return Err(Error::new(ErrorKind::InvalidOption, text));
                 }
-                SeededBackend::open(near.open_store()?.store(), far.open_store()?.store())?
+                SeededBackend::open(near.open_store(conflicts)?.store(), far.open_store(conflicts)?.store())?
             }
             Place::Tiered { near, far, near_ttl, negative_ttl } => {
                 let (near, far) = (near.open_store(conflicts)?.store(), far.open_store(conflicts)?.store());

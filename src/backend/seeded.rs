@@ -82,7 +82,7 @@ fn plain(extra: &Extra) -> Option<Extra> {
 }
 
 fn shown(value: Value) -> Value {
-    let Some(extra) = value.extra().and_then(plain) else { return value };
+    let Some(extra) = value.extra().and_then(|extra| plain(&extra)) else { return value };
     let facts = *value.facts();
     value.behind(0, facts, (!extra.is_empty()).then_some(extra))
 }
