@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 /// The shared counters of use, by their place in the control file. New ones go to the end: the numbers are part of
@@ -68,27 +68,38 @@ pub(crate) type OnEvent = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// The counters of a store that keeps them in this process's memory.
 pub(crate) struct Counts {
-    words: [AtomicU64; Count::ALL],
+    stripes: Box<[Stripe]>,
     on_event: Option<OnEvent>,
 }
 
+/// Counts of some threads, on lines of their own: what others count doesn't take these away.
+#[repr(align(128))]
+struct Stripe([AtomicU64; Count::ALL]);
+
+/// Stripes among which threads take turns.
+const STRIPES: usize = 16;
+
 impl Counts {
     pub(crate) fn new(on_event: Option<OnEvent>) -> Counts {
-        Counts { words: std::array::from_fn(|_| AtomicU64::new(0)), on_event }
+        let stripes = (0..STRIPES).map(|_| Stripe(std::array::from_fn(|_| AtomicU64::new(0))));
+        Counts { stripes: stripes.collect(), on_event }
     }
 
     pub(crate) fn add(&self, count: Count, n: u64) {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
         if n == 0 {
             return;
         }
-        self.words[count as usize].fetch_add(n, Ordering::Relaxed);
+        self.stripes[MINE.with(|mine| *mine)].0[count as usize].fetch_add(n, Ordering::Relaxed);
         if let (Some(call), Some(event)) = (&self.on_event, count.event()) {
             (0..n).for_each(|_| call(event));
         }
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        Stats::from_counts(|count| self.words[count as usize].load(Ordering::Relaxed))
+        let sum = |count| self.stripes.iter().map(|stripe| stripe.0[count as usize].load(Ordering::Relaxed)).sum();
+        Stats::from_counts(sum)
     }
 }
 

@@ -8,23 +8,23 @@
 //! 3. An entry holds its tags and its namespace, each of which an invalidation marks ([`scopes`]).
 //! 4. A record accounts for itself for as long as it lives, so that an eviction, which asks nobody, is counted right.
 
+mod computing;
+mod eviction;
 mod record;
 mod scopes;
+mod writer;
 
-use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use quick_cache::sync::Cache;
-use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder};
 
 use crate::backend::rules::{self, Act};
 use crate::backend::{
-    Backend, Call, ComputeGuard, Condition, End, Expect, Held, Lead, Lease, Listing, Mutation, Outcome, Reading, Since,
-    Writing,
+    Backend, Call, ComputeGuard, Condition, Expect, Lead, Lease, Listing, Mutation, Outcome, Reading, Since, Writing,
 };
 use crate::capabilities::{self, Capabilities};
 use crate::clock::{Clock, from_ms};
@@ -35,131 +35,25 @@ use crate::key::Id;
 use crate::stats::{Count, Counts, Limits, Stats};
 use crate::sys::{fork, fs};
 
-use record::{Key, Name, Record, Tally};
+use computing::{Computing, Flying, Stripe, enter};
+use eviction::{Evicted, Inserting, WHOLE, Weigh};
+use record::{Key, OVERHEAD, Record, Tally};
 use scopes::{Held as HeldScopes, Scopes};
+use writer::MemoryWriter;
 
 /// Mutexes among which keys are spread.
 const STRIPES: usize = 64;
-/// What an entry takes beside its bytes, by measurement of a million small ones.
-const OVERHEAD: u64 = 320;
-/// Weight of the whole cache, of which each entry has the share that it takes of the scarcer limit.
-const WHOLE: u64 = 1 << 56;
 /// Least bytes and entries of a shard: smaller ones would fill up unevenly.
 const SHARD_BYTES: u64 = 32 << 20;
 const SHARD_ENTRIES: u64 = 4096;
 /// How old the recorded use of an entry must be before a read records a new one, in milliseconds.
 const USE_STEP: u64 = 1000;
 
-/// An entry's share of the scarcer limit.
-#[derive(Clone)]
-struct Weigh {
-    max_entries: u64,
-    max_bytes: u64,
-}
-
-impl Weighter<Key, Arc<Record>> for Weigh {
-    fn weight(&self, _: &Key, record: &Arc<Record>) -> u64 {
-        let of_entries = WHOLE.checked_div(self.max_entries).unwrap_or(0);
-        let of_bytes = (u128::from(record.charged) * u128::from(WHOLE)).checked_div(u128::from(self.max_bytes));
-        of_entries.max(of_bytes.map_or(0, |weight| u64::try_from(weight).unwrap_or(u64::MAX))).max(1)
-    }
-}
-
-/// Counts who is evicted.
-#[derive(Clone)]
-struct Evicted {
-    counts: Arc<Counts>,
-    clock: Clock,
-    weigh: Weigh,
-}
-
-thread_local! {
-    /// The record that this thread is putting in place, which isn't evicted for its own sake.
-    static ARRIVING: Cell<*const Record> = const { Cell::new(std::ptr::null()) };
-}
-
-/// Whose insertion it is: what that key had before is handed over like what is evicted for it.
-#[derive(Default)]
-struct Inserting(Option<Key>);
-
-impl Lifecycle<Key, Arc<Record>> for Evicted {
-    type RequestState = Inserting;
-
-    /// Only the thread that puts a record in place looks for victims meanwhile, in the shard that it holds.
-    fn is_pinned(&self, _: &Key, record: &Arc<Record>) -> bool {
-        ARRIVING.get() == Arc::as_ptr(record)
-    }
-
-    fn on_evict(&self, inserting: &mut Inserting, key: Key, record: Arc<Record>) {
-        if inserting.0.as_ref() == Some(&key) {
-            return;
-        }
-        let of = |n: u64, most: u64| (u128::from(n) << 64).checked_div(u128::from(most)).unwrap_or(0);
-        let tally = &record.tally;
-        let (entries, bytes) = (tally.entries.load(SeqCst), tally.bytes.load(SeqCst));
-        self.counts.add(
-            if record.facts().expires <= self.clock.now() {
-                Count::Expired
-            } else if of(bytes, self.weigh.max_bytes) > of(entries, self.weigh.max_entries) {
-                Count::EvictedBytes
-            } else {
-                Count::EvictedEntries
-            },
-            1,
-        );
-    }
-}
-
-/// Keys that are being computed.
-#[derive(Default)]
-struct Stripe {
-    flying: Vec<Flying>,
-}
-
-struct Flying {
-    name: Name,
-    word: u64,
-    /// False once the lease was voided.
-    stands: bool,
-    /// A forked child has its parent's entries, and computes none of them.
-    process: u64,
-}
-
-impl Stripe {
-    /// Whoever computes this key must not store any more.
-    fn void(&mut self, id: Id<'_>) {
-        self.flying.iter_mut().filter(|flying| flying.name.id() == id).for_each(|flying| flying.stands = false);
-    }
-}
-
-/// The guard of a stripe whose holder may have panicked: what it holds is whole at any time.
-fn enter(stripe: &Mutex<Stripe>) -> MutexGuard<'_, Stripe> {
-    stripe.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// What an entry stands under.
 struct Under {
     extra: Extra,
     generation: u64,
     scopes: HeldScopes,
-}
-
-/// A computation that goes on.
-struct Computing {
-    store: Arc<MemoryBackend>,
-    stripe: usize,
-    word: u64,
-    process: u64,
-    _scopes: HeldScopes,
-}
-
-impl Held for Computing {
-    fn end(&self, _: &End) {
-        if self.process != fork::epoch() {
-            return;
-        }
-        enter(&self.store.stripes[self.stripe]).flying.retain(|flying| flying.word != self.word);
-    }
 }
 
 /// How a memory store is made.
@@ -179,6 +73,8 @@ pub(crate) struct MemoryBackend {
     default_ttl: Ttl,
     clock: Clock,
     hash: RandomState,
+    /// Which stripe a key has.
+    spread: DefaultHashBuilder,
 
     // What is held, and what is known of it.
     map: Cache<Key, Arc<Record>, Weigh, DefaultHashBuilder, Evicted>,
@@ -221,6 +117,7 @@ impl MemoryBackend {
             default_ttl,
             clock,
             hash: RandomState::new(),
+            spread: DefaultHashBuilder::default(),
             map,
             tally: Arc::default(),
             counts,
@@ -234,7 +131,7 @@ impl MemoryBackend {
     }
 
     fn stripe_of(&self, id: Id<'_>) -> usize {
-        usize::try_from(self.hash.hash_one(id) % STRIPES as u64).unwrap_or(0)
+        usize::try_from(self.spread.hash_one(id) % STRIPES as u64).unwrap_or(0)
     }
 
     fn enter(&self, id: Id<'_>) -> MutexGuard<'_, Stripe> {
@@ -310,7 +207,6 @@ impl MemoryBackend {
         }
         self.tally.entries.fetch_add(1, SeqCst);
         self.tally.bytes.fetch_add(charged, SeqCst);
-        self.tally.payload.fetch_add(payload, SeqCst);
         Ok(Arc::new(Record {
             name: id.into(),
             facts,
@@ -321,7 +217,6 @@ impl MemoryBackend {
             scopes,
             used: AtomicU64::new(facts.created),
             charged,
-            payload,
             tally: self.tally.clone(),
         }))
     }
@@ -330,9 +225,9 @@ impl MemoryBackend {
     fn put(&self, id: Id<'_>, record: Arc<Record>) {
         let generation = record.generation;
         let key = Key(record.clone());
-        ARRIVING.set(Arc::as_ptr(&record));
-        self.map.insert_with_lifecycle(key.clone(), record, &mut Inserting(Some(key)));
-        ARRIVING.set(std::ptr::null());
+        Evicted::sparing(&record.clone(), || {
+            self.map.insert_with_lifecycle(key.clone(), record, &mut Inserting(Some(key)));
+        });
         if generation < self.floor.load(SeqCst) {
             // A clear of everything has passed by here already.
             self.map.remove(&id);
@@ -443,40 +338,6 @@ impl MemoryBackend {
             token: Token(record.facts().nonce),
             place: String::new(),
         }
-    }
-}
-
-/// A value on its way into memory.
-struct MemoryWriter {
-    store: Arc<MemoryBackend>,
-    name: Name,
-    options: SetOptions,
-    /// A clear since then is a clear of this too.
-    since: Since,
-    _scopes: HeldScopes,
-    bytes: Vec<u8>,
-}
-
-impl io::Write for MemoryWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let len = (self.bytes.len() + bytes.len()) as u64;
-        if len > MAX_VALUE_LEN.min(self.store.max_record) {
-            return Err(Error::new(ErrorKind::TooLarge, "the value is larger than this cache may hold").into());
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Writing for MemoryWriter {
-    fn commit(self: Box<Self>, condition: Condition) -> Result<bool> {
-        let MemoryWriter { store, name, options, since, bytes, .. } = *self;
-        let mutation = Mutation::Put { value: &[], options: &options };
-        store.make(name.id(), mutation, || bytes, condition, Some(&since)).map(Outcome::is_done)
     }
 }
 
@@ -643,7 +504,7 @@ impl Backend for MemoryBackend {
             entries: self.map.len() as u64,
             bytes: self.tally.bytes.load(SeqCst),
             used: self.tally.bytes.load(SeqCst),
-            payload: self.tally.payload.load(SeqCst),
+            payload: self.tally.payload(),
             limits: Limits {
                 max_entries: self.weigh.max_entries,
                 max_bytes: self.weigh.max_bytes,

@@ -11,6 +11,8 @@ use crate::key::Id;
 
 use super::scopes::Held;
 
+/// What an entry takes beside its bytes, by measurement of a million small ones.
+pub(super) const OVERHEAD: u64 = 320;
 /// Longest key that is held within its name: one place less to go to.
 const SHORT: usize = 38;
 
@@ -61,7 +63,13 @@ impl PartialEq for Name {
 pub(super) struct Tally {
     pub(super) entries: AtomicU64,
     pub(super) bytes: AtomicU64,
-    pub(super) payload: AtomicU64,
+}
+
+impl Tally {
+    /// Bytes that are the callers' own.
+    pub(super) fn payload(&self) -> u64 {
+        self.bytes.load(SeqCst).saturating_sub(self.entries.load(SeqCst) * OVERHEAD)
+    }
 }
 
 /// An entry at rest: name, facts and all in one place. What a hit looks at comes first and takes three cache lines, with
@@ -78,7 +86,6 @@ pub(super) struct Record {
     pub(super) facts: Facts,
     pub(super) bytes: Box<[u8]>,
     pub(super) charged: u64,
-    pub(super) payload: u64,
     pub(super) tally: Arc<Tally>,
 }
 
@@ -109,7 +116,6 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.tally.entries.fetch_sub(1, SeqCst);
         self.tally.bytes.fetch_sub(self.charged, SeqCst);
-        self.tally.payload.fetch_sub(self.payload, SeqCst);
     }
 }
 
