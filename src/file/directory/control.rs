@@ -590,11 +590,6 @@ impl Table for Control {
         self.load_run(SCOPES + at, out)
     }
 
-    #[inline]
-    fn load(&self, at: usize) -> io::Result<u64> {
-        Control::load(self, SCOPES + at)
-    }
-
     fn write(&self, at: usize, words: &[u64]) -> io::Result<()> {
         point("scopes: words");
         self.store_run(SCOPES + at, words)
