@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,5 +24,13 @@ with tempfile.TemporaryDirectory() as home:
     assert run("cachectl", "-C", f"{home}/cache", "get", "greeting") == ("Hello, friend! " * 100).strip()
     assert __version__ in run(sys.executable, "-m", "larder_cache", "--version")
 installed = metadata.distribution("larder-cache")
+# What PyPI will show is the wheel's own description: its first example runs as it stands.
+shown = str(installed.metadata.get_payload()) or installed.metadata["Description"]
+example = re.search(r"^```python\n(.*?)^```$", shown, re.DOTALL | re.MULTILINE)
+assert example is not None
+with tempfile.TemporaryDirectory() as home:
+    os.chdir(home)
+    exec(compile(example[1], "README.md", "exec"), {"__name__": "example"})
+    os.chdir("/")
 assert {path.name for path in installed.files or [] if "licenses" in path.parts} >= {"LICENSE-APACHE", "LICENSE-MIT"}
 print(f"larder_cache {__version__} and cachectl work from the wheel, in Python {sys.version.split()[0]}")
