@@ -276,6 +276,13 @@ impl Cache {
         Ok(shown)
     }
 
+    /// The options that this cache was opened with and that don't hold, since the directory had other settings: by their
+    /// names what was given, and what holds. `on_conflict="apply"` would have set them, for all processes.
+    fn conflicts(&self) -> BTreeMap<&'static str, (String, String)> {
+        let found = self.handle.cache.conflicts().iter();
+        found.map(|conflict| (conflict.option, (conflict.given.clone(), conflict.kept.clone()))).collect()
+    }
+
     /// Changes settings of the directory, for all processes from their next change on: `name`, `max_entries`,
     /// `max_bytes`, `min_free_bytes`, `min_free_inodes`, `default_ttl`, `policy`, `durability`, `touch_interval`.
     #[pyo3(signature = (**changes))]

@@ -430,6 +430,16 @@ def test_options(tmp_path: Path) -> None:
         Cache(tmp_path / "sealed", mac_key=b"short")
 
 
+def test_the_settings_of_a_directory_hold(tmp_path: Path) -> None:
+    Cache[Any](tmp_path / "cache", max_entries=100)
+    other = Cache[Any](tmp_path / "cache", max_entries=200)
+    assert (other.settings()["max_entries"], other.conflicts()) == (100, {"max_entries": ("200", "100")})
+    with pytest.raises(larder_cache.Error, match="max_entries"):
+        Cache[Any](tmp_path / "cache", max_entries=200, on_conflict="refuse")
+    applied = Cache[Any](tmp_path / "cache", max_entries=200, on_conflict="apply")
+    assert (applied.settings()["max_entries"], applied.conflicts()) == (200, {})
+
+
 def test_a_read_only_cache_refuses_changes(tmp_path: Path) -> None:
     Cache[Any](tmp_path / "cache").set("k", 1)
     reader = Cache[Any](tmp_path / "cache", read_only=True)

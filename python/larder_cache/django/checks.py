@@ -11,6 +11,8 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, Warning
 from django.utils.module_loading import import_string
 
+from larder_cache import Cache
+from larder_cache import Error as LarderError
 from larder_cache.django import backend
 from larder_cache.django.backend import LarderCache, is_url, larder_options
 
@@ -45,6 +47,7 @@ def check_caches(**_: Any) -> list[CheckMessage]:
             messages.append(_stand_in(alias))
             continue
         messages += _directory(alias, location)
+        messages += _conflicts(alias, location, larder_options(params))
         own = {name: value for name, value in larder_options(params).items() if name in _SHARED}
         path = os.path.realpath(location)
         first, others = limits.setdefault(path, (alias, own))
@@ -134,6 +137,24 @@ def _directory(alias: str, location: str) -> list[CheckMessage]:
             )
         )
     return messages
+
+
+def _conflicts(alias: str, location: str, options: dict[str, Any]) -> list[CheckMessage]:
+    """The options of an alias that don't hold, since its directory has other settings already."""
+    options = {name: value for name, value in options.items() if name not in ("serializer", "pickle_key")}
+    try:
+        found = Cache[Any](location, **{**options, "create": False}).conflicts()
+    except (LarderError, TypeError, ValueError):
+        # There is none yet, or opening it will say what is wrong.
+        return []
+    return [
+        Warning(
+            f"Of the cache {alias!r} {name} is {kept}, not {given}: its directory was made with that.",
+            hint=f'Put "on_conflict": "apply" into OPTIONS, or change it by: cachectl -C {location} config set {name}={given}',
+            id="larder_cache.W006",
+        )
+        for name, (given, kept) in found.items()
+    ]
 
 
 def _file_system(path: Path) -> str:

@@ -361,6 +361,17 @@ def test_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(messages(a={"BACKEND": BACKEND, "LOCATION": here})) == {"larder_cache.W002"}
 
 
+def test_options_that_do_not_hold_are_told_of(make: Any, tmp_path: Path) -> None:
+    """Limits belong to the directory: new ones in OPTIONS change nothing by themselves, and that must not stay unsaid."""
+    make(OPTIONS={"max_entries": 1000, "max_bytes": "1MiB"})
+    here = {"BACKEND": BACKEND, "LOCATION": str(tmp_path / "cache")}
+    assert messages(a={**here, "OPTIONS": {"max_entries": 1000}}).keys() <= {"larder_cache.W003"}
+    other = messages(a={**here, "OPTIONS": {"max_entries": 2000, "max_bytes": "1MiB"}})
+    assert "max_entries is 1000, not 2000" in other["larder_cache.W006"]
+    make(OPTIONS={"max_entries": 2000, "on_conflict": "apply"})
+    assert "larder_cache.W006" not in messages(a={**here, "OPTIONS": {"max_entries": 2000}})
+
+
 def test_a_cache_without_a_limit_of_bytes_is_told_of_before_a_deployment(tmp_path: Path) -> None:
     from larder_cache.django.checks import check_limits
 
