@@ -57,8 +57,60 @@ pub(crate) fn epoch() -> u64 {
     }
 }
 
-/// Descriptors that a forked child must not keep: their locks would outlive the parent. -1: free.
-static PRIVATE: [AtomicI32; 1024] = [const { AtomicI32::new(-1) }; 1024];
+/// Descriptors that a forked child must not keep: their locks would outlive the parent. Blocks are added as they are
+/// needed, and never removed: a child may come at any moment.
+static PRIVATE: Block = Block::new();
+
+struct Block {
+    /// -1: free.
+    slots: [AtomicI32; 1024],
+    /// The block after this one; null: there is none yet.
+    next: AtomicPtr<Block>,
+}
+
+impl Block {
+    const fn new() -> Block {
+        Block { slots: [const { AtomicI32::new(-1) }; 1024], next: AtomicPtr::new(std::ptr::null_mut()) }
+    }
+
+    fn next(&self) -> Option<&'static Block> {
+        // SAFETY: null, or from `Box::into_raw` in `add`, and never freed.
+        unsafe { self.next.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The next block, made where there is none.
+    fn add(&self) -> &'static Block {
+        let new = Box::into_raw(Box::new(Block::new()));
+        match self.next.compare_exchange(std::ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: published by this exchange, and never freed.
+            Ok(_) => unsafe { &*new },
+            Err(first) => {
+                // SAFETY: `new` was never published, so this is its only owner; `first` is what another thread published.
+                unsafe {
+                    drop(Box::from_raw(new));
+                    &*first
+                }
+            }
+        }
+    }
+
+    /// This block and those after it.
+    fn all(&'static self) -> impl Iterator<Item = &'static Block> {
+        std::iter::successors(Some(self), |block| block.next())
+    }
+
+    /// Notes a descriptor in a free slot.
+    fn note(&'static self, fd: i32) -> &'static AtomicI32 {
+        let free = |slot: &&AtomicI32| slot.compare_exchange(-1, fd, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let mut block = self;
+        loop {
+            if let Some(slot) = block.slots.iter().find(free) {
+                return slot;
+            }
+            block = block.next().unwrap_or_else(|| block.add());
+        }
+    }
+}
 
 /// Forks of this process that have begun, and those that are over: the same number while there's none.
 static BEGUN: AtomicU64 = AtomicU64::new(0);
@@ -79,7 +131,7 @@ extern "C" fn after_fork() {
 /// locks away.
 extern "C" fn after_fork_in_child() {
     OVER.store(BEGUN.load(Ordering::SeqCst), Ordering::SeqCst);
-    for slot in &PRIVATE {
+    for slot in PRIVATE.all().flat_map(|block| &block.slots) {
         let fd = slot.swap(-1, Ordering::AcqRel);
         if fd >= 0 {
             // SAFETY: `Private` owns this descriptor, and in a child neither uses nor closes it any more: see there.
@@ -112,6 +164,7 @@ fn watch_forks() {
 #[derive(Debug)]
 pub(crate) struct Private {
     file: ManuallyDrop<File>,
+    noted: &'static AtomicI32,
     epoch: u64,
 }
 
@@ -135,11 +188,8 @@ impl Private {
     }
 
     fn note(file: File) -> Private {
-        let fd = file.as_raw_fd();
-        // Beyond so many open caches a child keeps what it inherits, as it would without all this.
-        let free = |slot: &&AtomicI32| slot.compare_exchange(-1, fd, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        let _ = PRIVATE.iter().find(free);
-        Private { file: ManuallyDrop::new(file), epoch: epoch() }
+        let noted = PRIVATE.note(file.as_raw_fd());
+        Private { file: ManuallyDrop::new(file), noted, epoch: epoch() }
     }
 
     /// False in a forked child, where it's closed already.
@@ -164,12 +214,7 @@ impl Drop for Private {
         }
         // It can't fail for what is held; if it did, the locks would end with the last copy of the file.
         let _ = lock::unlock_all(self.file.as_fd());
-        let fd = self.file.as_raw_fd();
-        for slot in &PRIVATE {
-            if slot.compare_exchange(fd, -1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                break;
-            }
-        }
+        let _ = self.noted.compare_exchange(self.file.as_raw_fd(), -1, Ordering::AcqRel, Ordering::Relaxed);
         // SAFETY: dropped once, here, and not used after it.
         unsafe { ManuallyDrop::drop(&mut self.file) };
     }

@@ -15,7 +15,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 
@@ -25,71 +25,231 @@ use rustix::mm::{Advice, madvise};
 use super::call::{Op, call};
 use super::copy;
 
+/// The least that is mapped of a file that may grow: more than any run of words that is looked at as one.
+const LEAST_MAPPED: usize = 8 << 20;
+
 /// A file of 64-bit words, mapped for all processes that share it.
+///
+/// One that may grow is mapped as far as it is likely to be used, and what lies beyond when it is first touched: addresses
+/// are bounded too (128 TiB a process, or by `ulimit -v`), and a process may have thousands of caches.
 pub(crate) struct SharedWords {
     // Dropped before the mapping: what lies there next is not ours.
     guard: Guard,
     map: MmapRaw,
+    beyond: Option<Box<Beyond>>,
+}
+
+/// The rest of a file that may grow: chunk by chunk, each as large as all before it.
+struct Beyond {
+    file: Arc<OwnedFd>,
+    /// Bytes of the first mapping, a power of two.
+    first: usize,
+    /// Bytes that there can ever be.
+    most: usize,
+    writable: bool,
+    random: AtomicBool,
+    /// Those that were touched, and all before them.
+    chunks: [AtomicPtr<Chunk>; Beyond::CHUNKS],
+    /// A chunk couldn't be mapped: what was loaded since may be zeros.
+    short: AtomicBool,
+}
+
+struct Chunk {
+    // As in `SharedWords`.
+    guard: Guard,
+    map: MmapRaw,
+}
+
+/// What stands for a word that can't be mapped. Whatever is stored here means nothing, as `poisoned` tells.
+static NOWHERE: AtomicU64 = AtomicU64::new(0);
+
+impl Beyond {
+    /// 2^24 times the first mapping, of 8 MiB at the least.
+    const CHUNKS: usize = 24;
+
+    /// Where in which chunk a byte lies.
+    fn find(&self, byte: usize) -> (usize, usize) {
+        let number = (byte / self.first).ilog2();
+        (number as usize, byte - (self.first << number))
+    }
+
+    /// A chunk, mapped with those before it if it isn't yet. No lock: a child forked in the middle of one would wait for
+    /// it for ever. Where two threads map a chunk, one of the two is kept.
+    fn chunk(&self, number: usize) -> io::Result<&Chunk> {
+        for at in 0..=number {
+            let slot = &self.chunks[at];
+            let mut chunk = slot.load(Ordering::Acquire);
+            if chunk.is_null() {
+                let new = Box::into_raw(Box::new(self.map(at)?));
+                chunk = match slot.compare_exchange(chunk, new, Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => new,
+                    Err(first) => {
+                        // SAFETY: `new` was never published, so this is its only owner.
+                        drop(unsafe { Box::from_raw(new) });
+                        first
+                    }
+                };
+            }
+            if at == number {
+                // SAFETY: published chunks come from `Box::into_raw` and are freed by `drop` alone, which has `&mut`.
+                return Ok(unsafe { &*chunk });
+            }
+        }
+        Err(io::ErrorKind::InvalidInput.into())
+    }
+
+    fn map(&self, number: usize) -> io::Result<Chunk> {
+        let start = self.first << number;
+        let len = start.min(self.most - start);
+        let (map, guard) = map_range(self.file.as_fd(), start as u64, len, self.writable)?;
+        if self.random.load(Ordering::Relaxed) {
+            map.advise(memmap2::Advice::Random)?;
+        }
+        Ok(Chunk { guard, map })
+    }
+
+    /// The chunks that are mapped.
+    fn mapped(&self) -> impl Iterator<Item = &Chunk> {
+        // SAFETY: as in `chunk`.
+        self.chunks.iter().map_while(|slot| unsafe { slot.load(Ordering::Acquire).as_ref() })
+    }
+}
+
+impl Drop for Beyond {
+    fn drop(&mut self) {
+        for slot in &mut self.chunks {
+            let chunk = std::mem::replace(slot.get_mut(), std::ptr::null_mut());
+            if !chunk.is_null() {
+                // SAFETY: it comes from `Box::into_raw`, and `&mut self` means that no reference to it is left.
+                drop(unsafe { Box::from_raw(chunk) });
+            }
+        }
+    }
+}
+
+fn map_range(file: BorrowedFd<'_>, start: u64, len: usize, writable: bool) -> io::Result<(MmapRaw, Guard)> {
+    let mut options = MmapOptions::new();
+    // Huge mappings of files that are small as yet reserve nothing.
+    options.offset(start).len(len).no_reserve_swap();
+    call(Op::Map(file), || Ok(()))?;
+    let fd = file.as_raw_fd();
+    let map = if writable { options.map_raw(fd)? } else { options.map_raw_read_only(fd)? };
+    let guard = Guard::new(map.as_ptr() as usize, len, writable);
+    Ok((map, guard))
 }
 
 impl SharedWords {
     /// Maps the first `len` bytes; the file must have them (see [`super::fs::allocate`]).
     pub(crate) fn map(file: &File, len: usize, writable: bool) -> io::Result<SharedWords> {
-        let mut options = MmapOptions::new();
-        // Huge mappings of files that are small as yet reserve nothing.
-        options.len(len).no_reserve_swap();
-        call(Op::Map(file.as_fd()), || Ok(()))?;
-        let map = if writable { options.map_raw(file)? } else { options.map_raw_read_only(file)? };
-        let guard = Guard::new(map.as_ptr() as usize, len, writable);
-        Ok(SharedWords { guard, map })
+        let (map, guard) = map_range(file.as_fd(), 0, len, writable)?;
+        Ok(SharedWords { guard, map, beyond: None })
+    }
+
+    /// Maps a file that may grow to `most` bytes, the first `likely` of it at once: a power of two, 8 MiB at the least.
+    /// Where addresses are limited it is a sixteenth of them at the most.
+    pub(crate) fn map_growing(
+        file: &Arc<OwnedFd>,
+        likely: usize,
+        most: usize,
+        writable: bool,
+    ) -> io::Result<SharedWords> {
+        let share = usize::try_from(address_limit().unwrap_or(u64::MAX) / 16).unwrap_or(usize::MAX).max(1);
+        let first = likely.min(1 << share.ilog2()).max(LEAST_MAPPED).next_power_of_two();
+        Self::map_in_chunks(file, first, most, writable)
+    }
+
+    fn map_in_chunks(file: &Arc<OwnedFd>, first: usize, most: usize, writable: bool) -> io::Result<SharedWords> {
+        let (map, guard) = map_range(file.as_fd(), 0, first.min(most), writable)?;
+        let beyond = (first < most).then(|| {
+            Box::new(Beyond {
+                file: file.clone(),
+                first,
+                most,
+                writable,
+                random: AtomicBool::new(false),
+                chunks: [const { AtomicPtr::new(std::ptr::null_mut()) }; Beyond::CHUNKS],
+                short: AtomicBool::new(false),
+            })
+        });
+        Ok(SharedWords { guard, map, beyond })
     }
 
     /// As many words of memory of one's own, zeroed.
     pub(crate) fn private(words: usize) -> io::Result<SharedWords> {
         let map = MmapRaw::from(MmapOptions::new().len(words * 8).map_anon()?);
         let guard = Guard::new(map.as_ptr() as usize, words * 8, true);
-        Ok(SharedWords { guard, map })
+        Ok(SharedWords { guard, map, beyond: None })
     }
 
-    /// The word at index `index` (byte offset `8 * index`). Panics where the mapping has no such word. A mapping made
+    /// The word at index `index` (byte offset `8 * index`). Panics where the file can't have such a word. A mapping made
     /// read-only must only be loaded from.
     #[inline]
     pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
-        assert!(index < self.map.len() / 8, "word {index} of a mapping of {} bytes", self.map.len());
+        if index >= self.map.len() / 8 {
+            return self.run_beyond(index, 1).and_then(<[AtomicU64]>::first).unwrap_or(&NOWHERE);
+        }
         #[allow(clippy::cast_ptr_alignment, reason = "a mapping starts at a page")]
-        // SAFETY: in bounds by the assertion, aligned since mappings start at a page, alive while `self` is; all
+        // SAFETY: in bounds by the comparison, aligned since mappings start at a page, alive while `self` is; all
         // accesses to this memory, in every process, are atomic or by system calls.
         unsafe {
             &*self.map.as_ptr().cast::<AtomicU64>().add(index)
         }
     }
 
-    /// Words that are mapped.
+    /// Words that are mapped from the beginning.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.map.len() / 8
     }
 
+    /// Makes sure that the first `len` bytes are mapped, before the file grows to them.
+    pub(crate) fn reach(&self, len: usize) -> io::Result<()> {
+        match &self.beyond {
+            Some(beyond) if len > beyond.first => {
+                let (number, _) = beyond.find(len.min(beyond.most) - 1);
+                beyond.chunk(number).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Tells the kernel that accesses come in no order: it then reads and writes no neighbours (100 random stores wrote
     /// 32 MiB without this, and 0.4 with it).
     pub(crate) fn expect_random(&self) -> io::Result<()> {
+        if let Some(beyond) = &self.beyond {
+            beyond.random.store(true, Ordering::Relaxed);
+            beyond.mapped().try_for_each(|chunk| chunk.map.advise(memmap2::Advice::Random))?;
+        }
         self.map.advise(memmap2::Advice::Random)
     }
 
     /// Makes pages of a file that has the blocks ready for stores, which else would fault one by one. Without effect
-    /// where the kernel can't (before Linux 5.14).
+    /// where the kernel can't (before Linux 5.14), and on a range that lies in two mappings.
     pub(crate) fn populate(&self, bytes: std::ops::Range<usize>) {
-        let inside = bytes.start <= bytes.end && bytes.end <= self.map.len() && bytes.start.is_multiple_of(4096);
-        if inside {
-            let at = self.map.as_mut_ptr().wrapping_add(bytes.start).cast();
+        let words = bytes.len() / 8;
+        if !bytes.start.is_multiple_of(4096) || words == 0 {
+            return;
+        }
+        if let Some(run) = self.run(bytes.start / 8, words).filter(|run| run.len() == words) {
+            let at = run.as_ptr().cast_mut().cast();
             // SAFETY: the range lies in this mapping; populating pages changes no byte of it.
             let _ = unsafe { madvise(at, bytes.len(), Advice::LinuxPopulateWrite) };
         }
     }
 
-    /// True once the file was cut short under this mapping: what was loaded since may be zeros.
+    /// True once the file was cut short under this mapping, or a part of it couldn't be mapped: what was loaded since may
+    /// be zeros.
+    #[inline]
     pub(crate) fn poisoned(&self) -> bool {
         self.guard.poisoned()
+            || self.beyond.as_ref().is_some_and(|beyond| {
+                beyond.short.load(Ordering::Acquire) || beyond.mapped().any(|chunk| chunk.guard.poisoned())
+            })
+    }
+
+    /// True once a part of the file couldn't be mapped.
+    pub(crate) fn lacks_addresses(&self) -> bool {
+        self.beyond.as_ref().is_some_and(|beyond| beyond.short.load(Ordering::Acquire))
     }
 }
 
@@ -155,19 +315,45 @@ pub(crate) trait Memory: Send + Sync {
 }
 
 impl SharedWords {
-    /// As many words from `index` on. Panics where the mapping hasn't as many.
-    fn run(&self, index: usize, words: usize) -> &[AtomicU64] {
+    /// Words from `index` on, as many as lie in one mapping, and no more than `words`; `None`: they can't be mapped. Panics
+    /// where the file can't have as many.
+    #[inline]
+    fn run(&self, index: usize, words: usize) -> Option<&[AtomicU64]> {
         let all = self.map.len() / 8;
-        assert!(
-            index <= all && words <= all - index,
-            "words {index} + {words} of a mapping of {} bytes",
-            self.map.len()
-        );
-        #[allow(clippy::cast_ptr_alignment, reason = "a mapping starts at a page")]
-        // SAFETY: as in `word`; a slice of atomics is shared memory that anybody may change through atomics.
-        unsafe {
-            std::slice::from_raw_parts(self.map.as_ptr().cast::<AtomicU64>().add(index), words)
+        if index >= all {
+            return self.run_beyond(index, words);
         }
+        let here = words.min(all - index);
+        assert!(here == words || self.beyond.is_some(), "words {index} + {words} of a mapping of {all}");
+        Some(words_of(&self.map, index, here))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn run_beyond(&self, index: usize, words: usize) -> Option<&[AtomicU64]> {
+        let most = self.beyond.as_ref().map_or(self.map.len(), |beyond| beyond.most) / 8;
+        assert!(index < most && words <= most - index, "words {index} + {words} of a mapping of {most}");
+        let beyond = self.beyond.as_ref()?;
+        let (number, byte) = beyond.find(index * 8);
+        let Ok(chunk) = beyond.chunk(number) else {
+            beyond.short.store(true, Ordering::Release);
+            return None;
+        };
+        let here = words.min((chunk.map.len() - byte) / 8);
+        Some(words_of(&chunk.map, byte / 8, here))
+    }
+}
+
+/// Words of a mapping that has them.
+#[inline]
+fn words_of(map: &MmapRaw, index: usize, words: usize) -> &[AtomicU64] {
+    let all = map.len() / 8;
+    assert!(index <= all && words <= all - index, "words {index} + {words} of a mapping of {all}");
+    #[allow(clippy::cast_ptr_alignment, reason = "a mapping starts at a page")]
+    // SAFETY: in bounds by the assertion, else as in `word`; a slice of atomics is shared memory that anybody may change
+    // through atomics.
+    unsafe {
+        std::slice::from_raw_parts(map.as_ptr().cast::<AtomicU64>().add(index), words)
     }
 }
 
@@ -203,17 +389,30 @@ impl Memory for SharedWords {
     }
 
     #[inline]
-    fn copy_out(&self, at: usize, out: &mut [MaybeUninit<u8>]) {
-        let (chunks, rest) = out.as_chunks_mut::<8>();
+    fn copy_out(&self, mut at: usize, out: &mut [MaybeUninit<u8>]) {
+        let (mut chunks, rest) = out.as_chunks_mut::<8>();
         assert!(rest.is_empty(), "copied out by whole words");
-        copy::copy_out(self.run(at, chunks.len()), chunks);
+        while !chunks.is_empty() {
+            let Some(run) = self.run(at, chunks.len()) else {
+                chunks.fill([MaybeUninit::new(0); 8]);
+                return;
+            };
+            let (these, others) = chunks.split_at_mut(run.len());
+            copy::copy_out(run, these);
+            (at, chunks) = (at + run.len(), others);
+        }
     }
 
     #[inline]
-    fn copy_in(&self, at: usize, bytes: &[u8]) {
-        let (chunks, rest) = bytes.as_chunks::<8>();
+    fn copy_in(&self, mut at: usize, bytes: &[u8]) {
+        let (mut chunks, rest) = bytes.as_chunks::<8>();
         assert!(rest.is_empty(), "copied in by whole words");
-        copy::copy_in(self.run(at, chunks.len()), chunks);
+        while !chunks.is_empty() {
+            let Some(run) = self.run(at, chunks.len()) else { return };
+            let (these, others) = chunks.split_at(run.len());
+            copy::copy_in(run, these);
+            (at, chunks) = (at + run.len(), others);
+        }
     }
 
     #[inline]
@@ -444,5 +643,58 @@ fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_
                 libc::raise(signal);
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: usize = 4096;
+
+    fn file(len: usize) -> Arc<OwnedFd> {
+        let file = tempfile::tempfile().expect("a file");
+        super::super::fs::allocate(file.as_fd(), len as u64).expect("its blocks");
+        Arc::new(file.into())
+    }
+
+    #[test]
+    fn words_are_the_same_wherever_the_first_mapping_ends() {
+        let file = file(16 * PAGE);
+        let whole = SharedWords::map(&File::from(file.try_clone().expect("a copy")), 16 * PAGE, true).expect("a map");
+        for first in [PAGE, 4 * PAGE, 16 * PAGE] {
+            let grown = SharedWords::map_in_chunks(&file, first, 16 * PAGE, true).expect("a map");
+            grown.expect_random().expect("advice");
+            for at in (0..16 * PAGE / 8).rev().step_by(61) {
+                grown.store(at, (first + at) as u64);
+                assert_eq!(whole.load(at), (first + at) as u64);
+            }
+            let bytes: Vec<u8> = (0..=250_u8).cycle().take(16 * PAGE).collect();
+            grown.copy_in(0, &bytes);
+            let mut out = Vec::new();
+            for from in [0, 8, PAGE - 8, 3 * PAGE] {
+                copy_into(&whole, from / 8, bytes.len() - from, &mut out);
+                assert!(out == bytes[from..]);
+                copy_into(&grown, from / 8, bytes.len() - from, &mut out);
+                assert!(out == bytes[from..]);
+            }
+            assert!(grown.reach(16 * PAGE).is_ok() && !grown.poisoned() && !grown.lacks_addresses());
+        }
+    }
+
+    #[test]
+    fn a_chunk_whose_file_ends_is_noticed() {
+        let grown = SharedWords::map_in_chunks(&file(2 * PAGE), PAGE, 16 * PAGE, true).expect("a map");
+        grown.store(2 * PAGE / 8 - 1, 7);
+        assert!(!grown.poisoned());
+        assert_eq!(grown.load(5 * PAGE / 8), 0);
+        assert!(grown.poisoned() && !grown.lacks_addresses());
+    }
+
+    #[test]
+    #[should_panic(expected = "of a mapping of")]
+    fn a_word_beyond_the_last_chunk_is_a_fault_of_the_caller() {
+        let grown = SharedWords::map_in_chunks(&file(2 * PAGE), PAGE, 4 * PAGE, true).expect("a map");
+        grown.load(4 * PAGE / 8);
     }
 }

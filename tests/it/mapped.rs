@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use larder::{Cache, ErrorKind, Layout, OnConflict, Prune, Ttl, Verify};
 
-use crate::support::process::{self, Role, is_root, say_aloud};
+use crate::support::process::{self, Role, addresses, is_root, say_aloud};
 use crate::support::{fresh, get, listing, options, temp_dir};
 
 /// Plays a role in a child; see [`process`].
@@ -20,6 +20,8 @@ fn child() {
         "full disk" => full_disk(&role),
         "no room at all" => no_room_at_all(&role),
         "no memory" => no_memory(&role),
+        "few addresses 8000000" => few_addresses(&role, 8_000_000),
+        "few addresses 700000" => few_addresses(&role, 700_000),
         other => panic!("there is no role {other:?}"),
     }
 }
@@ -230,22 +232,54 @@ fn without_memory_to_map_opening_fails_with_a_reason() {
     let cache = Cache::file(dir.path().join("cache")).layout(Layout::Indexed).open().expect("a cache");
     cache.set("key", "value", Ttl::Never).expect("set");
     let before = listing(cache.dir().expect("a directory"));
-    // Less than the mapping of the arena alone.
-    process::child("mapped::child", "no memory", dir.path()).after("ulimit -v 4000000").start().finish();
+    process::child("mapped::child", "no memory", dir.path()).start().finish();
     assert!(listing(cache.dir().expect("a directory")).keys().eq(before.keys()), "nothing was made or removed");
     assert_eq!(get(&cache, "key"), Some(b"value".to_vec()));
 }
 
 fn no_memory(role: &Role) {
+    use rustix::process::{Resource, Rlimit, setrlimit};
     let path = role.dir().join("cache");
+    // Twelve MiB more than it has: index, live and arena take eight each at the least.
+    let limit = Rlimit { current: Some((addresses() << 10) + (12 << 20)), maximum: None };
+    setrlimit(Resource::As, limit).expect("a limit");
     for options in [Cache::file(&path), Cache::file(&path).read_only(true)] {
-        let e = options.open().expect_err("4 GB of addresses are too few");
+        let e = options.open().expect_err("too few addresses");
         assert!(matches!(e.kind(), ErrorKind::Io | ErrorKind::Full), "{e}");
         assert!(e.to_string().contains("map"), "{e}");
     }
     let plain = Cache::file(role.dir().join("plain")).layout(Layout::Files).open().expect("a plain tree");
     plain.set("key", "value", Ttl::Never).expect("set");
     assert_eq!(get(&plain, "key"), Some(b"value".to_vec()));
+}
+
+/// An indexed cache took 70 GB of addresses, whatever was in it: with `ulimit -v` no cache could be made.
+#[test]
+fn a_cache_needs_addresses_for_what_it_holds() {
+    let dir = temp_dir();
+    // What the default cache maps at once, and as little as must do for its growing from chunk to chunk.
+    for (limit, most) in [(8_000_000, 8_000_000), (1_000_000, 700_000)] {
+        let child = process::child("mapped::child", &format!("few addresses {most}"), dir.path());
+        child.after(&format!("ulimit -v {limit}")).start().finish();
+    }
+}
+
+fn few_addresses(role: &Role, most: u64) {
+    let before = addresses();
+    let path = role.dir().join(format!("cache {most}"));
+    let cache = Cache::file(&path).max_bytes(64 << 20).open().expect("a cache");
+    assert_eq!(cache.settings().expect("settings").layout, Layout::Indexed);
+    let value = |i: u32| vec![i.to_le_bytes()[0]; 60_000];
+    for i in 0..700_u32 {
+        cache.set(i.to_le_bytes(), value(i), Ttl::Never).expect("set");
+    }
+    let reader = Cache::file(&path).read_only(true).open().expect("a reader");
+    for i in 0..700_u32 {
+        assert_eq!(get(&cache, i.to_le_bytes()), Some(value(i)));
+        assert_eq!(get(&reader, i.to_le_bytes()), Some(value(i)));
+    }
+    assert!(addresses() - before < most, "{} KiB", addresses() - before);
+    cache.verify(Verify::new(), |finding| panic!("{finding:?}")).expect("verify");
 }
 
 #[test]

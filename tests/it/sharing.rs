@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use larder::{Cache, Change, Compression, ErrorKind, Layout, Ttl};
+use larder::{Cache, Change, Compression, ErrorKind, Layout, OnConflict, Ttl};
 
-use crate::support::process::{self, Role};
+use crate::support::process::{self, Role, addresses};
 use crate::support::{HandClock, fresh, get, options, temp_dir};
 
 const LAYOUTS: [Layout; 2] = [Layout::Indexed, Layout::Files];
@@ -21,6 +21,8 @@ fn child() {
     let Some(role) = process::role() else { return };
     match role.name() {
         "handles" => many_handles(&role),
+        #[cfg(feature = "__fault")]
+        "caches" => many_caches(&role),
         #[cfg(feature = "__fault")]
         "forks" => forks_while_opening(&role),
         other => panic!("there is no role {other:?}"),
@@ -38,13 +40,6 @@ fn kind<T>(outcome: larder::Result<T>) -> Option<ErrorKind> {
 
 fn open_files() -> usize {
     fs::read_dir("/proc/self/fd").expect("the open files").count()
-}
-
-/// KiB of addresses.
-fn addresses() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("this process's figures");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("addresses");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// Each handle mapped 70 GB of addresses and had seven descriptors: some 1,955 handles were all that a process could have.
@@ -67,6 +62,86 @@ fn many_handles(role: &Role) {
         assert_eq!(first.stats().expect("stats").entries, 1001);
         assert!(open_files() <= before.0 + 2, "{} files, {} before", open_files(), before.0);
         assert!(addresses() < before.1 + (1 << 20), "{} KiB, {} before", addresses(), before.1);
+    }
+}
+
+/// The kernel gives a process 128 TiB of addresses, of which each cache took 70 GB; and a child closed no more than 1,024
+/// descriptors whose locks were its parent's.
+#[cfg(feature = "__fault")]
+#[test]
+fn two_thousand_caches_are_open_in_one_process_and_its_child() {
+    play("caches");
+}
+
+#[cfg(feature = "__fault")]
+fn many_caches(role: &Role) {
+    use larder::fault::{fork, wait_for};
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    const CACHES: usize = 2000;
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("as many files as may be");
+    let files = limit.maximum.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+    // Nine descriptors each, some for the process, and some for what is opened for a moment.
+    let caches = CACHES.min(files.saturating_sub(100) / 9);
+    if caches < CACHES {
+        process::say_aloud(&format!(
+            "sharing::two_thousand_caches: {caches} only, as no more than {files} files may be open"
+        ));
+    }
+    let options = |i: usize| Cache::file(role.dir().join(format!("cache {i}"))).max_bytes(1 << 20);
+    let open: Vec<Cache> = (0..caches).map(|i| options(i).open().expect("a cache")).collect();
+    for (i, cache) in open.iter().enumerate() {
+        cache.set("key", i.to_string(), Ttl::Never).expect("set");
+    }
+    let works = |in_child: bool| {
+        for (i, cache) in open.iter().enumerate() {
+            assert_eq!(get(cache, "key"), Some(i.to_string().into_bytes()));
+            if in_child && i % 10 == 9 {
+                cache.set("child", "value", Ttl::Never).expect("set");
+            }
+        }
+        0
+    };
+    works(false);
+    let child = fork(|| {
+        let code = works(true);
+        // Its parent's locks are its parent's: what it didn't use isn't open here.
+        assert!(open_files() < 9 * caches);
+        code
+    });
+    assert_eq!(wait_for(child.expect("a fork")).expect("its end"), Ok(0));
+    works(true);
+}
+
+/// A new cache looked for each of 256 shards twice before its first entry: over 1,000 calls with the first set.
+#[cfg(feature = "__fault")]
+#[test]
+fn a_new_cache_and_its_first_set_take_few_calls() {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use larder::fault::{Call, Injector, Verdict, inject};
+
+    struct Counter(Rc<Cell<u32>>);
+
+    impl Injector for Counter {
+        fn before(&mut self, _: &Call) -> Verdict {
+            self.0.set(self.0.get() + 1);
+            Verdict::Pass
+        }
+    }
+
+    for layout in LAYOUTS {
+        let dir = temp_dir();
+        let count = Rc::new(Cell::new(0));
+        let cache = inject(Counter(count.clone()), || options(&dir, &HandClock::new()).layout(layout).open());
+        let (cache, opened) = (cache.expect("a cache"), count.take());
+        inject(Counter(count.clone()), || cache.set("key", "value", Ttl::Never)).expect("set");
+        let set = count.take();
+        assert!(opened <= 200 && set <= 60, "{layout}: {opened} to open, {set} to set");
+        println!("{layout}: {opened} calls to make a cache, {set} for its first set");
     }
 }
 
@@ -124,7 +199,7 @@ fn the_last_handle_of_a_process_closes_the_cache() {
     for layout in LAYOUTS {
         let dir = temp_dir();
         let clock = HandClock::new();
-        let open = || options(&dir, &clock).lock_wait(Duration::from_millis(20));
+        let open = || options(&dir, &clock).on_conflict(OnConflict::Apply).lock_wait(Duration::from_millis(20));
         let one = open().layout(layout).open().expect("a cache");
         let two = open().open().expect("another handle");
         one.set("key", "value", Ttl::Never).expect("set");
@@ -164,7 +239,7 @@ fn a_directory_in_anothers_place_is_not_taken_for_it() {
 #[test]
 fn settings_that_one_handle_changes_hold_for_all() {
     let (dir, clock, one) = fresh();
-    let two = options(&dir, &clock).max_entries(77).open().expect("another handle");
+    let two = options(&dir, &clock).max_entries(77).on_conflict(OnConflict::Apply).open().expect("another handle");
     assert_eq!(one.settings().expect("settings").max_entries, 77);
     one.configure(&Change::new().max_entries(88)).expect("a change");
     assert_eq!(two.settings().expect("settings").max_entries, 88);

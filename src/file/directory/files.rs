@@ -113,3 +113,18 @@ pub(crate) fn make_shard(root: BorrowedFd<'_>, shard: u8, access: Access, owner:
     };
     make_dir(shards.as_fd(), &names::shard_name(shard), access, owner)
 }
+
+/// Which shards have a name: in a cache without large entries none has, and one listing is less than 256 looks.
+pub(crate) fn shards_present(root: BorrowedFd<'_>) -> io::Result<[bool; names::SHARDS]> {
+    let mut present = [false; names::SHARDS];
+    match fs::open(root, names::SHARDS_DIR, Open::Dir) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+        shards => fs::list(shards?.as_fd(), |name| {
+            if let Some(shard) = names::parse_shard(name) {
+                present[usize::from(shard)] = true;
+            }
+            true
+        })?,
+    }
+    Ok(present)
+}

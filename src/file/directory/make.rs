@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::files::{Owner, make_dir, open_locks, write_file, write_marker};
+use super::files::{Owner, make_dir, open_locks, shards_present, write_file, write_marker};
 use super::marker::{self, Marker};
 use super::open::{Config, fingerprint, owner, sync_name};
 use super::{control, session};
@@ -137,12 +137,9 @@ fn remake(root: BorrowedFd<'_>, access: Access, owner: Owner, now: u64, boot: u6
     make_dir(root, names::TRASH_DIR, access, owner)?;
     let shards = fs::open(root, names::SHARDS_DIR, Open::Dir)?;
     let trash = fs::open(root, names::TRASH_DIR, Open::Dir)?;
-    for shard in 0..=u8::MAX {
-        let name = names::shard_name(shard);
-        if fs::stat_at(shards.as_fd(), &name)?.is_some() {
-            let to = names::trash_name(fs::random()?.first_chunk().unwrap_or(&[0; 16]));
-            fs::rename_between(shards.as_fd(), &name, trash.as_fd(), &to)?;
-        }
+    for (shard, _) in (0..=u8::MAX).zip(shards_present(root)?).filter(|(_, present)| *present) {
+        let to = names::trash_name(fs::random()?.first_chunk().unwrap_or(&[0; 16]));
+        fs::rename_between(shards.as_fd(), &names::shard_name(shard), trash.as_fd(), &to)?;
     }
     remove_mapped(root)?;
     fs::sync(root)?;

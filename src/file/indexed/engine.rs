@@ -1,11 +1,12 @@
 //! What an open indexed cache is made of, and the locks of its buckets.
 
+use std::io;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::append::{Appending, LANES};
-use super::files::{Files, Maps};
+use super::files::{Files, Maps, no_addresses};
 use super::room::Reclaim;
 use super::victims::Candidate;
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -119,10 +120,19 @@ impl IndexedEngine {
         Error::new(ErrorKind::Busy, text).at(self.dir.path())
     }
 
-    /// Errs if a part of the mapped files was lost under the caller.
+    /// Errs if a part of the mapped files was lost under the caller, or can't be mapped.
     pub(super) fn sound(&self) -> Result<()> {
         let sound = self.index.words.is_sound() && self.segments.live.is_sound() && self.segments.arena.is_sound();
-        if sound { Ok(()) } else { Err(self.dir.vanish()) }
+        match sound {
+            true => Ok(()),
+            false if self.lacks_addresses() => Err(no_addresses(io::ErrorKind::OutOfMemory.into()).at(self.dir.path())),
+            false => Err(self.dir.vanish()),
+        }
+    }
+
+    /// Whether a part of the mapped files can't be mapped: what it holds reads as zeros, and must not be taken for damaged.
+    pub(super) fn lacks_addresses(&self) -> bool {
+        [&self.index.words, &self.segments.live, &self.segments.arena].into_iter().any(SharedWords::lacks_addresses)
     }
 
     /// Whether a recovery met files that it couldn't read.

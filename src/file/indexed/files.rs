@@ -1,8 +1,8 @@
 //! The three mapped files: made, checked, extended.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use super::engine::IndexedEngine;
 use crate::error::{Error, ErrorKind};
@@ -23,7 +23,12 @@ use crate::sys::point;
 /// What the file system gives blocks by.
 const PAGE: u64 = 4096;
 
-/// Bytes mapped of the live file and of the arena; their files grow as needed.
+/// Bytes that are mapped at once, of a cache of the default size with a million entries: what lies there is reached by one
+/// comparison less.
+const LIKELY_INDEX: usize = 128 << 20;
+const LIKELY_LIVE: usize = 16 << 20;
+const LIKELY_ARENA: usize = 1 << 30;
+/// Words that the live file can have.
 const LIVE_WORDS: usize = segments::BITMAPS + segments::MAX_SEGMENTS * 1024;
 
 /// What is mapped of a directory, before it is joined.
@@ -38,9 +43,9 @@ pub(crate) struct Maps {
 
 /// The files themselves, to give them blocks.
 pub(crate) struct Files {
-    index: OwnedFd,
-    live: OwnedFd,
-    arena: OwnedFd,
+    index: Arc<OwnedFd>,
+    live: Arc<OwnedFd>,
+    arena: Arc<OwnedFd>,
     /// 0: an index in private memory.
     inodes: [u64; 3],
 }
@@ -73,14 +78,15 @@ impl Files {
 
 /// The index, mapped, and what it was mapped from. `InvalidData` or `NotFound`: it can't be used.
 struct Opened {
-    file: OwnedFd,
+    file: Arc<OwnedFd>,
     ino: u64,
     words: SharedWords,
 }
 
 fn open_index(root: BorrowedFd<'_>, writable: bool) -> io::Result<Opened> {
     let (file, ino) = open(root, INDEX, writable, nodes_end(FIRST_BUCKETS as u64))?;
-    let words = map(&file, table::WORDS, writable)?;
+    let file = Arc::new(file);
+    let words = map(&file, LIKELY_INDEX, table::WORDS, writable)?;
     words.expect_random()?;
     if words.load(MAGIC_WORD) != table::MAGIC || words.load(ROOT) != fs::stat(root)?.ino {
         return Err(lost("the index is of another directory, or none"));
@@ -92,27 +98,30 @@ fn open_index(root: BorrowedFd<'_>, writable: bool) -> io::Result<Opened> {
     Ok(Opened { file, ino, words })
 }
 
-fn map(file: &OwnedFd, words: usize, writable: bool) -> io::Result<SharedWords> {
-    SharedWords::map(&File::from(file.try_clone()?), words * 8, writable)
+/// Maps a file that may grow to so many words: as many bytes as are likely, or twice what it has.
+fn map(file: &Arc<OwnedFd>, likely: usize, most: usize, writable: bool) -> io::Result<SharedWords> {
+    let used = usize::try_from(fs::stat(file.as_fd())?.size).unwrap_or(0);
+    SharedWords::map_growing(file, likely.max(2 * used), most * 8, writable)
 }
 
 /// Live file and arena, mapped. `InvalidData` or `NotFound`: they can't be used.
 pub(in crate::file) struct OpenedSegments {
     pub segments: Segments<SharedWords>,
-    pub live: OwnedFd,
-    arena: OwnedFd,
+    pub live: Arc<OwnedFd>,
+    arena: Arc<OwnedFd>,
     inodes: [u64; 2],
 }
 
 pub(in crate::file) fn open_segments(root: BorrowedFd<'_>, writable: bool) -> io::Result<OpenedSegments> {
     let (live, live_ino) = open(root, LIVE, writable, 4096)?;
     let (arena, arena_ino) = open(root, ARENA, writable, 0)?;
-    let live_words = map(&live, LIVE_WORDS, writable)?;
+    let (live, arena) = (Arc::new(live), Arc::new(arena));
+    let live_words = map(&live, LIKELY_LIVE, LIVE_WORDS, writable)?;
     let units = usize::try_from(live_words.load(segments::UNITS)).unwrap_or(0);
     if !(4096..=65_536).contains(&units) || live_words.load(segments::COUNT) > segments::MAX_SEGMENTS as u64 {
         return Err(lost("the live file has no segment size, or no number of segments"));
     }
-    let arena_words = map(&arena, segments::MAX_SEGMENTS * units * 2, writable)?;
+    let arena_words = map(&arena, LIKELY_ARENA, segments::MAX_SEGMENTS * units * 2, writable)?;
     let segments = Segments::new(live_words, arena_words).ok_or(lost("the live file isn't one"))?;
     if fs::stat(arena.as_fd())?.size < segments.count() as u64 * segments.segment_bytes() {
         return Err(lost("the arena is too short"));
@@ -127,10 +136,6 @@ pub(in crate::file) fn open_segments(root: BorrowedFd<'_>, writable: bool) -> io
 }
 
 impl Maps {
-    /// Bytes of addresses that the maps of a cache with the largest segments take.
-    pub(in crate::file) const ADDRESSES: u64 =
-        8 * (table::WORDS as u64 + LIVE_WORDS as u64) + segments::MAX_SEGMENTS as u64 * 65_536 * 16;
-
     /// Maps the files. `InvalidData` or `NotFound`: they can't be used, and must be recovered.
     pub(in crate::file) fn open(root: BorrowedFd<'_>, writable: bool, seal: RecordSeal) -> io::Result<Maps> {
         let Opened { file, ino, words } = open_index(root, writable)?;
@@ -140,13 +145,13 @@ impl Maps {
     /// The same with an index in private memory, for a reader who found the shared one unfit.
     pub(in crate::file) fn open_over(root: BorrowedFd<'_>, index: SharedWords, seal: RecordSeal) -> io::Result<Maps> {
         let opened = open_segments(root, false)?;
-        let file = opened.live.try_clone()?;
+        let file = opened.live.clone();
         Maps::of(opened, (file, 0), index, seal)
     }
 
     fn of(
         opened: OpenedSegments,
-        (index, index_ino): (OwnedFd, u64),
+        (index, index_ino): (Arc<OwnedFd>, u64),
         words: SharedWords,
         seal: RecordSeal,
     ) -> io::Result<Maps> {
@@ -175,6 +180,7 @@ pub(super) fn extend_index(engine: &IndexedEngine) -> io::Result<()> {
     let ready = words.load(READY).min(table::MAX_BUCKETS as u64);
     let step = (ready / 8).clamp(56, 4096) / 8 * 8;
     let next = (ready + step).min(table::MAX_BUCKETS as u64);
+    words.reach(usize::try_from(nodes_end(next)).unwrap_or(usize::MAX))?;
     fs::allocate_range(engine.files.index.as_fd(), groups(next))?;
     fs::allocate_range(engine.files.index.as_fd(), nodes_end(ready)..nodes_end(next))?;
     point("table: allocated");
@@ -199,11 +205,13 @@ pub(super) fn extend_arena(engine: &IndexedEngine) -> io::Result<()> {
         return Err(io::ErrorKind::StorageFull.into());
     }
     for range in engine.segments.words_of(count) {
+        engine.segments.live.reach(range.end * 8)?;
         let range = (range.start * 8) as u64..(range.end * 8) as u64;
         fs::allocate_range(engine.files.live.as_fd(), range)?;
     }
     // As long as the segments are many: what lies behind a file's end can't be mapped.
     let end = (count as u64 + 1) * bytes;
+    engine.segments.arena.reach(usize::try_from(end).unwrap_or(usize::MAX))?;
     fs::allocate_range(engine.files.arena.as_fd(), end - PAGE..end)?;
     point("arena: allocated");
     engine.segments.add(count);
@@ -366,15 +374,13 @@ impl Source for InRuns {
     }
 }
 
-/// The files are mapped whole, once, so that no call has to look whether they grew. Without a map neither can small
-/// values be found, nor large ones be told from those that were replaced: there is no other way into such a cache.
+/// Without a map neither can small values be found, nor large ones be told from those that were replaced: there is no other
+/// way into such a cache.
 pub(in crate::file) fn no_addresses(e: io::Error) -> Error {
     let text = match mmap::address_limit() {
         Some(limit) => format!(
-            "can't map the index: the cache is indexed, which takes {} GiB of addresses (not of memory), and this \
-             process may have {} MiB (`ulimit -v`): raise that, or let a process without the limit give each entry a file \
-             (`cachectl config set layout=files`)",
-            Maps::ADDRESSES >> 30,
+            "can't map the index: this process has used up the {} MiB of addresses that it may have (`ulimit -v`): raise \
+             that, or let a process without the limit give each entry a file (`cachectl config set layout=files`)",
             limit >> 20
         ),
         None => "can't map the index".to_owned(),

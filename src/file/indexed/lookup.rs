@@ -303,7 +303,7 @@ fn seek(engine: &IndexedEngine, hash: Hash, id: Id<'_>, whole: usize) -> Result<
 /// told; somebody may have stood for long between two steps of a change.
 #[cold]
 pub(super) fn remove_unfit(engine: &IndexedEngine, hash: Hash, id: Id<'_>, place: Location) -> Result<bool> {
-    if engine.dir.read_only {
+    if engine.dir.read_only || engine.lacks_addresses() {
         return Ok(false);
     }
     let shard = if place.is_file() { Some(engine.dir.lock(hash.name().shard())?) } else { None };

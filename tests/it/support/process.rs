@@ -33,6 +33,13 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// KiB of addresses that this process has taken.
+pub(crate) fn addresses() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("this process's figures");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("addresses");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 /// The part that this process was started to play.
 pub(crate) struct Role {
     name: String,

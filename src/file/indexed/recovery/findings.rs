@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use super::host::Site;
 use crate::error::{Doing, Result};
+use crate::file::directory::files::shards_present;
 use crate::file::entry_files::charged;
 use crate::file::entry_files::read::{self, Miss};
 use crate::file::entry_files::walk::{self, Listed};
@@ -97,9 +98,11 @@ pub(crate) fn examine(site: &Site<'_>) -> Result<Findings> {
 
 fn list(site: &Site<'_>) -> Result<Files> {
     let mut files = Files { names: Vec::new(), recount: Vec::new() };
-    for shard in walk::shards() {
+    let present = shards_present(site.root()).doing("can't list the shards")?;
+    for (shard, present) in walk::shards().zip(present) {
         let before = files.names.len();
-        for listed in walk::shard(site.root(), shard).doing("can't list a shard")? {
+        let listed = if present { walk::shard(site.root(), shard).doing("can't list a shard")? } else { Vec::new() };
+        for listed in listed {
             if let Listed::Entry(name) = listed {
                 files.names.push(name);
             }
