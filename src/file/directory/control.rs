@@ -20,25 +20,25 @@
 //! tags are for computations and writers: by hash in fixed arrays, they say that none of those who share one was invalidated
 //! since a generation.
 
+mod words;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use twox_hash::XxHash3_64;
 
-use crate::error::{Error, ErrorKind};
 use crate::file::directory::scope_table::{MOST_PAGES, PAGE, Table};
 use crate::format::names::{CONTROL, SHARDS};
 use crate::stats::Count;
 use crate::sys::fork::{PerProcess, Private};
 use crate::sys::fs::{self, Open};
-use crate::sys::lock::{self, Hold};
-use crate::sys::mmap::{self, SharedWords};
+use crate::sys::mmap::SharedWords;
 use crate::sys::point;
+use words::{WordLock, cut_short, map, read_words, write_words};
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"LARDER\x01C");
 /// The file's length, but for the table of scopes, which follows.
@@ -83,10 +83,6 @@ const _: () = assert!((STRIPES + 64 * STRIPE_COUNT) * 8 <= LEN);
 
 /// The first word of the table of scopes.
 const SCOPES: usize = LEN / 8;
-/// Pages of the table that a process maps where it may have any number of addresses: all that there can be, of which memory
-/// is taken as they are used. Where its addresses are limited (`ulimit -v`) it maps fewer, and reads and writes the words
-/// behind them by calls.
-const MAPPED_PAGES: [usize; 4] = [MOST_PAGES, 1 << 11, 1 << 6, 0];
 /// Scopes that are known to have been synced, before they are forgotten.
 const SYNCED: usize = 10_000;
 
@@ -628,72 +624,6 @@ fn stripe() -> usize {
     MINE.with(|mine| *mine)
 }
 
-/// Maps as much as addresses may be had for.
-fn map(file: &File, writable: bool) -> io::Result<SharedWords> {
-    let first = usize::from(mmap::address_limit().is_some());
-    let mut mapped = SharedWords::map(file, mapped_len(MAPPED_PAGES[first]), writable);
-    for pages in &MAPPED_PAGES[first + 1..] {
-        match &mapped {
-            Err(e) if e.kind() == io::ErrorKind::OutOfMemory => {
-                mapped = SharedWords::map(file, mapped_len(*pages), writable);
-            }
-            _ => break,
-        }
-    }
-    mapped
-}
-
-fn mapped_len(pages: usize) -> usize {
-    LEN + pages * PAGE * 8
-}
-
-fn cut_short() -> io::Error {
-    Error::new(ErrorKind::Vanished, "the control file was cut short").into()
-}
-
-fn read_words(file: &File, index: usize, out: &mut [u64]) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(8 * out.len());
-    fs::read_at(file.as_fd(), &mut bytes, 8 * out.len(), 8 * index as u64)?;
-    if bytes.len() < 8 * out.len() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    for (word, bytes) in out.iter_mut().zip(bytes.chunks_exact(8)) {
-        *word = bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
-    }
-    Ok(())
-}
-
-fn write_words(file: &File, index: usize, words: &[u64]) -> io::Result<()> {
-    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-    fs::write_all_at(file.as_fd(), &[&bytes], 8 * index as u64)
-}
-
-/// A byte lock held for the length of one change.
-struct WordLock<'a> {
-    file: &'a File,
-    offset: u64,
-}
-
-impl WordLock<'_> {
-    /// Waits for up to a second; who holds such a lock gives it up after two system calls.
-    fn take(file: &File, offset: u64) -> io::Result<WordLock<'_>> {
-        for _ in 0..2000 {
-            if lock::try_lock(file.as_fd(), offset, Hold::Exclusive)? {
-                return Ok(WordLock { file, offset });
-            }
-            std::thread::sleep(Duration::from_micros(500));
-        }
-        Err(io::ErrorKind::ResourceBusy.into())
-    }
-}
-
-impl Drop for WordLock<'_> {
-    fn drop(&mut self) {
-        // It can't fail for a range that is held; if it did, the lock would end with the file.
-        let _ = lock::unlock(self.file.as_fd(), self.offset);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -710,7 +640,7 @@ mod tests {
         let whole = Control::open(&root, true, true).expect("the control file");
         let mut part = Control::open(&root, true, true).expect("the control file");
         let file = File::options().read(true).write(true).open(dir.path().join(CONTROL)).expect("the file");
-        part.words = Words::Mapped(SharedWords::map(&file, mapped_len(1), true).expect("a mapping"));
+        part.words = Words::Mapped(SharedWords::map(&file, words::mapped_len(1), true).expect("a mapping"));
         let key = |n: u64| n << 32 | n;
         for n in 2..2000 {
             let maker = if n % 2 == 0 { &whole } else { &part };
