@@ -7,7 +7,7 @@ use std::thread;
 use larder::{Cache, Codec, ErrorKind, Layout, Ttl, Verify};
 
 use crate::support::process::{self, Child, PATIENCE, Role};
-use crate::support::{START, counts_match, entry_file, get, plain, temp_dir};
+use crate::support::{START, counts_match, entry_file, fresh, get, plain, temp_dir};
 
 /// Plays a role in a child; see [`process`].
 #[test]
@@ -97,6 +97,31 @@ fn eight_processes_that_add_and_swap_lose_nothing() {
     assert_eq!((stats.entries, stats.sets), (1, 61_001));
 }
 
+/// A number with a tag, and each in a namespace, was stored anew by every addition.
+#[test]
+fn a_number_with_scopes_changes_in_place_and_is_invalidated_like_any_other() {
+    let (_dir, _clock, cache) = fresh();
+    let in_one = cache.namespace("one");
+    let place = |c: &Cache| c.info("n").expect("info").expect("an entry").place;
+    for (c, options) in [(&cache, Ttl::mins(5).tag("t").meta("m", "x")), (&in_one, Ttl::mins(5).tag("t"))] {
+        c.set("n", "5", options).expect("set");
+        assert_eq!(c.incr("n", 1).expect("incr"), 6);
+        let (first, before) = (place(c), counts_match(&cache).bytes);
+        for sum in 7..30 {
+            assert_eq!(c.incr_or("n", 1, 0, Ttl::Never).expect("incr_or"), sum);
+        }
+        assert_eq!((place(c), counts_match(&cache).bytes), (first, before), "where it was");
+        assert_eq!(c.ttl("n").expect("ttl"), Some(Ttl::mins(5)));
+    }
+    in_one.clear().expect("clear");
+    assert_eq!(in_one.incr("n", 1).expect_err("it was cleared").kind(), ErrorKind::NotFound);
+    assert_eq!(in_one.incr_or("n", 1, 1, Ttl::Never).expect("incr_or"), 1);
+    assert_eq!(cache.incr("n", 1).expect("incr"), 30);
+    cache.invalidate_tag("t").expect("invalidate_tag");
+    assert_eq!(cache.incr("n", 1).expect_err("it was invalidated").kind(), ErrorKind::NotFound);
+    assert_eq!(in_one.incr("n", 1).expect("incr"), 2, "set after the invalidation, without the tag");
+}
+
 #[test]
 fn what_some_add_others_subtract() {
     let dir = temp_dir();
@@ -150,7 +175,7 @@ fn a_damaged_number_is_none() {
 /// What `incr` writes is an integer that was set just now, whatever the value was before.
 #[test]
 fn an_incr_makes_an_integer_of_its_own_time() {
-    for (dir, clock, cache) in [crate::support::fresh(), plain::fresh()] {
+    for (dir, clock, cache) in [fresh(), plain::fresh()] {
         let typed = cache.typed::<u8>(7);
         typed.set("n", &b'5', Ttl::secs(60)).expect("a byte that is a digit");
         // What the first one stores, the second may change in place.
@@ -170,7 +195,7 @@ fn an_incr_makes_an_integer_of_its_own_time() {
 /// However it rests, a number is its text to all who read it.
 #[test]
 fn a_number_that_changed_in_place_is_read_as_any_other() {
-    let (_dir, _clock, cache) = crate::support::fresh();
+    let (_dir, _clock, cache) = fresh();
     for (start, by, text) in [(1, 8, "9"), (9, 1, "10"), (1, -2, "-1"), (1, i64::MAX - 1, "9223372036854775807")] {
         for (namespace, version) in [("", 1), ("space", 1), ("", 9)] {
             let cache = cache.namespace(namespace).version(version);
@@ -198,7 +223,7 @@ fn a_number_that_changed_in_place_is_read_as_any_other() {
 /// Neither its token nor what it is made of is seen twice: who swaps by an old one is refused.
 #[test]
 fn each_change_in_place_has_a_token_of_its_own() {
-    let (_dir, _clock, cache) = crate::support::fresh();
+    let (_dir, _clock, cache) = fresh();
     cache.incr_or("n", 1, 0, Ttl::Never).expect("incr_or");
     let mut tokens = Vec::new();
     for sum in 1..20_i64 {

@@ -368,7 +368,7 @@ pub(super) fn record_of<'a>(new: &'a NewEntry<'_>, generation: u64) -> NewRecord
         value: &new.value,
         raw_len: new.raw_len,
         compression: new.compression,
-        number: new.number.filter(|_| new.meta().is_empty()),
+        number: new.number,
     }
 }
 
