@@ -18,11 +18,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use larder::{Cache, Durability, Finding, Layout, Problem, Ttl, Verify, fault};
+use larder::{Cache, Durability, Finding, Layout, Options, Problem, Ttl, Verify, fault};
 
 use crate::support::campaign::{reached, rounds, seed};
 use crate::support::process::{self, Child, PATIENCE, Role, is_root, say_aloud};
-use crate::support::{Dice, counts_match, get, temp_dir};
+use crate::support::{Dice, counts_match, get, restart, temp_dir};
 
 /// Plays a role in a child; see [`process`].
 #[test]
@@ -30,9 +30,10 @@ fn child() {
     let Some(role) = process::role() else { return };
     match role.name() {
         "ext4" | "xfs" => cut_again_and_again(&role),
-        "disk" => worker(&role, Durability::Disk),
-        "process" => worker(&role, Durability::Process),
-        other => panic!("there is no role {other:?}"),
+        name => match CACHES.iter().find(|cache| cache.name == name) {
+            Some(cache) => worker(&role, cache),
+            None => panic!("there is no role {name:?}"),
+        },
     }
 }
 
@@ -50,7 +51,7 @@ fn text(path: &Path) -> &str {
 /// Makes a file with a file system in it.
 fn make_image(kind: &str, image: &Path) -> Result<(), String> {
     // The least that XFS can be.
-    let size = if kind == "xfs" { 300 << 20 } else { 64 << 20 };
+    let size = if kind == "xfs" { 300 << 20 } else { 128 << 20 };
     File::create(image).and_then(|file| file.set_len(size)).map_err(|e| e.to_string())?;
     let mkfs = format!("mkfs.{kind}");
     run(&mkfs, &["-q", text(image)])
@@ -97,6 +98,27 @@ fn on_xfs_disk_keeps_its_word_and_nothing_false_comes_back() {
 
 const KEYS: u64 = 30;
 
+/// One of the caches on the device.
+struct Kind {
+    name: &'static str,
+    durability: Durability,
+    layout: Layout,
+}
+
+const CACHES: [Kind; 4] = [
+    Kind { name: "disk", durability: Durability::Disk, layout: Layout::Files },
+    Kind { name: "process", durability: Durability::Process, layout: Layout::Files },
+    Kind { name: "disk, indexed", durability: Durability::Disk, layout: Layout::Indexed },
+    Kind { name: "process, indexed", durability: Durability::Process, layout: Layout::Indexed },
+];
+
+impl Kind {
+    fn options(&self, at: &Path) -> Options {
+        // Room enough that no record is moved: one that was written out and moved since may be lost.
+        Cache::file(at).durability(self.durability).layout(self.layout).max_bytes(16 << 20)
+    }
+}
+
 /// The value of a key with this number: both again and again, to a length that depends on the number.
 fn value(key: &str, number: u64) -> Vec<u8> {
     let len = [10, 300, 4000, 9000, 70_000][usize::try_from(number % 5).expect("a small number")];
@@ -106,10 +128,8 @@ fn value(key: &str, number: u64) -> Vec<u8> {
 }
 
 /// Does one thing after the other, for as long as it can, each announced and then confirmed. Told where to begin.
-fn worker(role: &Role, durability: Durability) {
-    // An index is trusted until the machine starts anew, which this one doesn't.
-    let options = Cache::file(role.dir()).durability(durability).layout(Layout::Files);
-    let cache = options.open().expect("the cache");
+fn worker(role: &Role, kind: &Kind) {
+    let cache = kind.options(role.dir()).open().expect("the cache");
     let mut number: u64 = role.hear().expect("a number").parse().expect("a number");
     let mut dice = Dice::new(number + 1);
     loop {
@@ -304,10 +324,10 @@ struct Said {
     before_the_cut: usize,
 }
 
-/// Lets both caches be worked on, and cuts the power at some moment.
-fn work_until_the_cut(at: &Path, numbers: [u64; 2], dice: &mut Dice) -> [Said; 2] {
-    let start = |role: &str| process::child("power::child", role, &at.join(role)).start();
-    let mut workers: [Child; 2] = [start("disk"), start("process")];
+/// Lets all caches be worked on, and cuts the power at some moment.
+fn work_until_the_cut(at: &Path, numbers: [u64; CACHES.len()], dice: &mut Dice) -> [Said; CACHES.len()] {
+    let start = |kind: &Kind| process::child("power::child", kind.name, &at.join(kind.name)).start();
+    let mut workers: [Child; CACHES.len()] = CACHES.each_ref().map(start);
     for (worker, number) in workers.iter_mut().zip(numbers) {
         worker.tell(&number.to_string());
     }
@@ -339,25 +359,28 @@ fn work_until_the_cut(at: &Path, numbers: [u64; 2], dice: &mut Dice) -> [Said; 2
 fn cut_again_and_again(role: &Role) {
     let (image, at) = (role.dir().join("image"), role.dir().join("mount"));
     let seed = seed();
-    let (mut dice, mut known) = (Dice::new(seed), [Known::default(), Known::default()]);
+    let (mut dice, mut known) = (Dice::new(seed), CACHES.each_ref().map(|_| Known::default()));
     let mut found: BTreeMap<String, u64> = BTreeMap::new();
     let mut cuts = 0;
     for round in rounds(12) {
         cuts = round + 1;
-        let numbers = [known[0].number, known[1].number];
+        let numbers = known.each_ref().map(|known| known.number);
         let mount = Mount::new(&image, &at);
         let said = work_until_the_cut(&at, numbers, &mut dice);
         drop(mount);
         let _mount = Mount::new(&image, &at);
-        for (which, (name, durability)) in
-            [("disk", Durability::Disk), ("process", Durability::Process)].into_iter().enumerate()
-        {
+        for (which, kind) in CACHES.iter().enumerate() {
+            let Kind { name, durability, layout } = *kind;
             role.tell(&format!("round {round}"));
             let case = format!("{}, round {round}, seed {seed}, {name}", role.name());
             let known = &mut known[which];
             known.take(&said[which]);
             // A cache that never was synced may be gone as a whole.
-            let cache = Cache::file(at.join(name)).shared_memory(round % 2 == 0).open();
+            if at.join(name).join("control").is_file() {
+                restart(&at.join(name));
+            }
+            let is_mapped = layout == Layout::Indexed || round % 2 == 0;
+            let cache = kind.options(&at.join(name)).shared_memory(is_mapped).open();
             let cache = cache.unwrap_or_else(|e| panic!("{case}: it doesn't open: {e}"));
             let corrupt = || cache.stats().expect("stats").misses_by.corrupt;
             let before = corrupt();
@@ -385,9 +408,6 @@ fn cut_again_and_again(role: &Role) {
         }
     }
     let confirmed = known.map(|known| known.confirmed);
-    assert!(confirmed[0] > 10 * cuts && confirmed[1] > 10 * cuts, "{confirmed:?} steps");
-    role.tell(&format!(
-        "{ALL}{cuts} cuts, {} steps with Disk, {} with Process; found and repaired: {found:?}",
-        confirmed[0], confirmed[1]
-    ));
+    assert!(confirmed.iter().all(|steps| *steps > 2 * cuts), "{confirmed:?} steps");
+    role.tell(&format!("{ALL}{cuts} cuts, {confirmed:?} steps; found and repaired: {found:?}"));
 }

@@ -251,6 +251,29 @@ fn what_disk_has_acknowledged_is_there_whatever_the_index_says() {
     counts_match(&cache);
 }
 
+/// A touch changes a file, and the slot without a sync. An index that was right in all else was believed in this too: `ttl` told
+/// the old expiry, and what had been prolonged was taken for expired. Found by power cuts of indexed caches.
+#[test]
+fn a_touch_that_disk_has_acknowledged_stands_whatever_the_index_says() {
+    let room = temp_dir();
+    let dir = room.path().join("cache");
+    let cache = options(&dir).durability(Durability::Disk).open().expect("the cache");
+    cache.set("shorter", "v", Ttl::Never).expect("set");
+    cache.set("longer", "v", Ttl::secs(1)).expect("set");
+    let index = fs::read(dir.join("index")).expect("the index");
+    for key in ["shorter", "longer"] {
+        assert!(cache.touch(key, Ttl::hours(1)).expect("touch"));
+    }
+    drop(cache);
+    fs::write(dir.join("index"), index).expect("the index as it was");
+    restart(&dir);
+    let cache = open(&dir);
+    for key in ["shorter", "longer"] {
+        assert_eq!(cache.ttl(key).expect("ttl"), Some(Ttl::hours(1)), "{key}");
+    }
+    counts_match(&cache);
+}
+
 /// Stops the process where it reaches a point.
 struct StopAt(&'static str);
 

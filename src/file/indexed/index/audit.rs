@@ -77,8 +77,8 @@ pub(crate) struct Audit {
     pub due: Vec<u64>,
     /// Of each overflow node, whether it is in a chain.
     pub linked: Vec<bool>,
-    /// Names that slots say have files, as numbers, and the location of each.
-    pub files: HashMap<u128, Location>,
+    /// Names that slots say have files, as numbers, with the location and the expiry of each.
+    pub files: HashMap<u128, (Location, u64)>,
     /// Names in the middle of a change that concerns a file.
     pub changing: HashSet<u128>,
 }
@@ -211,7 +211,7 @@ impl Auditor<'_> {
         }
         let mut seen: Vec<(Hash, Location)> = Vec::new();
         for (_, found) in chain.iter().flat_map(|(_, node)| slots(node)) {
-            let Found { hash, location, .. } = found;
+            let Found { hash, location, time, .. } = found;
             let twice = seen.iter().find(|(other, _)| *other == hash);
             let elsewhere = table::bucket_of(hash.id, self.shape.buckets) != bucket;
             // A split copies, then removes: until its repair both are there.
@@ -224,7 +224,7 @@ impl Auditor<'_> {
             }
             seen.push((hash, location));
             if location.is_file() {
-                self.audit.files.insert(hash.number(), location);
+                self.audit.files.insert(hash.number(), (location, table::expires_of(time)));
             } else if !(self.live.take(location) || changes && named.contains(&location)) {
                 self.audit.wrong("a slot leads to no live record, or two to one");
             }

@@ -153,7 +153,13 @@ impl<M: Memory> Copy<M> {
     fn adopt(&self, found: &Read, sequence_of: impl Fn(Location) -> Option<u64>) {
         self.locked(found.hash, |locked, known| {
             let at = match known {
-                Some((_, slot)) if slot.place == found.fill.place => return,
+                Some((at, slot)) if slot.place == found.fill.place => {
+                    // A touch changes the entry first and the slot then.
+                    if slot.expires != found.fill.expires.min(table::LATEST) {
+                        locked.retime(at, &slot, found.fill.expires);
+                    }
+                    return;
+                }
                 Some((_, slot))
                     if slot.place.is_record() && sequence_of(slot.place).is_some_and(|old| old >= found.sequence) =>
                 {

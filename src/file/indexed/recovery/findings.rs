@@ -124,17 +124,21 @@ fn agree(site: &Site<'_>, audit: &Audit, files: &Files) -> bool {
         match audit.files.get(&number) {
             _ if audit.changing.contains(&number) => met += usize::from(audit.files.contains_key(&number)),
             None => return false,
-            Some(location) if site.is_durable() && !is_at(site, *name, *location, &seal) => return false,
+            Some(slot) if site.is_durable() && !is_of(site, *name, *slot, &seal) => return false,
             Some(_) => met += 1,
         }
     }
     met == audit.files.len() || audit.files.keys().filter(|number| !audit.changing.contains(*number)).count() <= met
 }
 
-/// Whether a file is the one that a slot says; what can't be read is for a reader to judge.
-fn is_at(site: &Site<'_>, name: Name, location: Location, seal: &Seal) -> bool {
+/// Whether a file is the one that a slot says, and expires when that says, which a touch changes in the file first; what can't
+/// be read is for a reader to judge.
+fn is_of(site: &Site<'_>, name: Name, (location, expires): (Location, u64), seal: &Seal) -> bool {
     match read::load(site.root(), &name.path(), seal, read::READ_HEAD) {
-        Ok(found) => location.is_file_of(found.header.facts.nonce),
+        Ok(found) => {
+            let facts = &found.header.facts;
+            location.is_file_of(facts.nonce) && facts.gone_at().min(table::LATEST) == expires
+        }
         Err(Miss::Io(_)) => true,
         Err(_) => false,
     }
