@@ -16,11 +16,11 @@ use std::task::Poll;
 use crate::backend::rules::{self, Act};
 use crate::backend::{Condition, Expect, Listing, Mutation, Outcome, Reading, Since, put_into};
 use crate::clock::from_ms;
-use crate::entry::{Encoding, Entry, Extra, Facts, SetOptions, State, Token, Ttl, Value};
+use crate::entry::{Encoding, Entry, Extra, Facts, SetOptions, State, StoredScope, Token, Ttl, Value};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::file::FileStore;
 use crate::file::directory::control::Scope;
-use crate::file::directory::{Directory, Rules};
+use crate::file::directory::{Directory, Rules, is_same_scope};
 use crate::file::engine::{Addition, Engine, Glance, Need, Published, Stored, WINDOW};
 use crate::file::entry_files::read::{self, Miss};
 use crate::file::entry_files::write::Written;
@@ -349,8 +349,28 @@ impl<E: Engine> FileStore<E> {
             if !self.may_change(&held, (name, new.id, new.facts.created), when)? {
                 return Ok(None);
             }
+            if self.is_overtaken(&held, new)? {
+                self.void_lease(name)?;
+                return Ok(Some(Published::Stored(Addition { charged: 0, is_new: false })));
+            }
             self.publish(held, name, new, generation, prepared).map(Some)
         })
+    }
+
+    /// Whether a scope of the entry was invalidated since it took its id, and what is there was set after that: then it came
+    /// before both, and what is there stays. The caller holds the locks.
+    fn is_overtaken(&self, held: &E::Held<'_>, new: &NewEntry<'_>) -> Result<bool> {
+        let (scopes, now) = (&new.extra.scopes, new.facts.created);
+        if self.dir().in_force(scopes, now).doing("can't read the control file")? {
+            return Ok(false);
+        }
+        let Ok(current) = self.engine.current(held, new.id, now, read::READ_HEAD)? else { return Ok(false) };
+        // It is live: an id of it is in force, so one that differs from ours was made after ours had ended.
+        let has_newer = |ours: &StoredScope| {
+            let theirs = current.extra().map_or(&[][..], |extra| &extra.scopes);
+            theirs.iter().any(|other| is_same_scope(ours, other) && other != ours)
+        };
+        Ok(scopes.iter().any(has_newer))
     }
 
     /// Publishes an entry that may be stored, unless a clear came in between.

@@ -37,6 +37,7 @@ use crate::sys::lock;
 use control::Scope;
 use files::{read_marker, write_marker};
 use marker::Marker;
+pub(crate) use scopes::is_same_scope;
 use session::ShardLock;
 pub(crate) use settings::Rules;
 pub(crate) use shared::{Mapping, Shared};

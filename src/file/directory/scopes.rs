@@ -1,7 +1,7 @@
 //! The scopes that entries stand under, in a directory: taken at a set, looked at by a read, ended by an invalidation.
 //!
 //! 1. A set finds or makes the ids of its scopes before it writes. One that is taken out meanwhile makes it invalid at birth:
-//!    the set came before the invalidation.
+//!    the set came before the invalidation. So it leaves alone what was set after that, and has an id of that scope in force.
 //! 2. An invalidation raises a floor, then takes the id out.
 //! 3. A computation and a writer note the ids of the scopes that they know at their beginning. At their end they find or make
 //!    the ids, as a set does, then look: what still has the id that was noted wasn't invalidated; of anything else (evicted,
@@ -45,6 +45,11 @@ fn known(stored: &StoredScope) -> Known {
     #[allow(clippy::cast_possible_truncation, reason = "its upper half")]
     let id = (both >> 64) as u64;
     (key, id)
+}
+
+/// Whether two stored scopes are one, whatever their ids.
+pub(crate) fn is_same_scope(one: &StoredScope, other: &StoredScope) -> bool {
+    known(one).0 == known(other).0
 }
 
 impl Directory {

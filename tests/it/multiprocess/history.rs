@@ -4,6 +4,9 @@
 //! held to the rules for a register whose values are all different (Gibbons and Korach, *Testing Shared Memories*,
 //! 1997): a value is there at least from the first end to the last beginning of the steps that wrote or saw it, its
 //! *span*. Whatever lies wholly within the span of one value can't have written, seen or left anything else.
+//!
+//! Keys have tags and namespaces, which are invalidated and cleared on the way, and the machine starts anew between the phases
+//! of a history.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,11 +14,11 @@ use std::fs::{self, File};
 use std::io::{Seek, Write};
 use std::path::Path;
 
-use larder::{Cache, Layout, Ttl, Verify};
+use larder::{Cache, Layout, SetOptions, Ttl, Verify};
 
 use super::start_all;
 use crate::support::campaign::campaign;
-use crate::support::process::Role;
+use crate::support::process::{PATIENCE, Role};
 use crate::support::{Dice, counts_match, temp_dir};
 
 const PROCESSES: usize = 8;
@@ -23,6 +26,18 @@ const PROCESSES: usize = 8;
 const STEPS: u64 = 1_000_000;
 const PLAIN_STEPS: u64 = 200_000;
 const KEYS: u64 = 512;
+/// The machine starts anew after each.
+const PHASES: usize = 3;
+/// Every fourth key has one of so many tags; every fourth is in a namespace.
+const TAGS: u64 = 4;
+
+fn tag_of(key: u64) -> Option<u64> {
+    key.is_multiple_of(4).then_some(key / 4 % TAGS)
+}
+
+fn is_in_namespace(key: u64) -> bool {
+    key % 4 == 1
+}
 
 /// A clock for several processes: a file that grows by a byte with each look, so that no two looks see the same time.
 struct Ticks(File);
@@ -90,23 +105,31 @@ pub(super) fn historian(role: &Role) {
     let line = role.hear().expect("three numbers");
     let numbers: Vec<u64> = line.split(' ').map(|n| n.parse().expect("a number")).collect();
     let [me, seed, share] = numbers[..] else { panic!("three numbers: {line}") };
-    let cache = Cache::file(role.dir().join("cache")).open().expect("the cache");
+    // On a busy machine who holds a lock may be held up.
+    let cache = Cache::file(role.dir().join("cache")).lock_wait(PATIENCE).open().expect("the cache");
     let mut ticks = Ticks::open(&role.dir().join("clock"));
     let (mut dice, mut log) = (Dice::new(seed << 8 | me), Vec::new());
     role.tell("ready");
     role.hear().expect("a sign to begin");
+    let spaces = [cache.clone(), cache.namespace("n")];
     for step in 0..share {
         let (key, new) = (dice.below(KEYS), me << 32 | step);
         let name = format!("key {key}");
+        let cache = &spaces[usize::from(is_in_namespace(key))];
+        let options = || SetOptions::from(Ttl::Never).tags(tag_of(key).map(|tag| format!("tag {tag}")));
         let what = dice.below(20_000);
         let began = ticks.now();
         let (did, seen) = match what {
             0..10_000 => ('g', cache.get(&name).expect("get").map_or(0, |v| number(&v))),
-            10_000..16_000 => ('s', cache.set(&name, value(new), Ttl::Never).map(|()| new).expect("set")),
-            16_000..17_600 => ('a', if cache.add(&name, value(new), Ttl::Never).expect("add") { new } else { 0 }),
+            10_000..16_000 => ('s', cache.set(&name, value(new), options()).map(|()| new).expect("set")),
+            16_000..17_600 => ('a', if cache.add(&name, value(new), options()).expect("add") { new } else { 0 }),
             17_600..18_600 => ('p', cache.pop(&name).expect("pop").map_or(0, |v| number(&v))),
-            18_600..19_999 => ('d', u64::from(cache.delete(&name).expect("delete"))),
-            _ => ('c', cache.clear().map(|()| 0).expect("clear")),
+            18_600..19_970 => ('d', u64::from(cache.delete(&name).expect("delete"))),
+            19_970..19_990 => {
+                ('i', cache.invalidate_tag(format!("tag {}", key % TAGS)).map(|()| 0).expect("invalidate"))
+            }
+            19_990..19_999 => ('n', spaces[1].clear().map(|()| 0).expect("clear the namespace")),
+            _ => ('c', spaces[0].clear().map(|()| 0).expect("clear")),
         };
         let ended = ticks.now();
         if step % 5000 == 0 {
@@ -133,8 +156,14 @@ fn read_line(line: &str, keys: &mut BTreeMap<u64, Vec<Step>>) {
         ("a", new) => Did::Add(new),
         ("p", seen) => Did::Pop(seen),
         ("d", _) => Did::Erase,
-        ("c", _) => {
-            (0..KEYS).for_each(|key| keys.entry(key).or_default().push(Step { did: Did::Erase, began, ended }));
+        ("c" | "i" | "n", _) => {
+            let goes = |other: &u64| match did {
+                "i" => tag_of(*other) == Some(key % TAGS),
+                "n" => is_in_namespace(*other),
+                _ => true,
+            };
+            let gone = (0..KEYS).filter(goes);
+            gone.for_each(|key| keys.entry(key).or_default().push(Step { did: Did::Erase, began, ended }));
             return;
         }
         _ => panic!("no step: {line}"),
@@ -240,12 +269,11 @@ fn every_read_of_eight_processes_without_an_index_is_explained() {
     explain(Layout::Files, 1, PLAIN_STEPS);
 }
 
-fn explain(layout: Layout, seed: u64, all_steps: u64) -> u64 {
-    let dir = temp_dir();
-    let cache = Cache::file(dir.path().join("cache")).layout(layout).open().expect("a cache");
-    let mut historians = start_all(PROCESSES, "historian", dir.path());
+/// A phase of a history: eight processes, whose numbers begin at `first`.
+fn phase(dir: &Path, first: usize, seed: u64, share: u64) {
+    let mut historians = start_all(PROCESSES, "historian", dir);
     for (i, historian) in historians.iter_mut().enumerate() {
-        historian.tell(&format!("{} {seed} {}", i + 1, all_steps / PROCESSES as u64));
+        historian.tell(&format!("{} {seed} {share}", first + i));
     }
     for historian in &mut historians {
         assert_eq!(historian.hear(), "ready");
@@ -256,8 +284,22 @@ fn explain(layout: Layout, seed: u64, all_steps: u64) -> u64 {
     for historian in &mut historians {
         while historian.hear() == "on" {}
     }
+}
+
+fn explain(layout: Layout, seed: u64, all_steps: u64) -> u64 {
+    let dir = temp_dir();
+    let open = || Cache::file(dir.path().join("cache")).layout(layout).open().expect("a cache");
+    drop(open());
+    let share = all_steps / (PROCESSES * PHASES) as u64;
+    let all_steps = share * (PROCESSES * PHASES) as u64;
+    for n in 0..PHASES {
+        phase(dir.path(), n * PROCESSES + 1, seed, share);
+        #[cfg(feature = "__fault")]
+        crate::support::restart(&dir.path().join("cache"));
+    }
+    let cache = open();
     let (mut keys, mut steps) = (BTreeMap::new(), 0);
-    for me in 1..=PROCESSES {
+    for me in 1..=PROCESSES * PHASES {
         let log = fs::read_to_string(dir.path().join(format!("log{me}"))).expect("a log");
         steps += log.lines().count();
         log.lines().for_each(|line| read_line(line, &mut keys));
