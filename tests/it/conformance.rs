@@ -3,7 +3,8 @@
 //! A store describes itself by a [`Store`]; the macro below makes a module for each, and in it a test for each check, so
 //! that a failure names both. A new store is one more line there.
 
-use std::path::Path;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[cfg(any(feature = "lz4", feature = "zstd"))]
@@ -56,14 +57,36 @@ struct Store {
     histories: u32,
 }
 
+thread_local! {
+    /// What is opened now shares nothing with the other handles of this process.
+    static APART: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Opens a store as another process does.
+fn open_apart(store: &Store, room: &Path, clock: &HandClock) -> Cache {
+    APART.set(true);
+    let cache = (store.open)(room, clock);
+    APART.set(false);
+    cache
+}
+
+fn directory(dir: PathBuf) -> Options {
+    let options = Cache::file(dir);
+    #[cfg(feature = "__fault")]
+    if APART.get() {
+        return options.apart();
+    }
+    options
+}
+
 /// A file for each entry, and nothing else.
 fn plain(dir: &Path, clock: &HandClock) -> Options {
-    Cache::file(dir.join("cache")).clock(clock.source()).layout(Layout::Files)
+    directory(dir.join("cache")).clock(clock.source()).layout(Layout::Files)
 }
 
 /// Index and segments in front of them.
 fn indexed(dir: &Path, clock: &HandClock) -> Options {
-    Cache::file(dir.join("cache")).clock(clock.source()).layout(Layout::Indexed)
+    directory(dir.join("cache")).clock(clock.source()).layout(Layout::Indexed)
 }
 
 const FILE_IN_MEMORY: Store = Store {
@@ -188,7 +211,7 @@ const MEMORY: Store = Store {
 const FILE_BEFORE_FILE: Store = Store {
     name: "a directory before a directory",
     open: |dir, clock| {
-        let (near, far) = (Cache::file(dir.join("near")), Cache::file(dir.join("far")));
+        let (near, far) = (directory(dir.join("near")), directory(dir.join("far")));
         let options = Cache::tiered(near, far).near_ttl(Duration::from_secs(3600)).clock(clock.source());
         options.open().expect("a cache")
     },
@@ -310,7 +333,7 @@ const FILE_BEFORE_REDIS: Store = Store {
     name: "a directory before Redis",
     histories: 30,
     open: |room, clock| {
-        let (near, far) = (Cache::file(room.join("near")), on(&redis_url(), room, clock));
+        let (near, far) = (directory(room.join("near")), on(&redis_url(), room, clock));
         let options = Cache::tiered(near, far).near_ttl(Duration::from_secs(3600)).clock(clock.source());
         options.open().expect("a cache")
     },
@@ -511,9 +534,9 @@ impl Bench {
         if self.counts() { self.again() } else { cache.clone() }
     }
 
-    /// Another handle on the same entries.
+    /// Another handle on the same entries, as another process has it.
     fn again(&self) -> Cache {
-        if self.store.shared { (self.store.open)(self.room.path(), &self.clock) } else { self.cache.clone() }
+        if self.store.shared { open_apart(self.store, self.room.path(), &self.clock) } else { self.cache.clone() }
     }
 }
 

@@ -102,7 +102,7 @@ fn promises_name_tests_that_exist() {
     let missing: Vec<_> = text.lines().flat_map(named).filter(|path| !is_test(path)).collect();
     assert_eq!(missing, [""; 0], "docs/RELIABILITY.md names tests that aren't there");
     let mut rows = 0;
-    for table in ["| hazard |", "| proof |"] {
+    for table in ["| hazard |", "| proof |", "| fault |"] {
         let (_, rest) = text.split_once(table).expect("a table");
         for row in rest.lines().skip(2).take_while(|line| line.starts_with('|')) {
             assert!(!named(row).is_empty(), "a promise without a test: {row}");

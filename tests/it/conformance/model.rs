@@ -4,7 +4,7 @@ use larder::Cache;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use super::{Bench, Store};
+use super::{Bench, Store, open_apart};
 use crate::fuzz::history::model::{SLOTS, Slot, TAGS, When};
 use crate::fuzz::history::{Handles, History, Life, Op, Put};
 use crate::support::campaign::campaign;
@@ -126,7 +126,7 @@ pub(super) fn histories(store: &'static Store) {
             crate::support::restart(&room.path().join("cache"));
         }
         let first = (store.open)(room.path(), &clock);
-        let second = if store.shared { (store.open)(room.path(), &clock) } else { first.clone() };
+        let second = if store.shared { open_apart(store, room.path(), &clock) } else { first.clone() };
         [first, second]
     };
     // What only one process has is lost when it's closed.
