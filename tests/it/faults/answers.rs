@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use larder::fault::{Call, Injector, Verdict, inject};
-use larder::{Cache, Durability, ErrorKind, Layout, Prune, Reason, Ttl};
+use larder::{Cache, Durability, ErrorKind, Layout, OnConflict, Prune, Reason, Ttl};
 
 use crate::support::plain::{fresh, fresh_with};
 use crate::support::{HandClock, counts_match, entry_file, files_below, get, options, temp_dir};
@@ -180,7 +180,7 @@ fn shards_that_cannot_be_opened_are_not_taken_for_absent() {
 #[test]
 fn how_long_a_file_still_lives_is_asked_of_the_index_alone() {
     let (dir, clock) = (temp_dir(), HandClock::new());
-    let open = |how| options(&dir, &clock).layout(how).open().expect("a cache");
+    let open = |how| options(&dir, &clock).layout(how).on_conflict(OnConflict::Apply).open().expect("a cache");
     open(Layout::Files).set("k", vec![1; 9000], Ttl::secs(60)).expect("set");
     let cache = open(Layout::Indexed);
     let unreadable = |call: &Call| (call.name == "open" && call.path.contains("/shards/")).then_some(libc::EIO);
