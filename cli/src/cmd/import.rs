@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -13,6 +13,7 @@ use larder::{Cache, Codec, ErrorKind, SetOptions, Ttl};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::export::archive::RECORD;
 use crate::context::{Context, Ended, now};
 use crate::exit_code::{Exit, Failure};
 use crate::output::{entries, escaped, json};
@@ -24,6 +25,7 @@ const EXAMPLES: &str = "\
 Examples:
   cachectl -C D import cache.jsonl
   zcat pages.jsonl.gz | cachectl -C D import
+  cachectl -C D import cache.tar                    an archive is known by its first bytes
   cachectl -C D import cache.jsonl --if-absent      what is there stays
   cachectl -C D import cache.jsonl --ns restored    all of it into this namespace";
 
@@ -31,7 +33,7 @@ Examples:
 ///
 /// Values, times of expiry, stale periods, tags, metadata, codecs, versions and namespaces come back as they were; ages
 /// and uses count from now. Entries whose time is over are left out. Exit code 3 when some are larger than the cache may
-/// hold; a line that can't be read ends it, after those before it were stored.
+/// hold; a line or a member that can't be read ends it, after those before it were stored.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Import {
@@ -65,6 +67,9 @@ struct Line {
     meta: BTreeMap<String, String>,
     value: Option<String>,
     value_base64: Option<String>,
+    /// The value itself, of an archive's member.
+    #[serde(skip)]
+    content: Option<Vec<u8>>,
 }
 
 fn first() -> u64 {
@@ -90,31 +95,49 @@ impl Import {
         let interrupt = Interrupt::catch()?;
         let name = self.file.as_ref().map_or("standard input".to_owned(), |file| file.display().to_string());
         let failed = |error: io::Error| Failure::failed(&name, error);
-        let input: Box<dyn BufRead> = match &self.file {
+        let mut input: Box<dyn Read> = match &self.file {
             Some(file) => Box::new(BufReader::new(File::open(file).map_err(failed)?)),
             None => Box::new(io::stdin().lock()),
         };
+        let mut first = Vec::new();
+        input.by_ref().take(512).read_to_end(&mut first).map_err(failed)?;
+        let archive = first.get(257..262) == Some(b"ustar");
+        let input = Cursor::new(first).chain(input);
         let cache = if self.dry_run { None } else { Some(context.make()?) };
         let mut done = Answer { schema: "larder.import/1", dry_run: self.dry_run, finished: true, ..Answer::default() };
-        for (i, line) in input.lines().enumerate() {
+        let mut number = 0;
+        let mut one = |line: Result<Line, String>| {
             if interrupt.came() {
                 done.finished = false;
-                break;
+                return Ok(false);
             }
-            let line = line.map_err(failed)?;
-            let wrong = |why: String| Failure::usage(format!("{name}: line {}: {why}", i + 1));
-            self.one(context, cache.as_ref(), &line, &mut done).map_err(|error| match error {
-                Trouble::Line(why) => wrong(why),
+            number += 1;
+            let stored =
+                line.map_err(Trouble::Line).and_then(|line| self.one(context, cache.as_ref(), &line, &mut done));
+            stored.map(|()| true).map_err(|error| match error {
+                Trouble::Line(why) => {
+                    let what = if archive { "member" } else { "line" };
+                    Failure::usage(format!("{name}: {what} {number}: {why}"))
+                }
                 Trouble::Store(error) => error.into(),
-            })?;
+            })
+        };
+        if archive {
+            members(input, &mut one)?;
+        } else {
+            for line in BufReader::new(input).lines() {
+                let line = line.map_err(failed)?;
+                if !one(serde_json::from_str(&line).map_err(|error| error.to_string()))? {
+                    break;
+                }
+            }
         }
         self.print(context, &done)?;
         let exit = if done.failed > 0 { Exit::Partly } else { Exit::Done };
         Ok(interrupt.exit().unwrap_or(exit))
     }
 
-    fn one(&self, context: &Context, cache: Option<&Cache>, line: &str, done: &mut Answer) -> Result<(), Trouble> {
-        let line: Line = serde_json::from_str(line).map_err(|error| Trouble::Line(error.to_string()))?;
+    fn one(&self, context: &Context, cache: Option<&Cache>, line: &Line, done: &mut Answer) -> Result<(), Trouble> {
         let (key, value) = (line.key.bytes().map_err(Trouble::Line)?, line.bytes().map_err(Trouble::Line)?);
         let options = line.options().map_err(Trouble::Line)?;
         let now = now();
@@ -169,6 +192,38 @@ impl Import {
     }
 }
 
+/// Each file of an archive, with the record that describes it.
+fn members(
+    input: impl Read,
+    one: &mut impl FnMut(Result<Line, String>) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let mut archive = tar::Archive::new(input);
+    let broken = |error: io::Error| Failure::usage(format!("the archive can't be read: {error}"));
+    for member in archive.entries().map_err(broken)? {
+        let mut member = member.map_err(broken)?;
+        if !member.header().entry_type().is_file() {
+            continue;
+        }
+        let mut line = described(&mut member);
+        if let Ok(line) = &mut line {
+            let mut value = Vec::new();
+            member.read_to_end(&mut value).map_err(broken)?;
+            line.content = Some(value);
+        }
+        if !one(line)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn described(member: &mut tar::Entry<'_, impl Read>) -> Result<Line, String> {
+    let none = || format!("it has no {RECORD}; export makes such archives");
+    let records = member.pax_extensions().map_err(|error| error.to_string())?.ok_or_else(none)?;
+    let record = records.filter_map(Result::ok).find(|record| record.key_bytes() == RECORD.as_bytes());
+    serde_json::from_slice(record.ok_or_else(none)?.value_bytes()).map_err(|error| error.to_string())
+}
+
 enum Trouble {
     Line(String),
     Store(larder::Error),
@@ -177,6 +232,9 @@ enum Trouble {
 impl Line {
     fn bytes(&self) -> Result<Vec<u8>, String> {
         match (&self.value, &self.value_base64) {
+            (None, None) if self.schema == "larder.export/1" && self.content.is_some() => {
+                Ok(self.content.clone().unwrap_or_default())
+            }
             _ if self.schema != "larder.export/1" => Err(format!("schema {:?}, not larder.export/1", self.schema)),
             (Some(text), None) => Ok(text.clone().into_bytes()),
             (None, Some(text)) => STANDARD.decode(text).map_err(|error| format!("value_base64: {error}")),

@@ -105,3 +105,40 @@ fn a_line_that_cannot_be_read_is_named() {
     let run = sandbox.run_with_input(late, &["import"]).succeeds();
     assert_eq!(run.text(), "imported 0 entries (0 B); 1 entry expired\n");
 }
+
+/// An archive holds what the lines hold, and each value is a file in it as it is.
+#[test]
+fn a_round_trip_by_an_archive_is_exact() {
+    let sandbox = filled();
+    let long = "k".repeat(3000);
+    sandbox.run(["set", &long, "1"]).succeeds();
+    sandbox.run(["set", "../../etc/passwd", "2", "--ns", "../.."]).succeeds();
+    sandbox.run(["export", "-o", "all.tar", "-q"]).succeeds();
+    let run = Run::of(sandbox.cachectl().args(["-C", "b", "import", "all.tar"])).succeeds();
+    assert_eq!(run.text(), "imported 7 entries (195.3 KiB)\n");
+    assert_eq!(entries(&sandbox, "app"), entries(&sandbox, "b"));
+    let listed = std::process::Command::new("tar").arg("tf").arg(sandbox.path("all.tar")).output().unwrap();
+    let names = String::from_utf8(listed.stdout).unwrap();
+    assert_eq!(names.lines().count(), 7, "{names}");
+    assert!(names.contains("-/all\n") && names.contains("n/v3~") && names.contains("-/%FF%00\n"), "{names}");
+    assert!(names.split(['/', '\n']).all(|part| part != "..") && !names.starts_with('/'), "{names}");
+    // Through a pipe too, and into a namespace.
+    let piped = sandbox.run(["export", "text", "--tar"]).succeeds();
+    let run = Run::of(sandbox.cachectl().args(["-C", "c", "import", "--ns", "n"]).write_stdin(piped.stdout)).succeeds();
+    assert_eq!(run.text(), "imported 1 entry (12 B)\n");
+}
+
+#[test]
+fn an_archive_of_something_else_is_refused() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("file"), "x").unwrap();
+    let tar =
+        |args: &[&str]| std::process::Command::new("tar").args(args).current_dir(sandbox.path("")).status().unwrap();
+    assert!(tar(&["cf", "other.tar", "file"]).success());
+    sandbox.run(["import", "other.tar"]).ends_with(2).says("other.tar: member 1: it has no LARDER.entry");
+    sandbox.run(["set", "k", "some value"]).succeeds();
+    sandbox.run(["export", "-q", "-o", "k.tar"]).succeeds();
+    let mut bytes = fs::read(sandbox.path("k.tar")).unwrap();
+    bytes.truncate(1600);
+    sandbox.run_with_input(bytes, &["import"]).ends_with(2).says("can't be read");
+}
