@@ -1,5 +1,7 @@
 //! `doctor`: what could go wrong with this cache on this machine, and the command that mends it.
 
+mod machine;
+
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -7,7 +9,7 @@ use larder::{Cache, Settings, Stats};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::context::{Context, Ended, path_of};
+use crate::context::{Context, Ended, now, path_of};
 use crate::directory::{absolute, file_system};
 use crate::exit_code::{Exit, Failure};
 use crate::output::{Output, Style, escaped};
@@ -18,7 +20,7 @@ Examples:
   cachectl -C D doctor
   cachectl -C D doctor --json | jq -r '.checks[] | select(.verdict != \"ok\") | .fix'";
 
-/// Check what the cache depends on: file system, permissions, limits against the disk, clock, evictions, leftovers.
+/// Check what the cache depends on: file system, permissions, limits against the disk, cleaners and timers, clock, evictions, leftovers.
 ///
 /// Each line is ok, warn or fail, and tells the command that mends it. It writes nothing and reads no entries: `verify`
 /// does that. Exit code 4 when anything isn't ok.
@@ -112,7 +114,9 @@ fn examine(
 ) -> Result<(), Failure> {
     let path = path_of(cache);
     checks.push(kind_of_file_system(path)?);
-    checks.push(place(path));
+    checks.push(machine::place(path));
+    checks.push(machine::timer(&absolute(path), to, now()));
+    checks.push(machine::shards(path, to));
     checks.push(owner(path)?);
     limits(path, stats, to, checks)?;
     let (first, last) = (stats.evicting.is_some(), settings.max_entries);
@@ -160,15 +164,6 @@ fn kind_of_file_system(path: &Path) -> Result<Check, Failure> {
     };
     let fix = "put the cache on a local disk".to_owned();
     Ok(warn_if(shared || lost, "file system", detail, fix))
-}
-
-/// Cleaners of temporary files remove what they find old, entry by entry.
-fn place(path: &Path) -> Check {
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let swept = ["/tmp", "/var/tmp", "/dev/shm"].iter().any(|folder| path.starts_with(folder));
-    let detail = if swept { "in a folder that cleaners sweep" } else { "no cleaner of temporary files sweeps it" };
-    let fix = format!("echo 'x {}' > /etc/tmpfiles.d/cache.conf, or put it below /var/cache", path.display());
-    warn_if(swept, "place", detail.to_owned(), fix)
 }
 
 fn owner(path: &Path) -> Result<Check, Failure> {

@@ -124,7 +124,7 @@ fn print(context: &Context, done: &Done) -> Result<(), Failure> {
 }
 
 /// A name for the units that tells caches apart: the path, as file names have it.
-fn unit(dir: &str) -> String {
+pub fn unit(dir: &str) -> String {
     let name: String = dir.trim_matches('/').chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     format!("cachectl-prune-{name}")
 }

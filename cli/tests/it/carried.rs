@@ -125,7 +125,7 @@ fn a_round_trip_by_an_archive_is_exact() {
     // Through a pipe too, and into a namespace.
     let piped = sandbox.run(["export", "text", "--tar"]).succeeds();
     let run = Run::of(sandbox.cachectl().args(["-C", "c", "import", "--ns", "n"]).write_stdin(piped.stdout)).succeeds();
-    assert_eq!(run.text(), "imported 1 entry (12 B)\n");
+    assert_eq!(run.text(), "imported 1 entry (13 B)\n");
 }
 
 #[test]

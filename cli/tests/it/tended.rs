@@ -15,7 +15,7 @@ fn verdict(answer: &Value, name: &str) -> (String, String) {
 #[test]
 fn doctor_says_what_is_wrong_and_what_mends_it() {
     let sandbox = Sandbox::new();
-    sandbox.run(["config", "set", "max-size=1MiB", "max-entries=2"]).succeeds();
+    sandbox.run(["config", "set", "max-size=64MiB", "max-entries=2"]).succeeds();
     let before = sandbox.state();
     let answer = |sandbox: &Sandbox| {
         let run = sandbox.run(["doctor", "--json"]);
@@ -47,6 +47,7 @@ fn doctor_says_what_is_wrong_and_what_mends_it() {
         verdict(&answer(&sandbox), "size"),
         ("warn".to_owned(), "cachectl -C app config set min-free 5%".to_owned())
     );
+    assert_eq!(verdict(&answer(&sandbox), "shards").0, "ok");
     let run = Sandbox::empty().run(["doctor"]).ends_with(4);
     assert!(run.text().contains("fail  opens") && run.text().contains("init"), "{run:?}");
 }
@@ -122,4 +123,31 @@ fn config_validate_reads_all_settings_files() {
         fs::write(sandbox.path("cachectl.toml"), bad).unwrap();
         validate().ends_with(2).says(part);
     }
+}
+
+/// A timer that was installed and never enabled does nothing, and nobody noticed.
+#[test]
+fn doctor_tells_whether_the_timer_runs() {
+    let sandbox = Sandbox::new();
+    let run = |args: &[&str]| {
+        let mut command = sandbox.cachectl();
+        command.env("XDG_CONFIG_HOME", sandbox.path("config")).env("XDG_DATA_HOME", sandbox.path("data"));
+        Run::of(command.args(["-C", "app"]).args(args))
+    };
+    let timer = || {
+        let answer = run(&["doctor", "--json"]).json("larder.doctor/1");
+        let check = answer["checks"].as_array().unwrap().iter().find(|check| check["name"] == "timer").unwrap().clone();
+        (check["verdict"].as_str().unwrap().to_owned(), check["detail"].as_str().unwrap().to_owned())
+    };
+    assert!(timer().0 == "ok" && timer().1.starts_with("none by systemd"));
+    run(&["schedule", "install", "-q"]).succeeds();
+    assert!(timer().0 == "warn" && timer().1.ends_with("it never ran"));
+    let units = fs::read_dir(sandbox.path("config/systemd/user")).unwrap();
+    let unit = units.map(|unit| unit.unwrap().file_name().into_string().unwrap()).find(|unit| unit.ends_with(".timer"));
+    let records = sandbox.path("data/systemd/timers");
+    fs::create_dir_all(&records).unwrap();
+    let record = fs::File::create(records.join(format!("stamp-{}", unit.unwrap()))).unwrap();
+    assert!(timer().0 == "ok" && timer().1.contains("last run"));
+    record.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(9 * 24 * 3600)).unwrap();
+    assert!(timer().0 == "warn" && timer().1.contains("9d ago"));
 }
