@@ -59,7 +59,6 @@ const SOURCES: &[(&str, &str)] = &[
 const NOT_FORMAT: &[(&str, &str)] = &[
     ("control::BATCH", "how many counts a process gathers in memory"),
     ("control::SCOPES", "the file's length in words"),
-    ("control::MAPPED_PAGES", "how much is mapped"),
     ("control::SYNCED", "how much a process remembers"),
     ("scope_table::CROWDED", "when a writer doubles the table; any time will do"),
     ("scope_table::LEAST", "how far it does so, likewise"),
@@ -67,6 +66,9 @@ const NOT_FORMAT: &[(&str, &str)] = &[
     ("scope_table::READ_STEP", "how far the recorded use may lag"),
     ("scope_table::SET_STEP", "likewise"),
     ("compression::THRESHOLD", "which values a writer leaves alone"),
+    ("compression::LZ4_MOST", "likewise"),
+    ("compression::LZ4_RATIO", "for how much a reader takes memory"),
+    ("session::CREATING", "the words of an error"),
     ("table::WORDS", "how much is mapped; the sum of what the document gives"),
     ("table::LOAD_TENTHS", "when a writer splits a bucket; any time will do"),
     ("segments::MOST_LINES", "how much of a record is fetched ahead"),
