@@ -245,6 +245,8 @@ pub struct Stats {
     pub reclaimable: bool,
     /// Files of an earlier clear still wait to be unlinked; later sets and `prune` do it.
     pub trash: bool,
+    /// Writers that were killed while they wrote a value to a file: what they left goes with the next set, opening or prune.
+    pub leftovers: u64,
     /// What this handle saw of the servers behind a network.
     pub network: Network,
 }

@@ -52,6 +52,7 @@ use crate::verify::{Finding, Verify, VerifyReport};
 
 use directory::control::Scope;
 use engine::Upkeep;
+use entry_files::leftovers;
 
 pub(crate) use directory::Config;
 pub(crate) use open::open;
@@ -202,6 +203,7 @@ impl<E: Upkeep> Backend for FileStore<E> {
             generation,
             reclaimable: control.swept().doing(doing)? < generation,
             trash: control.trash().doing(doing)? != 0,
+            leftovers: leftovers::count(dir),
             ..Stats::from_counts(|count| counts[count as usize])
         })
     }

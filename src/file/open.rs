@@ -10,6 +10,7 @@ use crate::file::directory::registry::{self, Taken};
 use crate::file::directory::{Config, Directory, Found, Mapping, Shared, Unjoined, resolve};
 use crate::file::engine::Upkeep;
 use crate::file::entry_files::counts::recount;
+use crate::file::entry_files::leftovers;
 use crate::file::indexed::recovery::host::Site;
 use crate::file::indexed::recovery::{self, Recovered};
 use crate::file::indexed::{self, IndexedEngine};
@@ -132,6 +133,10 @@ fn conflicts(config: &Config, settings: &Settings, mapped: bool) -> Result<Vec<C
 }
 
 fn store<E: Upkeep>(engine: E, config: &Config, conflicts: Vec<Conflict>) -> Result<Opened> {
+    if !config.read_only {
+        // What can't be removed now is left to the next sets.
+        let _ = leftovers::sweep(engine.dir(), true);
+    }
     let applies = config.on_conflict == OnConflict::Apply && !config.read_only;
     let left = if applies { Vec::new() } else { conflicts };
     if applies && !config.change.is_none() {

@@ -16,7 +16,7 @@ use crate::file::directory::control::ShardCounts;
 use crate::file::engine::{Stored, Upkeep};
 use crate::file::entry_files::counts::recount;
 use crate::file::entry_files::unlink::sweep_temp;
-use crate::file::entry_files::{charged, trash};
+use crate::file::entry_files::{charged, leftovers, trash};
 use crate::file::validity::miss_reason;
 use crate::format::names::{self, Name};
 use crate::prune::{Prune, PruneReport, Reason, Removal, Tally};
@@ -96,6 +96,10 @@ impl<E: Upkeep> FileStore<E> {
         let mut limits = Limits::of(&run)?;
         self.engine.cull(&mut run, &mut limits)?;
         run.report.finished = !run.stopped;
+        if run.report.finished && !rules.dry_run {
+            // Their files went above; this frees their slots.
+            leftovers::sweep(dir, true)?;
+        }
         if run.stopped {
             run.keep_the_rest(self.engine.contents()?);
         }

@@ -74,12 +74,15 @@ pub(crate) const LEASE_LINE: usize = 8;
 /// line. The sum of all is what counts.
 pub(crate) const STRIPES: usize = 13_824;
 pub(crate) const STRIPE_COUNT: usize = 32;
+/// Temporary files in flight, a word each: the session in the low 48 bits, the shard above, then 1; 0: free.
+pub(crate) const DRAFTS: usize = 15_872;
+pub(crate) const DRAFT_SLOTS: usize = 128;
 
 const _: () = assert!(FLOOR == GENERATION + 1);
+const _: () = assert!(STRIPES + 64 * STRIPE_COUNT == DRAFTS && (DRAFTS + DRAFT_SLOTS) * 8 <= LEN);
 const _: () = assert!(COUNTS + 64 <= SHARD_WORDS && Count::ALL <= 64);
 const _: () = assert!(SHARD_WORDS + 4 * SHARDS == NAMESPACE_FLOORS && NAMESPACE_FLOORS + FLOORS == TAG_FLOORS);
 const _: () = assert!(TAG_FLOORS + FLOORS == LEASES && LEASES + LEASE_LINES * LEASE_LINE == STRIPES);
-const _: () = assert!((STRIPES + 64 * STRIPE_COUNT) * 8 <= LEN);
 
 /// The first word of the table of scopes.
 const SCOPES: usize = LEN / 8;

@@ -2,6 +2,7 @@
 //! clock, the settings and the counts. It knows of no engine.
 
 pub(crate) mod control;
+pub(crate) mod drafts;
 pub(crate) mod files;
 pub(crate) mod journal;
 pub(crate) mod leases;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     vanished: AtomicBool,
     /// How many changes asked whether the disk is short.
     asked: AtomicU32,
+    /// The slots of temporary files that were asked about last, as a sum, and when.
+    asked_drafts: [AtomicU64; 2],
 }
 
 /// What an engine has mapped of a directory beside the control file.
@@ -131,6 +133,7 @@ impl Shared {
             cached: CachedSettings::default(),
             vanished: AtomicBool::new(false),
             asked: AtomicU32::new(0),
+            asked_drafts: Default::default(),
         })
     }
 
@@ -293,6 +296,17 @@ impl Shared {
     /// Whoever computes a value for this key must not store it any more. The caller holds the shard's lock.
     pub(crate) fn void_lease(&self, name: Name) -> Result<()> {
         self.control.void_lease(name.hash()).doing("can't write the control file")
+    }
+
+    /// Whether to ask about slots of temporary files: others than those of last time, or some time has passed.
+    pub(super) fn asks_drafts(&self, sum: u64, now: u64, again: u64) -> bool {
+        let [last, when] = &self.asked_drafts;
+        let same = last.swap(sum, Ordering::Relaxed) == sum;
+        let asks = !same || now.abs_diff(when.load(Ordering::Relaxed)) >= again;
+        if asks {
+            when.store(now, Ordering::Relaxed);
+        }
+        asks
     }
 
     /// How many changes have asked this before.

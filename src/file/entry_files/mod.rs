@@ -9,6 +9,7 @@
 //! written again, but for the expiry word.
 
 pub(crate) mod counts;
+pub(crate) mod leftovers;
 pub(crate) mod read;
 pub(crate) mod reader;
 pub(crate) mod trash;

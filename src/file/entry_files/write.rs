@@ -20,6 +20,7 @@ use super::unlink::{names_to_sync, sync_names};
 use crate::entry::Facts;
 use crate::error::{Doing, Error, Result};
 use crate::file::directory::Directory;
+use crate::file::directory::drafts::Note;
 use crate::file::directory::files::{Owner, make_shard};
 use crate::file::new_entry::NewEntry;
 use crate::format::header;
@@ -40,6 +41,8 @@ pub(crate) struct Temp {
     dir: OwnedFd,
     name: Option<String>,
     epoch: u64,
+    /// Until the name is gone.
+    note: Option<Note>,
 }
 
 impl Temp {
@@ -70,7 +73,7 @@ impl Draft {
         let dir = fs::open(root, &names::shard_path(shard), Open::Dir)?;
         let name = names::temp_name(session, random);
         let file = fs::open(dir.as_fd(), &name, Open::New(access.file_mode()))?;
-        let temp = Temp { dir, name: Some(name), epoch: epoch() };
+        let temp = Temp { dir, name: Some(name), epoch: epoch(), note: None };
         if fs::stat(file.as_fd())?.mode != access.file_mode() {
             // The umask took bits away.
             fs::set_mode(file.as_fd(), access.file_mode())?;
@@ -147,6 +150,7 @@ pub(crate) struct Written {
 /// Starts a file in a shard, which is made where it's missing. `random` is for its temporary name.
 pub(crate) fn start(dir: &Directory, shard: u8, random: &[u8; 16]) -> Result<Draft> {
     let session = dir.session()?;
+    let note = Note::new(dir, session, shard);
     let mut tries = 0..CLEAR_RETRIES;
     loop {
         match Draft::new(dir.root(), shard, session, random, dir.access, dir.owner) {
@@ -160,7 +164,11 @@ pub(crate) fn start(dir: &Directory, shard: u8, random: &[u8; 16]) -> Result<Dra
                 let text = "can't start an entry: what has its shard's name is no directory; move that away";
                 return Err(Error::io(text, e).at(dir.path().join(names::shard_path(shard))));
             }
-            other => return other.doing("can't start an entry").map_err(|e| dir.gone_or(e)),
+            other => {
+                let mut draft = other.doing("can't start an entry").map_err(|e| dir.gone_or(e))?;
+                draft.temp.note = note;
+                return Ok(draft);
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use super::lookup::open_in;
 use super::victims::evict;
 use crate::error::{Doing, Result};
 use crate::file::directory::Rules;
-use crate::file::entry_files::trash;
+use crate::file::entry_files::{leftovers, trash};
 use crate::file::indexed::index::bucket::At;
 use crate::file::indexed::index::table::{self, Hash};
 use crate::file::indexed::segments::State;
@@ -232,6 +232,7 @@ pub(super) fn make_room(engine: &IndexedEngine, rules: &Rules, size: u64, is_new
         }
     }
     let _ = trash::empty_a_little(&engine.dir, size);
+    let _ = leftovers::sweep(&engine.dir, false);
     if engine.index.next_due() < table::LATEST {
         let now = engine.dir.clock.now();
         if engine.index.next_due() <= now {

@@ -24,7 +24,7 @@ use crate::file::directory::control::ShardCounts;
 use crate::file::entry_files::counts::recount;
 use crate::file::entry_files::unlink::{shard_dir, sweep_temp, unlink_unused};
 use crate::file::entry_files::walk::{self, Listed};
-use crate::file::entry_files::{charged, read, trash, write};
+use crate::file::entry_files::{charged, leftovers, read, trash, write};
 use crate::file::room::{FULL_SLICE, Over, disk_is_short};
 use crate::format::names::{Name, SHARDS};
 use crate::policy::{self, Candidate, Order};
@@ -197,6 +197,7 @@ pub(super) fn make_room(engine: &TreeEngine, added: u64, fresh: Name) -> Result<
     let sparing = Sparing { always: None, fresh: Some(fresh) };
     // What can't be unlinked there must not keep the limits from being held.
     let _ = trash::empty_a_little(&engine.dir, added);
+    let _ = leftovers::sweep(&engine.dir, false);
     let start = Instant::now();
     let mut freed = 0;
     let mut excess = measure(engine)?;
