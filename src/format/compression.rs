@@ -16,6 +16,7 @@ pub(crate) const ZSTD: u8 = 2;
 const THRESHOLD: usize = 1024;
 
 /// Largest input of an LZ4 block.
+#[cfg(feature = "lz4")]
 const LZ4_MOST: usize = 0x7E00_0000;
 
 /// How much more than itself a byte of an LZ4 block can become, at the most.
