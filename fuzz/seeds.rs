@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use larder::{Access, Cache, Compression, Durability, Options, Policy, SetOptions, Ttl, fuzz};
+use larder::{Access, Cache, Compression, Durability, Layout, Options, Policy, SetOptions, Ttl, fuzz};
 
 const START: u64 = 2_000_000_000_000;
 
@@ -16,7 +16,7 @@ type Store = (&'static str, fn(&Cache));
 
 const STORES: &[Store] = &[
     ("good-k-plain", |c| c.set("k", "a value", Ttl::Never).expect("set")),
-    ("good-k-ttl-tag-meta", |c| {
+    ("good-ttl-tag-meta", |c| {
         let options = Ttl::secs(60).tag("user:42").tag("ключ").meta("type", "text/html").meta("", "");
         c.set("k", "a value", options.stale_for(Duration::from_secs(90))).expect("set");
     }),
@@ -142,7 +142,7 @@ fn entry_of(change: fn(Options) -> Options, store: impl Fn(&Cache)) -> Vec<u8> {
     let clock = Arc::new(AtomicU64::new(START));
     let open = || {
         let time = Arc::clone(&clock);
-        change(Cache::file(&at).clock(move || time.load(Ordering::SeqCst))).open().expect("a cache")
+        change(Cache::file(&at).layout(Layout::Files).clock(move || time.load(Ordering::SeqCst))).open().expect("a cache")
     };
     drop(open());
     let planted = fuzz::marker_with_seed(&fs::read(at.join("marker")).expect("a marker")).expect("a marker to change");

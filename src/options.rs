@@ -248,8 +248,9 @@ impl Options {
     /// segments that have blocks, and the index. Default: 1 GiB; 0: no limit, and the disk may run full. Beside that a cache
     /// takes up to 1 MiB and 0.01 %, and what is just being written. Entries in segments take up to four fifths of what files
     /// and index leave (half in a cache of 1 MiB); below that nothing live is evicted. A value larger than `n` can't be
-    /// stored; below 1 MiB segments may take more than `n`. A cache in memory counts key, value, metadata and 320 bytes an entry, and
-    /// has 256 MiB by default; 0: no limit but the machine's.
+    /// stored; below 1 MiB, or below four segments of a cache that was made with a higher limit (1 MiB each, 4 MiB from 4 GiB
+    /// on), two or three segments may take more than `n`. A cache in memory counts key, value, metadata and 320 bytes an entry,
+    /// and has 256 MiB by default; 0: no limit but the machine's.
     pub fn max_bytes(self, n: u64) -> Options {
         self.change("max_bytes", |c| c.max_bytes(n))
     }

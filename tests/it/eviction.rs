@@ -9,6 +9,9 @@ use larder::{Cache, Change, Policy, Prune, Ttl};
 use crate::support::plain::{fresh_with, options};
 use crate::support::{Dice, counts_match, entry_file, files_below, get};
 
+/// What killed writers leave.
+#[cfg(feature = "__fault")]
+mod leftovers;
 /// Limits with an index.
 mod limits;
 /// Pruning: the rules, dry runs, reports.

@@ -115,12 +115,20 @@ fn who_waited_for_a_failure_gets_that_failure() {
     let script = "echo >> log; echo >> started; read x < go; exit 4";
     let children: Vec<_> = (0..6).map(|_| start_through(&[], &sandbox, &["--discard-failures"], script)).collect();
     gate.wait_for_start();
-    // All have begun when all have the cache open.
-    let opened = |child: &Child| {
-        let maps = std::fs::read_to_string(format!("/proc/{}/maps", child.id())).unwrap_or_default();
-        maps.contains(sandbox.app().to_str().unwrap())
-    };
+    let proc =
+        |child: &Child, file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap_or_default();
+    let opened = |child: &Child| proc(child, "maps").contains(sandbox.app().to_str().unwrap());
     while !children.iter().all(opened) {
+        std::thread::yield_now();
+    }
+    // Who waits looks again and again; the one that runs the command just waits for it.
+    let sleeps = |child: &Child| -> u64 {
+        let status = proc(child, "status");
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.map_or(0, |n| n.trim().parse().unwrap())
+    };
+    let before: Vec<u64> = children.iter().map(sleeps).collect();
+    while children.iter().zip(&before).filter(|(child, before)| sleeps(child) >= *before + 10).count() < 5 {
         std::thread::yield_now();
     }
     gate.open(6);

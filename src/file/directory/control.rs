@@ -61,6 +61,8 @@ pub(crate) const EVICTING: usize = 17;
 pub(crate) const EVICTED: usize = 18;
 /// Pages of the table of scopes.
 pub(crate) const SCOPE_PAGES: usize = 19;
+/// Slots of temporary files that were ever taken: the others needn't be looked at.
+pub(crate) const DRAFTS_USED: usize = 20;
 pub(crate) const COUNTS: usize = 64;
 pub(crate) const SHARD_WORDS: usize = 512;
 pub(crate) const NAMESPACE_FLOORS: usize = 1536;
@@ -89,10 +91,10 @@ const SCOPES: usize = LEN / 8;
 /// Scopes that are known to have been synced, before they are forgotten.
 const SYNCED: usize = 10_000;
 
-/// How far generations and sessions leap at the first opening after the machine was started: more than a power cut can
-/// have taken back.
 /// A run of evictions ends when there was none for so many milliseconds.
 const EVICTION_PAUSE: u64 = 3_600_000;
+/// How far generations and sessions leap at the first opening after the machine was started: more than a power cut can
+/// have taken back.
 const LEAP: u64 = 1 << 32;
 const SESSION_LEAP: u64 = 1 << 20;
 
@@ -272,7 +274,7 @@ impl Control {
     }
 
     #[inline]
-    fn load(&self, index: usize) -> io::Result<u64> {
+    pub(super) fn load(&self, index: usize) -> io::Result<u64> {
         if let Words::Mapped(words) = &self.words
             && index < words.len()
         {

@@ -1,7 +1,8 @@
 //! Temporary files on their way to become entries, as all processes see them: what a killed writer leaves is found without a
 //! look at all shards.
 //!
-//! 1. A writer notes its session and the shard in a free slot.
+//! 1. A writer notes its session and the shard in the first free slot, once it has raised how many were ever taken: where no
+//!    value was ever too large for a record, looking costs one load.
 //! 2. It makes the file.
 //! 3. It renames or unlinks it.
 //! 4. It frees the slot.
@@ -13,7 +14,7 @@
 
 use std::sync::Arc;
 
-use super::control::{Control, DRAFT_SLOTS, DRAFTS};
+use super::control::{Control, DRAFT_SLOTS, DRAFTS, DRAFTS_USED};
 use super::session::Process;
 use super::{Directory, Shared};
 use crate::sys::fork::epoch;
@@ -61,8 +62,12 @@ pub(crate) struct Left {
 impl Directory {
     /// Slots of sessions that are dead. `always`: also where the same slots were asked about a moment ago.
     pub(crate) fn drafts_left(&self, always: bool) -> Vec<Left> {
+        let used = used(&self.control);
+        if used == 0 {
+            return Vec::new();
+        }
         let own = self.process().ok().and_then(Process::known_session);
-        let slots = slots(&self.control);
+        let slots = slots(&self.control, used);
         let others = || slots.iter().enumerate().filter(|(_, word)| **word != 0 && Some(**word & SESSION) != own);
         let sum = others().fold(0_u64, |sum, (_, word)| sum.wrapping_mul(31).wrapping_add(*word));
         if sum == 0 || !(always || self.shared.asks_drafts(sum, self.clock.now(), ASK_AGAIN)) {
@@ -84,14 +89,20 @@ impl Directory {
     }
 }
 
-/// Takes a free slot; `None`: there's none, or the file isn't mapped.
+/// Takes the first slot that is free; `None`: there's none, or the file isn't mapped.
 fn begin(control: &Control, word: u64) -> Option<usize> {
-    let slots = slots(control);
+    if !control.is_mapped() {
+        return None;
+    }
+    let used = used(control);
+    let slots = slots(control, used);
     let take = |slot: &usize| {
+        let is_looked_at = || *slot < used || control.update(DRAFTS_USED, |now| now.max(*slot as u64 + 1)).is_ok();
         slots[*slot] == 0
+            && is_looked_at()
             && control.update(DRAFTS + slot, |now| if now == 0 { word } else { now }).is_ok_and(|was| was == 0)
     };
-    if control.is_mapped() { (0..DRAFT_SLOTS).find(take) } else { None }
+    (0..DRAFT_SLOTS).find(take)
 }
 
 /// Frees a slot, if it still holds that.
@@ -99,11 +110,15 @@ fn end(control: &Control, slot: usize, word: u64) {
     let _ = control.update(DRAFTS + slot, |now| if now == word { 0 } else { now });
 }
 
+/// So many slots, from the first on, were ever taken; 0 where that can't be known.
+fn used(control: &Control) -> usize {
+    let used = if control.is_mapped() { control.load(DRAFTS_USED).unwrap_or(0) } else { 0 };
+    usize::try_from(used).unwrap_or(DRAFT_SLOTS).min(DRAFT_SLOTS)
+}
+
 /// What is in the slots; all 0 where they can't be read.
-fn slots(control: &Control) -> [u64; DRAFT_SLOTS] {
+fn slots(control: &Control, used: usize) -> [u64; DRAFT_SLOTS] {
     let mut slots = [0; DRAFT_SLOTS];
-    if control.is_mapped() {
-        let _ = control.load_run(DRAFTS, &mut slots);
-    }
+    let _ = control.load_run(DRAFTS, &mut slots[..used]);
     slots
 }

@@ -26,6 +26,10 @@ const SLACK_SEGMENTS: u64 = 8;
 const INDEX_SHARE: u64 = 2;
 /// Below this limit, which is less than what 16 of the smallest segments take, a few are had all the same.
 const LEAST_LIMIT: u64 = 1 << 20;
+/// Segments keep their size when the limit is lowered. Where it is less than so many of them, one to append to and one to move
+/// records to are had all the same: otherwise nothing that fits could be kept.
+const FEW: u64 = 4;
+const FEWEST: usize = 2;
 /// Segments that any arena may have while the limit is below that, or while so little lives that no more pay.
 pub(super) const LEAST_SEGMENTS: usize = 3;
 
@@ -85,7 +89,11 @@ pub(super) fn most_segments(engine: &IndexedEngine, rules: &Rules) -> usize {
         return MAX_SEGMENTS;
     }
     let segments = usize::try_from(arena_bytes(engine, rules) / segment_cost(engine)).unwrap_or(MAX_SEGMENTS);
-    let least = if rules.max_bytes < LEAST_LIMIT { LEAST_SEGMENTS } else { 0 };
+    let least = match rules.max_bytes {
+        ..LEAST_LIMIT => LEAST_SEGMENTS,
+        limit if limit < FEW * segment_cost(engine) => FEWEST,
+        _ => 0,
+    };
     segments.clamp(least, MAX_SEGMENTS)
 }
 

@@ -1,13 +1,12 @@
 //! The limits of a cache with an index: kept exactly, and nothing live evicted below them.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use larder::{Cache, Change, Layout, Policy, Ttl};
+use larder::{Cache, Change, Policy, Ttl};
 
-use crate::support::{counts_match, files_below, fresh_with, get, options, temp_dir};
+use crate::support::{counts_match, files_below, fresh_with, get, options};
 
 const POLICIES: [Policy; 5] = [Policy::S3Fifo, Policy::Lru, Policy::Fifo, Policy::Lfu, Policy::Random];
 
@@ -92,7 +91,7 @@ fn on_disk(cache: &Cache) -> u64 {
 }
 
 /// What the files of a cache may take: the limit, and what every cache has.
-fn fits_on_disk(cache: &Cache, when: &str) {
+pub(crate) fn fits_on_disk(cache: &Cache, when: &str) {
     let stats = cache.stats().expect("stats");
     let limit = stats.limits.max_bytes;
     assert!(stats.used <= limit, "{when}: {} of {limit} used", stats.used);
@@ -160,54 +159,29 @@ fn a_lowered_limit_keeps_what_fits_and_takes_new_values() {
     assert!(get(&cache, "new 9999").is_some());
 }
 
-/// 120 times a set of 3 MB was killed in the middle: 141 MiB lay in a cache of 16 MiB, which no `stats` told of and no set
-/// removed, until a prune.
+/// A cache keeps the size of its segments. Where a lowered limit had no room for one, all that was set was evicted at once: three
+/// tiny entries were too much for 1 MiB in a cache that was made with the default limit.
 #[test]
-fn what_killed_writers_leave_goes_with_the_next_set_or_opening() {
-    for layout in [Layout::Indexed, Layout::Files] {
-        let dir = temp_dir();
-        let open = || Cache::file(dir.path().join("cache")).layout(layout).max_bytes(4 << 20).open().expect("a cache");
-        let killed = |cache: &Cache, key: &str| {
-            let (cache, key) = (cache.clone(), key.to_owned());
-            let child = larder::fault::fork(move || {
-                let mut writer = cache.writer(key, Ttl::Never).expect("a writer");
-                writer.write_all(&vec![7; 300_000]).expect("a piece");
-                let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-                1
-            });
-            assert_eq!(larder::fault::wait_for(child.expect("a fork")).expect("its end"), Err(libc::SIGKILL));
-        };
-        let cache = open();
-        cache.set("kept", "value", Ttl::Never).expect("set");
-        for i in 0..30 {
-            killed(&cache, &format!("k{i}"));
-            assert_eq!(cache.stats().expect("stats").leftovers, 1, "{layout:?}, {i}");
-            cache.set("kept", "value", Ttl::Never).expect("set");
-            assert_eq!(temporary_files(&cache), 0, "{layout:?}, {i}: the next set removes it");
+fn a_limit_lowered_below_a_few_segments_keeps_what_fits() {
+    for (made, lowered) in [(1 << 30, 1 << 20), (1 << 30, 3 << 20), (8 << 30, 1 << 20)] {
+        let (_dir, _, cache) = fresh_with(|options| options.max_bytes(made));
+        let there = |key: &str| get(&cache, key).is_some();
+        for key in ["a", "b", "c"] {
+            cache.set(key, "value", Ttl::Never).expect("set");
         }
-        (0..60).for_each(|i| killed(&cache, &format!("k{i}")));
-        assert_eq!(temporary_files(&cache), 60);
-        cache.set("another", "value", Ttl::Never).expect("set");
-        assert_eq!((temporary_files(&cache), cache.stats().expect("stats").leftovers), (0, 0));
-        killed(&cache, "last");
-        drop(cache);
-        let cache = open();
-        assert_eq!(temporary_files(&cache), 0, "an opening removes it too");
-        fits_on_disk(&cache, "after all");
-
-        // What a living one is at work on stays.
-        let mut writer = cache.writer("slow", Ttl::Never).expect("a writer");
-        writer.write_all(&vec![7; 300_000]).expect("a piece");
-        cache.set("kept", "value", Ttl::Never).expect("set");
-        assert_eq!(temporary_files(&cache), 1);
-        writer.commit().expect("commit");
-        assert_eq!(get(&cache, "slow").map(|value| value.len()), Some(300_000));
-        counts_match(&cache);
+        cache.configure(&Change::new().max_bytes(lowered)).expect("configure");
+        assert!(["a", "b", "c"].into_iter().all(there), "{made} to {lowered}: they fit");
+        for i in 0..1000 {
+            cache.set(format!("new {i}"), [7; 60], Ttl::Never).expect("set");
+        }
+        assert!((0..1000).all(|i| there(&format!("new {i}"))), "{made} to {lowered}: so do these");
+        assert!(["a", "b", "c"].into_iter().all(there), "{made} to {lowered}");
+        let many = 3 * lowered / 1000;
+        for i in 0..many {
+            cache.set(format!("large {i}"), [7; 1000], Ttl::Never).expect("set");
+        }
+        assert!(there(&format!("large {}", many - 1)));
+        let stats = counts_match(&cache);
+        assert!(stats.bytes <= lowered && stats.entries > 100, "{made} to {lowered}: {stats:?}");
     }
-}
-
-fn temporary_files(cache: &Cache) -> usize {
-    let is_temporary =
-        |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".tmp-"));
-    files_below(cache, "shards").iter().filter(is_temporary).count()
 }

@@ -290,7 +290,7 @@ fn explain(layout: Layout, seed: u64, all_steps: u64) -> u64 {
     let dir = temp_dir();
     let open = || Cache::file(dir.path().join("cache")).layout(layout).open().expect("a cache");
     drop(open());
-    let share = all_steps / (PROCESSES * PHASES) as u64;
+    let share = all_steps.div_ceil((PROCESSES * PHASES) as u64);
     let all_steps = share * (PROCESSES * PHASES) as u64;
     for n in 0..PHASES {
         phase(dir.path(), n * PROCESSES + 1, seed, share);

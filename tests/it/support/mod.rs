@@ -182,6 +182,13 @@ pub(crate) fn files_below(cache: &Cache, name: &str) -> Vec<PathBuf> {
     files.map(|(path, _)| root.join(path)).collect()
 }
 
+/// How many files writers are at work on, or left when they were killed.
+pub(crate) fn temporary_files(cache: &Cache) -> usize {
+    let is_temporary =
+        |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".tmp-"));
+    files_below(cache, "shards").iter().filter(is_temporary).count()
+}
+
 /// The most memory that this process ever had, in bytes.
 pub(crate) fn peak_memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("this process's state");
