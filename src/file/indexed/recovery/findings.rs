@@ -116,8 +116,12 @@ fn list(site: &Site<'_>) -> Result<Files> {
 }
 
 /// Whether each file has its slot and each slot its file, but for what is in the middle of a change. Whose durability is
-/// *disk* must have the very files: their names were synced, and the slots were not.
+/// *disk* must have the very files, and no change in its middle: their names were synced, and the slots were not. After a power
+/// cut such a change may long be over, and another one acknowledged, of which the index says nothing.
 fn agree(site: &Site<'_>, audit: &Audit, files: &Files) -> bool {
+    if site.is_durable() && !audit.changing.is_empty() {
+        return false;
+    }
     let (seal, mut met) = (site.seal(), 0);
     for name in &files.names {
         let number = Hash::of(*name).number();
