@@ -109,11 +109,10 @@ impl<'a> Id<'a> {
         });
     }
 
-    /// The same bytes in one piece.
-    #[cfg(test)]
+    /// The same as a vector.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.encoded_len());
-        self.each_part(|part| out.extend(part));
+        let mut out = vec![0; self.encoded_len()];
+        self.encode(&mut out);
         out
     }
 

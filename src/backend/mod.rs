@@ -478,10 +478,10 @@ pub(crate) trait Maintained: Backend {
     /// Checks everything, and tells of each finding.
     fn verify(&self, how: Verify<'_>, tell: &mut dyn FnMut(&Finding)) -> Result<VerifyReport>;
 
-    /// Takes the lock of maintenance, which is given up when it's dropped; `None`: another has it.
     /// What is known of entries of this key that are gone.
     fn history(&self, id: Id<'_>) -> Result<History>;
 
+    /// Takes the lock of maintenance, which is given up when it's dropped; `None`: another has it.
     fn lock_for_maintenance(&self) -> Result<Option<Box<dyn Any + Send + Sync>>>;
 }
 

@@ -7,6 +7,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::header::{MAX_META_LEN, MAX_TAG_LEN, MAX_TAGS, MAX_VALUE_LEN};
 use crate::stats::{Count, Counts};
 
+/// The largest value of which a reader leaves a copy in the near one of two stores, and the largest that is copied out of a
+/// seed: what is larger is read from where it is, each time.
+pub(crate) const MOST_COPIED: u64 = 16 << 20;
+
 /// Refuses metadata and values over the limits, and returns the metadata as it lies in an entry: nothing for none.
 pub(crate) fn check(extra: &Extra, value_len: usize) -> Result<Vec<u8>> {
     let too_large = |text: String| Err(Error::new(ErrorKind::TooLarge, text));

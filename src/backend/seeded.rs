@@ -19,9 +19,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::backend::rules::MOST_COPIED;
 use crate::backend::{Backend, Call, Condition, Expect, Lead, Listing, Mutation, Outcome, Reading, Since, Writing};
 use crate::capabilities::{self, Capabilities};
-use crate::entry::{Entry, Extra, SetOptions, Ttl, Value};
+use crate::entry::{Entry, Extra, Meta, SetOptions, Ttl, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Id;
 use crate::stats::Stats;
@@ -32,8 +33,6 @@ const RESERVED: &str = "\0seed";
 const ALL: &[u8] = b"all";
 /// How often a change looks for somebody else's copy of its key, a millisecond apart.
 const LOOKS: u32 = 3000;
-/// The largest value that is copied; larger ones are read from the seed each time.
-const MOST: u64 = 16 << 20;
 
 /// The store.
 pub(crate) struct SeededBackend {
@@ -60,11 +59,7 @@ impl Mark<'_> {
         let hashed = |kind: u8, name: &[u8]| [&[kind], blake3::hash(name).as_bytes().as_slice()].concat();
         match self {
             Mark::All => ALL.to_vec(),
-            Mark::Key(id) => {
-                let mut bytes = Vec::with_capacity(id.encoded_len());
-                id.each_part(|part| bytes.extend_from_slice(part));
-                hashed(b'k', &bytes)
-            }
+            Mark::Key(id) => hashed(b'k', &id.to_bytes()),
             Mark::Namespace(name) => hashed(b'n', name.as_bytes()),
             Mark::Tag(tag) => hashed(b't', tag.as_bytes()),
         }
@@ -123,9 +118,13 @@ impl SeededBackend {
 
     /// What the seed has and counts.
     fn read_seed(&self, id: Id<'_>, expect: Option<Expect>) -> Result<Option<Value>> {
-        let Some(value) = self.seed.get(id, expect)? else { return Ok(None) };
-        let tags: Vec<String> = value.extra().map(|extra| extra.tags.clone()).unwrap_or_default();
-        Ok(self.counts(id, tags.iter().map(String::as_str))?.then_some(value))
+        self.seed.get(id, expect)?.map_or(Ok(None), |value| self.counted(id, value))
+    }
+
+    /// A value of the seed's, where it counts.
+    fn counted(&self, id: Id<'_>, value: Value) -> Result<Option<Value>> {
+        let counts = self.counts(id, value.extra().unwrap_or_default().tags.iter().map(String::as_str))?;
+        Ok(counts.then_some(value))
     }
 
     /// Stores a value of the seed's near, as far as nothing has changed since the lead was taken.
@@ -153,7 +152,7 @@ impl SeededBackend {
         }
         self.served.fetch_add(1, Relaxed);
         // What can't be stored near is read from the seed again.
-        if let (true, Ok(lead)) = (value.len() as u64 <= MOST, lead)
+        if let (true, Ok(lead)) = (value.len() as u64 <= MOST_COPIED, lead)
             && self.leave_copy(id, lead, &value).is_ok_and(Outcome::is_done)
             && let Some(copy) = self.near.peek(id, expect)?
         {
@@ -190,6 +189,10 @@ impl SeededBackend {
     fn described(mut entry: Entry) -> Entry {
         entry.meta.tags.retain(|tag| tag != RESERVED);
         entry
+    }
+
+    fn info_below(&self, id: Id<'_>) -> Result<Option<Entry>> {
+        self.seed.info(id)?.map_or(Ok(None), |entry| self.described_below(entry))
     }
 
     /// An entry of the seed's, where it counts.
@@ -257,9 +260,7 @@ impl Backend for SeededBackend {
         if let Some(value) = self.near.peek(id, expect)? {
             return Ok(Some(shown(value)));
         }
-        let Some(value) = self.seed.peek(id, expect)? else { return Ok(None) };
-        let tags: Vec<String> = value.extra().map(|extra| extra.tags.clone()).unwrap_or_default();
-        Ok(self.counts(id, tags.iter().map(String::as_str))?.then_some(value))
+        self.seed.peek(id, expect)?.map_or(Ok(None), |value| self.counted(id, value))
     }
 
     fn lead(self: Arc<Self>, id: Id<'_>, tags: &[String], seen: Option<u64>) -> Result<Lead> {
@@ -285,15 +286,14 @@ impl Backend for SeededBackend {
         if self.seed.expiry(id)?.is_none() {
             return Ok(None);
         }
-        let entry = self.seed.info(id)?.map(|entry| self.described_below(entry)).transpose()?.flatten();
-        if entry.is_some() { self.seed.expiry(id) } else { Ok(None) }
+        if self.info_below(id)?.is_some() { self.seed.expiry(id) } else { Ok(None) }
     }
 
     fn info(&self, id: Id<'_>) -> Result<Option<Entry>> {
         if let Some(entry) = self.near.info(id)? {
             return Ok(Some(SeededBackend::described(entry)));
         }
-        Ok(self.seed.info(id)?.map(|entry| self.described_below(entry)).transpose()?.flatten())
+        self.info_below(id)
     }
 
     fn change(
@@ -314,7 +314,8 @@ impl Backend for SeededBackend {
     }
 
     fn reader(&self, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
-        let is_large = self.near.expiry(id)?.is_none() && self.seed.info(id)?.is_some_and(|e| e.meta.size > MOST);
+        let is_large =
+            self.near.expiry(id)?.is_none() && self.seed.info(id)?.is_some_and(|e| e.meta.size > MOST_COPIED);
         if is_large {
             return if self.expiry(id)?.is_some() { self.seed.reader(id) } else { Ok(None) };
         }
@@ -396,7 +397,7 @@ impl Backend for SeededBackend {
 struct Shown(Box<dyn Reading>);
 
 impl Reading for Shown {
-    fn meta(&self) -> crate::entry::Meta {
+    fn meta(&self) -> Meta {
         let mut meta = self.0.meta();
         meta.tags.retain(|tag| tag != RESERVED);
         meta

@@ -37,9 +37,6 @@ const NEAR_TTL: Duration = Duration::from_secs(1);
 /// The same where it does.
 const NEAR_TTL_COHERENT: Duration = Duration::from_secs(60);
 
-/// The largest value of which a reader leaves a copy: those beyond are read piece by piece.
-const MOST_COPIED: u64 = 16 << 20;
-
 /// The store.
 pub(crate) struct TieredBackend {
     near: Arc<dyn Backend>,
@@ -345,7 +342,7 @@ impl Backend for TieredBackend {
     }
 
     fn reader(&self, id: Id<'_>) -> Result<Option<Box<dyn Reading>>> {
-        let is_large = |entry: Entry| entry.meta.size > MOST_COPIED;
+        let is_large = |entry: Entry| entry.meta.size > rules::MOST_COPIED;
         if self.far.capabilities().streams && self.far.info(id)?.is_some_and(is_large) {
             return self.far.reader(id);
         }

@@ -139,12 +139,11 @@ fn store<E: Upkeep>(engine: E, config: &Config, conflicts: Vec<Conflict>) -> Res
     }
     let applies = config.on_conflict == OnConflict::Apply && !config.read_only;
     let left = if applies { Vec::new() } else { conflicts };
+    let store = FileStore { engine: Arc::new(engine) };
     if applies && !config.change.is_none() {
-        engine.dir().configure(&config.change)?;
-        // What can't be evicted now is left to the next sets.
-        let _ = engine.dir().rules().and_then(|rules| engine.keep_limits(&rules));
+        store.configure(&config.change)?;
     }
-    Ok((Arc::new(FileStore { engine: Arc::new(engine) }), left))
+    Ok((Arc::new(store), left))
 }
 
 fn open_tree(found: Found, config: &Config) -> Result<tree::Shared> {

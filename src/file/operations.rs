@@ -61,6 +61,11 @@ impl<E: Engine> FileStore<E> {
         if let Glance::Known(value) = self.engine.glance(name, id, now, expect)? {
             return Ok(value);
         }
+        self.read_value(id, name, now, expect)
+    }
+
+    /// The value of an entry that a glance doesn't tell of.
+    fn read_value(&self, id: Id<'_>, name: Name, now: u64, expect: Option<Expect>) -> Result<Option<Value>> {
         self.read(id, name, now, expect, read::READ_WHOLE, |stored| stored.value(self.dir()))
     }
 
@@ -76,9 +81,7 @@ impl<E: Engine> FileStore<E> {
             self.engine.glance_many(&keys[..window.len()], now, |(name, id), glance| {
                 values.push(match glance {
                     Glance::Known(value) => value,
-                    Glance::Unknown => {
-                        self.read(id, name, now, None, read::READ_WHOLE, |stored| stored.value(self.dir()))?
-                    }
+                    Glance::Unknown => self.read_value(id, name, now, None)?,
                 });
                 Ok(())
             })?;
@@ -108,7 +111,7 @@ impl<E: Engine> FileStore<E> {
     }
 
     fn read_into(&self, id: Id<'_>, name: Name, now: u64, out: &mut Vec<u8>) -> Result<Option<Encoding>> {
-        let value = self.read(id, name, now, None, read::READ_WHOLE, |stored| stored.value(self.dir()))?;
+        let value = self.read_value(id, name, now, None)?;
         Ok(put_into(out, value.as_ref()))
     }
 

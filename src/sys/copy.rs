@@ -10,6 +10,9 @@
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(not(target_arch = "x86_64"))]
+use self::{each_in as string_in, each_out as string_out};
+
 /// Words from which on the instruction pays; its start takes some 20 cycles.
 const STRING: usize = 32;
 /// Words at the beginning that are copied one by one all the same.
@@ -20,9 +23,7 @@ const HEAD: usize = 8;
 #[inline]
 pub(super) fn copy_out(words: &[AtomicU64], out: &mut [[MaybeUninit<u8>; 8]]) {
     let (head, rest) = words.split_at(if words.len() < STRING { words.len() } else { HEAD });
-    for (word, chunk) in head.iter().zip(out.iter_mut()) {
-        *chunk = word.load(Ordering::Acquire).to_le_bytes().map(MaybeUninit::new);
-    }
+    each_out(head, out);
     if !rest.is_empty() {
         string_out(rest, out.get_mut(HEAD..).unwrap_or_default());
     }
@@ -31,13 +32,22 @@ pub(super) fn copy_out(words: &[AtomicU64], out: &mut [[MaybeUninit<u8>; 8]]) {
 /// Copies words in, from little-endian bytes, in any order, before whatever is stored afterwards.
 #[inline]
 pub(super) fn copy_in(words: &[AtomicU64], bytes: &[[u8; 8]]) {
-    if words.len() < STRING {
-        for (word, chunk) in words.iter().zip(bytes) {
-            word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
-        }
-        return;
+    if words.len() < STRING { each_in(words, bytes) } else { string_in(words, bytes) }
+}
+
+/// Word by word, in order.
+#[inline]
+fn each_out(words: &[AtomicU64], out: &mut [[MaybeUninit<u8>; 8]]) {
+    for (word, chunk) in words.iter().zip(out) {
+        *chunk = word.load(Ordering::Acquire).to_le_bytes().map(MaybeUninit::new);
     }
-    string_in(words, bytes);
+}
+
+#[inline]
+fn each_in(words: &[AtomicU64], bytes: &[[u8; 8]]) {
+    for (word, chunk) in words.iter().zip(bytes) {
+        word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -68,20 +78,6 @@ fn string_in(words: &[AtomicU64], bytes: &[[u8; 8]]) {
             inout("rdi") words.as_ptr() => _,
             options(nostack, preserves_flags)
         );
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn string_out(words: &[AtomicU64], out: &mut [[MaybeUninit<u8>; 8]]) {
-    for (word, chunk) in words.iter().zip(out) {
-        *chunk = word.load(Ordering::Acquire).to_le_bytes().map(MaybeUninit::new);
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn string_in(words: &[AtomicU64], bytes: &[[u8; 8]]) {
-    for (word, chunk) in words.iter().zip(bytes) {
-        word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
     }
 }
 

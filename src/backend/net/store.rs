@@ -236,9 +236,7 @@ pub(crate) fn busy() -> Error {
 
 /// What a key's name on a server is made of.
 pub(crate) fn hash_of(id: Id<'_>) -> blake3::Hash {
-    let mut bytes = Vec::with_capacity(id.encoded_len());
-    id.each_part(|part| bytes.extend_from_slice(part));
-    blake3::hash(&bytes)
+    blake3::hash(&id.to_bytes())
 }
 
 /// A hash as a name: its first 16 bytes in hexadecimal digits.
@@ -446,9 +444,9 @@ impl<S: Server> Networked<S> {
             _ => None,
         };
         let first = match condition {
-            Condition::Always if put.is_some() => Some(When { is: &Is::Anything, since, lease: None, goes_on: false }),
-            Condition::Leased(_) => Some(When { is: &Is::Anything, since, lease: lease.as_deref(), goes_on: false }),
-            Condition::IfAbsent if put.is_some() => Some(When { is: &Is::Absent, since, lease: None, goes_on: false }),
+            Condition::Always if put.is_some() => Some(When { since, ..When::state(&Is::Anything) }),
+            Condition::Leased(_) => Some(When { since, lease: lease.as_deref(), ..When::state(&Is::Anything) }),
+            Condition::IfAbsent if put.is_some() => Some(When { since, ..When::state(&Is::Absent) }),
             _ => None,
         };
         let mut tried = first.is_some();
@@ -473,7 +471,7 @@ impl<S: Server> Networked<S> {
             if rules::holds(condition, live) != Some(true) {
                 return Ok(Outcome::Refused);
             }
-            match self.server.store(id, put, When { is: &found.is, since, lease: None, goes_on: false }, until).await? {
+            match self.server.store(id, put, When { since, ..When::state(&found.is) }, until).await? {
                 Stored::Done => return Ok(done(live.is_some())),
                 Stored::Refused => return Ok(Outcome::Refused),
                 Stored::Changed if until.is_over() => return Err(busy()),

@@ -121,9 +121,7 @@ impl Known {
             key.reads += 1;
             return key.stamp;
         }
-        let mut bytes = Vec::with_capacity(id.encoded_len());
-        id.each_part(|part| bytes.extend_from_slice(part));
-        let id: Box<[u8]> = bytes.into();
+        let id: Box<[u8]> = id.to_bytes().into();
         self.bytes += id.len() as u64 + OVERHEAD;
         self.stamps += 1;
         let stamp = self.stamps;

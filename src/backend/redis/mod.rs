@@ -128,8 +128,9 @@ impl Redis {
     }
 
     /// The namespaces of some keys, whose ids are read with them where no note of now tells them.
-    fn namespaces(part: &Part, ids: &[Id<'_>]) -> Vec<ScopeName> {
-        let mut names: Vec<&str> = ids.iter().map(|id| id.namespace).collect();
+    fn namespaces<'a>(part: &Part, ids: impl Iterator<Item = Id<'a>>) -> Vec<ScopeName> {
+        let mut names: Vec<&str> = ids.map(|id| id.namespace).collect();
+        names.sort_unstable();
         names.dedup();
         let mut scopes: Vec<_> = names.into_iter().filter_map(|name| ScopeName::of(Scope::Namespace(name))).collect();
         let seen = part.seen();
@@ -150,7 +151,7 @@ impl Redis {
         let (mut batch, groups) = (Batch::default(), by_part(&places));
         let mut asked = Vec::with_capacity(groups.len());
         for (part, some) in &groups {
-            let scopes = Redis::namespaces(part, ids);
+            let scopes = Redis::namespaces(part, some.iter().map(|i| ids[*i]));
             look_at(&mut batch, part, &scopes);
             for place in some.iter().map(|i| &places[*i]) {
                 batch.push(part.slot, &scripts::call(script, &[&place.entry, &place.lease()]));
@@ -221,7 +222,7 @@ impl Server for Redis {
     async fn fetch(&self, id: Id<'_>, until: Until) -> Result<Found<Value>> {
         let local = self.local()?;
         let place = local.place(id);
-        let scopes = Redis::namespaces(place.part, &[id]);
+        let scopes = Redis::namespaces(place.part, [id].into_iter());
         let noted = local.heard.note(&place.name, id);
         let mut batch = Batch::default();
         look_at(&mut batch, place.part, &scopes);
@@ -242,7 +243,7 @@ impl Server for Redis {
         let (mut batch, groups) = (Batch::default(), by_part(&places));
         let mut asked = Vec::with_capacity(groups.len());
         for (part, some) in &groups {
-            let scopes = Redis::namespaces(part, ids);
+            let scopes = Redis::namespaces(part, some.iter().map(|i| ids[*i]));
             look_at(&mut batch, part, &scopes);
             let keys: Vec<&[u8]> = some.iter().map(|i| places[*i].entry.as_slice()).collect();
             batch.push(part.slot, cmd("MGET").arg(keys));

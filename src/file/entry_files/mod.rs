@@ -23,7 +23,7 @@ use crate::format::header::HEADER_LEN;
 const CLEAR_RETRIES: usize = 16;
 
 /// Bytes charged for a file: whole blocks of 4 KiB, and 256 for the inode.
-pub(crate) fn charged(size: u64) -> u64 {
+pub(crate) const fn charged(size: u64) -> u64 {
     size.div_ceil(4096) * 4096 + 256
 }
 

@@ -14,7 +14,7 @@ use crate::sys::fs::{self, Open};
 /// How many files of the trash one set unlinks at the least. More than one, so that the trash ends.
 const A_LITTLE: usize = 4;
 /// What a file is charged at the least.
-const LEAST_CHARGE: u64 = 4096 + 256;
+const LEAST_CHARGE: u64 = charged(1);
 
 /// Moves a shard into the trash, and its counts to 0. Where that isn't possible (a full disk), the entries stay,
 /// invalid and counted, for `prune` to find, and this is `Ok(false)`.

@@ -39,9 +39,12 @@ pub(super) fn over(engine: &IndexedEngine, rules: &Rules) -> Option<Over> {
     if rules.max_entries > 0 && totals.entries > rules.max_entries {
         return Some(Over::Entries);
     }
-    let over =
-        rules.max_bytes > 0 && (is_over_files(engine, rules) || totals.record_bytes > payload_cap(engine, rules));
-    over.then_some(Over::Bytes)
+    if rules.max_bytes == 0 {
+        return None;
+    }
+    let fixed = fixed_bytes(engine, rules);
+    let cap = || payload_cap(engine, rules, rules.max_bytes - fixed);
+    (fixed > rules.max_bytes || totals.record_bytes > cap()).then_some(Over::Bytes)
 }
 
 /// Whether files and index alone take more than all may.
@@ -67,28 +70,28 @@ fn segment_cost(engine: &IndexedEngine) -> u64 {
     engine.segments.segment_bytes() / 128 * 129
 }
 
-/// Bytes that live records may take together.
-pub(super) fn payload_cap(engine: &IndexedEngine, rules: &Rules) -> u64 {
-    let all = arena_bytes(engine, rules);
+/// Bytes that live records may take together, of `all` that segments may.
+fn payload_cap(engine: &IndexedEngine, rules: &Rules, all: u64) -> u64 {
     let slack = (all / SLACK).max(SLACK_SEGMENTS * segment_cost(engine));
     // The open one isn't full, and one is for what is moved. There may be few, since segments keep their size when the limit
     // is lowered.
-    let full = most_segments(engine, rules).saturating_sub(2) as u64 * engine.segments.segment_bytes();
+    let full = segments_in(engine, rules, all).saturating_sub(2) as u64 * engine.segments.segment_bytes();
     all.saturating_sub(slack).max(all / 2).min(full.max(engine.segments.segment_bytes() / 2))
 }
 
 /// Whether records take about what they may: a segment more would be too much.
 pub(super) fn is_at_cap(engine: &IndexedEngine, rules: &Rules) -> bool {
     let more = engine.totals().record_bytes.saturating_add(engine.segments.segment_bytes());
-    rules.max_bytes > 0 && more > payload_cap(engine, rules)
+    rules.max_bytes > 0 && more > payload_cap(engine, rules, arena_bytes(engine, rules))
 }
 
 /// How many segments may have blocks.
 pub(super) fn most_segments(engine: &IndexedEngine, rules: &Rules) -> usize {
-    if rules.max_bytes == 0 {
-        return MAX_SEGMENTS;
-    }
-    let segments = usize::try_from(arena_bytes(engine, rules) / segment_cost(engine)).unwrap_or(MAX_SEGMENTS);
+    if rules.max_bytes == 0 { MAX_SEGMENTS } else { segments_in(engine, rules, arena_bytes(engine, rules)) }
+}
+
+fn segments_in(engine: &IndexedEngine, rules: &Rules, bytes: u64) -> usize {
+    let segments = usize::try_from(bytes / segment_cost(engine)).unwrap_or(MAX_SEGMENTS);
     let least = match rules.max_bytes {
         ..LEAST_LIMIT => LEAST_SEGMENTS,
         limit if limit < FEW * segment_cost(engine) => FEWEST,

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use super::change::drop_slot;
 use super::engine::{Held, IndexedEngine};
 use super::lookup::{Placed, place_of};
-use super::room::{punch_free, reclaim};
+use super::room::{punch_held, reclaim};
 use super::unread::adopt_file;
 use super::walk::{Buckets, entry_of, slots_of};
 use crate::error::{Doing, Result};
@@ -98,14 +98,16 @@ fn due_by_index(run: &mut Run<'_>, engine: &IndexedEngine) -> Result<()> {
 /// Empties segments that are half dead, and gives the blocks of free ones back to the file system. Whoever takes one
 /// gets it new ones.
 fn give_back(run: &mut Run<'_>, engine: &IndexedEngine) -> Result<()> {
-    let rules = engine.dir.rules()?;
+    let (me, rules) = (engine.dir.session()?, engine.dir.rules()?);
     for _ in 0..engine.segments.count() {
         let half_dead = engine.segments.census().least_full.is_some_and(|fullness| fullness < HALF);
         if !half_dead || run.late() || !reclaim(engine, &rules, u64::MAX)? {
             break;
         }
     }
-    while punch_free(engine, 0)? {}
+    for segment in (0..engine.segments.count()).filter(|segment| engine.segments.hold(*segment, me)) {
+        punch_held(engine, segment, me);
+    }
     Ok(())
 }
 

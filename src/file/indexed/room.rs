@@ -315,11 +315,16 @@ pub(super) fn punch_free(engine: &IndexedEngine, keep: usize) -> Result<bool> {
     }
     // The last ones first: the arena is filled from the front.
     let Some(held) = (0..segments.count()).rev().find(|segment| segments.hold(*segment, me)) else { return Ok(false) };
-    match punch_segment(engine, held) {
-        Ok(()) => segments.release_void(held, me),
-        Err(_) => segments.release(held, me),
-    }
+    punch_held(engine, held, me);
     Ok(segments.state(held) == State::Void)
+}
+
+/// Gives the blocks of a segment back that is held. Where this fails they stay, which does no harm.
+pub(super) fn punch_held(engine: &IndexedEngine, segment: usize, me: u64) {
+    match punch_segment(engine, segment) {
+        Ok(()) => engine.segments.release_void(segment, me),
+        Err(_) => engine.segments.release(segment, me),
+    }
 }
 
 /// Evicts for a file system that is short of room.

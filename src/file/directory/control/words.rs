@@ -16,6 +16,7 @@ use crate::sys::mmap::{self, SharedWords};
 /// is taken as they are used. Where its addresses are limited (`ulimit -v`) it maps fewer, and reads and writes the words
 /// behind them by calls.
 const MAPPED_PAGES: [usize; 4] = [MOST_PAGES, 1 << 11, 1 << 6, 0];
+
 /// Maps as much as addresses may be had for.
 pub(super) fn map(file: &File, writable: bool) -> io::Result<SharedWords> {
     let first = usize::from(mmap::address_limit().is_some());
